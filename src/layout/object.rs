@@ -1,0 +1,229 @@
+//! What does every versioned object start with?
+//!
+//! | offset | bytes | field |
+//! | ---: | ---: | --- |
+//! | 0 | 8 | version: grows by one with each change, never shrinks, also across free and reuse (J4) |
+//! | 8 | 4 | check: hash of the first `len` bytes with this field zero, salted with pool and offset |
+//! | 12 | 1 | kind |
+//! | 13 | 1 | reserved, zero |
+//! | 14 | 2 | len: how many bytes of the slot the object is, header included |
+//!
+//! Bytes of a slot past `len` belong to no object and carry no meaning, so an image is as short as its object.
+//! A slot of zeros is a free slot of version 0: fresh arenas need only be zeroed.
+
+use super::{get16, get32, get64, put};
+use crate::error::{Damage, Structure};
+use crate::units::PoolOff;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes of the header of every object.
+pub const HEADER_BYTES: usize = 16;
+/// The largest slot, in bytes.
+pub const MAX_OBJECT_BYTES: usize = 512;
+
+/// What an object is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// A slot of an arena that holds nothing.
+    Free = 0,
+    /// An inode (256-byte slot).
+    Inode = 1,
+    /// A tree node (512-byte slot).
+    Node = 2,
+    /// An allocation group's object (192-byte slot).
+    Group = 3,
+    /// A chunk descriptor (192-byte slot).
+    Chunk = 4,
+    /// A lane's counters (64-byte slot).
+    Lane = 5,
+}
+
+impl Kind {
+    /// The kind a byte tells, if it tells one.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Free,
+            1 => Self::Inode,
+            2 => Self::Node,
+            3 => Self::Group,
+            4 => Self::Chunk,
+            5 => Self::Lane,
+            _ => return None,
+        })
+    }
+
+    /// The slot's size in bytes; for `Free`, the header's.
+    #[must_use]
+    pub const fn slot_bytes(self) -> usize {
+        match self {
+            Self::Free => HEADER_BYTES,
+            Self::Inode => 256,
+            Self::Node => 512,
+            Self::Group | Self::Chunk => 192,
+            Self::Lane => 64,
+        }
+    }
+
+    /// The name to use in errors.
+    #[must_use]
+    pub const fn structure(self) -> Structure {
+        match self {
+            Self::Free | Self::Node => Structure::Node,
+            Self::Inode => Structure::Inode,
+            Self::Group => Structure::Group,
+            Self::Chunk => Structure::Chunk,
+            Self::Lane => Structure::Lane,
+        }
+    }
+}
+
+/// The salt of this pool's object checks and journal records: a random number of the superblock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u64);
+
+impl Seed {
+    /// The check of an object's bytes, whose check field must be zero, at `at`.
+    fn object(self, at: PoolOff, bytes: &[u8]) -> u32 {
+        let hash = xxh3_64_with_seed(bytes, self.0 ^ at.0);
+        (hash ^ (hash >> 32)) as u32
+    }
+
+    /// The key under which a name is looked for: 55 bits of hash above 8 zero bits.
+    #[must_use]
+    pub fn name_key(self, name: &[u8]) -> u64 {
+        xxh3_64_with_seed(name, self.0.rotate_left(17)) >> 9 << 8
+    }
+}
+
+/// A copy of one object, checked or about to be staged.
+#[derive(Clone)]
+pub struct Image {
+    bytes: [u8; MAX_OBJECT_BYTES],
+    len: usize,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image {{ kind: {}, version: {}, len: {} }}", self.bytes[12], self.version(), self.len)
+    }
+}
+
+impl Image {
+    /// An object of `kind` and `len` bytes (header included), zero but for its header.
+    /// `len` is cut to the kind's slot.
+    #[must_use]
+    pub fn new(kind: Kind, len: usize) -> Self {
+        let len = len.clamp(HEADER_BYTES, kind.slot_bytes());
+        let mut bytes = [0; MAX_OBJECT_BYTES];
+        bytes[12] = kind as u8;
+        put(&mut bytes, 14, &(len as u16).to_le_bytes());
+        Self { bytes, len }
+    }
+
+    /// The object's bytes, header included.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The object's bytes, header included, to be filled in.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+
+    /// Changes the object's length in bytes (header included), cut to the kind's slot; new bytes are zero.
+    pub fn set_len(&mut self, len: usize) {
+        let len = len.clamp(HEADER_BYTES, self.kind().slot_bytes());
+        if len > self.len {
+            self.bytes[self.len..len].fill(0);
+        }
+        self.len = len;
+        put(&mut self.bytes, 14, &(len as u16).to_le_bytes());
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::from_byte(self.bytes[12]).unwrap_or(Kind::Free)
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        get64(&self.bytes, 0)
+    }
+
+    /// Sets the version, and the check that covers it.
+    pub fn seal(&mut self, seed: Seed, at: PoolOff, version: u64) {
+        put(&mut self.bytes, 0, &version.to_le_bytes());
+        put(&mut self.bytes, 8, &[0; 4]);
+        let check = seed.object(at, &self.bytes[..self.len]);
+        put(&mut self.bytes, 8, &check.to_le_bytes());
+    }
+
+    /// The object in a slot's `slot` bytes at `at`: of kind `want`, or free.
+    ///
+    /// # Errors
+    /// [`Damage`] where the kind is another, the length does not fit or the check differs. A slot of zeros is
+    /// a free object of version 0.
+    pub fn open(seed: Seed, at: PoolOff, want: Kind, slot: &[u8]) -> Result<Self, Damage> {
+        let structure = want.structure();
+        let damage = |what, expected, found| Err(Damage::new(structure, at, what, expected, found));
+        if slot.len() < HEADER_BYTES {
+            return damage("slot size", HEADER_BYTES as u64, slot.len() as u64);
+        }
+        let (kind, len) = (slot[12], usize::from(get16(slot, 14)));
+        if slot[..HEADER_BYTES] == [0; HEADER_BYTES] {
+            return Ok(Self::new(Kind::Free, HEADER_BYTES));
+        }
+        let kind = match Kind::from_byte(kind) {
+            Some(kind) if kind == want || kind == Kind::Free => kind,
+            _ => return damage("kind", want as u64, u64::from(kind)),
+        };
+        if len < HEADER_BYTES || len > kind.slot_bytes() || len > slot.len() {
+            return damage("length", kind.slot_bytes() as u64, len as u64);
+        }
+        let mut image = Self { bytes: [0; MAX_OBJECT_BYTES], len };
+        image.bytes[..len].copy_from_slice(&slot[..len]);
+        put(&mut image.bytes, 8, &[0; 4]);
+        let (expected, found) = (seed.object(at, &image.bytes[..len]), get32(slot, 8));
+        put(&mut image.bytes, 8, &slot[8..12]);
+        if expected != found {
+            return damage("check", u64::from(expected), u64::from(found));
+        }
+        Ok(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sealed_object_opens_and_any_flipped_bit_is_damage() {
+        let (seed, at) = (Seed(7), PoolOff(4096));
+        let mut image = Image::new(Kind::Inode, 128);
+        image.bytes_mut()[40] = 9;
+        image.seal(seed, at, 3);
+        let slot = image.bytes().to_vec();
+        assert_eq!(Image::open(seed, at, Kind::Inode, &slot).unwrap().version(), 3);
+        for bit in 0..slot.len() * 8 {
+            if bit / 8 == 13 {
+                continue;
+            }
+            let mut torn = slot.clone();
+            torn[bit / 8] ^= 1 << (bit % 8);
+            assert!(Image::open(seed, at, Kind::Inode, &torn).is_err(), "bit {bit}");
+        }
+        assert!(Image::open(seed, PoolOff(8192), Kind::Inode, &slot).is_err(), "misplaced");
+        assert!(Image::open(Seed(8), at, Kind::Inode, &slot).is_err(), "another pool's");
+    }
+
+    #[test]
+    fn zeros_are_a_free_slot() {
+        let image = Image::open(Seed(1), PoolOff(64), Kind::Node, &[0; 512]).unwrap();
+        assert_eq!((image.kind(), image.version()), (Kind::Free, 0));
+    }
+}

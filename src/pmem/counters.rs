@@ -1,0 +1,83 @@
+//! How many fences, flushed lines and bytes did the work take?
+//!
+//! Counted per thread slot, so that counting costs no shared cache line; summed on demand.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crossbeam::utils::CachePadded;
+
+/// What was done to a region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Fences.
+    pub fences: u64,
+    /// Cache lines flushed.
+    pub flushed_lines: u64,
+    /// Bytes stored non-temporally.
+    pub nt_bytes: u64,
+}
+
+impl Counts {
+    /// What was done since `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            fences: self.fences - earlier.fences,
+            flushed_lines: self.flushed_lines - earlier.flushed_lines,
+            nt_bytes: self.nt_bytes - earlier.nt_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    fences: AtomicU64,
+    flushed_lines: AtomicU64,
+    nt_bytes: AtomicU64,
+}
+
+const SLOTS: usize = 32;
+
+#[derive(Debug, Default)]
+pub(super) struct CountersByThread {
+    slots: [CachePadded<Slot>; SLOTS],
+}
+
+// A process-wide number for each thread. Loom does not see it: it decides nothing but which slot is used.
+static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+std::thread_local! {
+    static NUMBER: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// A small number that differs between threads of this process, from 0.
+#[must_use]
+pub fn thread_number() -> usize {
+    NUMBER.with(|n| *n)
+}
+
+impl CountersByThread {
+    fn slot(&self) -> &Slot {
+        &self.slots[thread_number() % SLOTS]
+    }
+
+    pub(super) fn fence(&self) {
+        self.slot().fences.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn flushed_lines(&self, n: u64) {
+        self.slot().flushed_lines.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn nt_bytes(&self, n: u64) {
+        self.slot().nt_bytes.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn sum(&self) -> Counts {
+        let mut sum = Counts::default();
+        for slot in &self.slots {
+            sum.fences += slot.fences.load(Ordering::Relaxed);
+            sum.flushed_lines += slot.flushed_lines.load(Ordering::Relaxed);
+            sum.nt_bytes += slot.nt_bytes.load(Ordering::Relaxed);
+        }
+        sum
+    }
+}
