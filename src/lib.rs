@@ -12,3 +12,5 @@ pub mod iomap;
 pub mod pmem;
 
 pub mod layout;
+
+pub mod tree;

@@ -1,0 +1,5 @@
+//! How are sorted records kept in fixed-size nodes?
+
+mod nodes;
+
+pub use nodes::{ReadNodes, WriteNodes};
