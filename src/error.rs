@@ -205,6 +205,9 @@ pub enum Error {
     /// The store was opened read-only.
     #[error("the store is open read-only")]
     ReadOnly,
+    /// The last run did not close the pool, and a read-only open can not recover it.
+    #[error("the pool was not closed cleanly and needs recovery; open it once for writing")]
+    NeedsRecovery,
     /// The root directory can not be removed or renamed.
     #[error("the root directory can not be removed or renamed")]
     RootDirectory,
@@ -320,11 +323,14 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoSpace { .. } | Self::TooBig { .. } => Class::Space,
-            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => Class::Damage,
+            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => {
+                Class::Damage
+            }
             Self::FutureVersion { .. }
             | Self::UnknownFeatures(_)
             | Self::ReadOnlyFeatures(_)
             | Self::Held(_)
+            | Self::NeedsRecovery
             | Self::Unsupported { .. }
             | Self::Poisoned(_)
             | Self::Io { .. }
@@ -361,9 +367,13 @@ impl Error {
             Self::NotOpenedFor(_) => libc::EBADF,
             Self::TimeOutOfRange => libc::EOVERFLOW,
             Self::CrossPool => libc::EXDEV,
-            Self::ReadOnly | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => libc::EROFS,
+            Self::ReadOnly | Self::NeedsRecovery | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => {
+                libc::EROFS
+            }
             Self::RootDirectory | Self::Held(_) => libc::EBUSY,
-            Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => libc::EOPNOTSUPP,
+            Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => {
+                libc::EOPNOTSUPP
+            }
             Self::Truncated { .. } | Self::Corrupt(_) | Self::OutOfPool { .. } => libc::EIO,
             Self::Io { source, .. } | Self::Path { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
         }
