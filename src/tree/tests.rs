@@ -352,6 +352,50 @@ fn a_million_records_are_few_levels() {
     }
 }
 
+/// Leaves of one record each make many nodes above them, so that those are cut and joined too.
+#[test]
+fn nodes_above_leaves_grow_and_shrink() {
+    for mut root in both_roots() {
+        let (mut nodes, mut model) = (Mock::default(), Model::new());
+        for i in 0..30_000u64 {
+            let (key, growing) = (mix(i) % 1500, (i / 2000) % 2 == 0);
+            if mix(i + 1) % 10 < if growing { 7 } else { 2 } {
+                let len = 200 + (mix(i + 2) % 270) as usize;
+                perform(&mut nodes, &mut root, &mut model, i as usize, &Step::Insert(key, len));
+            } else {
+                // Runs of keys go, so that bounds get stale.
+                perform(&mut nodes, &mut root, &mut model, 0, &Step::RemoveFrom(key, 1 + (key % 3) as usize));
+            }
+            if i % 500 == 0 {
+                assert_same(&nodes, &root.area(), &model, (0..1500).step_by(50));
+            }
+        }
+    }
+}
+
+/// A node's first bound binds nothing until the node is joined to one on its left; then it must be right.
+#[test]
+fn joining_nodes_makes_a_stale_first_bound_true() {
+    let (mut nodes, mut root) = (Mock::default(), RootArea::default());
+    for i in 0..200 {
+        insert(&mut nodes, &mut root, OWNER, i * 10, &[1; 200]).unwrap();
+    }
+    // Leaves of two records, 26 of them below each of the nodes A (0 to 510), B (520 to 1030), ...
+    assert_eq!((root.level, root.count), (2, 4));
+    // The first leaf of B goes and its second gets a key below its bound.
+    for key in [520, 530, 550] {
+        remove(&mut nodes, &mut root, OWNER, key).unwrap().unwrap();
+    }
+    insert(&mut nodes, &mut root, OWNER, 525, &[2; 200]).unwrap();
+    let gone = (200..520).chain(560..1040).filter(|key| key % 10 == 0);
+    for key in gone {
+        remove(&mut nodes, &mut root, OWNER, key).unwrap().unwrap();
+    }
+    assert!(root.count < 4, "two nodes were joined");
+    assert_eq!(*get(&nodes, &root, OWNER, 525).unwrap().unwrap(), [2; 200]);
+    nodes.assert_exact(&[(&root, OWNER)]);
+}
+
 #[test]
 fn a_replaced_payload_of_the_same_length_writes_one_node() {
     let (mut nodes, root) = sample();
