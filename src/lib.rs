@@ -14,3 +14,5 @@ pub mod pmem;
 pub mod layout;
 
 pub mod tree;
+
+pub mod extent;
