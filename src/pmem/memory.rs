@@ -133,6 +133,7 @@ fn head_bytes(at: PoolOff, len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(not(loom))]
     use crate::sync::thread;
 
     const LEN: u64 = 4096;

@@ -321,3 +321,329 @@ fn by_libpmem(_mapping: LineMapping) -> Result<Backend> {
     let why = "this program was built without the feature `libpmem`; open the pool without it";
     Err(Error::Unsupported { backend: "libpmem", why })
 }
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Holder;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    const LEN: u64 = MIN_POOL_BYTES;
+    const LINES: RegionOptions =
+        RegionOptions { read_only: false, assume_persistent: true, force: false, libpmem: false };
+    const PAGES: RegionOptions = RegionOptions { assume_persistent: false, ..LINES };
+    const READ: RegionOptions = RegionOptions { read_only: true, ..PAGES };
+
+    fn shm() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    }
+
+    /// A region for every backend that this machine has, on memory and on disk.
+    fn every_region(dirs: &[tempfile::TempDir]) -> Vec<Region> {
+        let mut all = Vec::new();
+        for (n, dir) in dirs.iter().enumerate() {
+            let path = |name: &str| dir.path().join(format!("{name}{n}"));
+            all.push(Region::create_file(path("pages"), LEN, &PAGES).unwrap());
+            if cfg!(target_arch = "x86_64") {
+                all.push(Region::create_file(path("lines"), LEN, &LINES).unwrap());
+            }
+            if cfg!(feature = "libpmem") {
+                let options = RegionOptions { libpmem: true, ..LINES };
+                all.push(Region::create_file(path("libpmem"), LEN, &options).unwrap());
+            }
+        }
+        #[cfg(feature = "sim")]
+        all.push(Region::sim(Arc::new(crate::pmem::sim::Sim::new(LEN).unwrap())));
+        all
+    }
+
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % below
+    }
+
+    /// Does one random thing to the region and to a model of it.
+    fn step(region: &Region, model: &mut [u8], state: &mut u64) {
+        let kind = random(state, 5);
+        let len = if kind == 3 { 8 } else { random(state, 300) };
+        let at = match random(state, model.len() as u64 - len) {
+            at if kind == 3 => at / 8 * 8,
+            at => at,
+        };
+        let word = *state | 1;
+        let bytes = match kind {
+            0 | 1 => vec![word as u8; len as usize],
+            2 => vec![0; len as usize],
+            3 => word.to_le_bytes().to_vec(),
+            _ => {
+                region.flush(PoolOff(at), len).unwrap();
+                return region.fence().unwrap();
+            }
+        };
+        match kind {
+            0 => region.store(PoolOff(at), &bytes).unwrap(),
+            1 => region.copy_nt(PoolOff(at), &bytes).unwrap(),
+            2 => region.zero_nt(PoolOff(at), len).unwrap(),
+            _ => region.store_word(PoolOff(at), word).unwrap(),
+        }
+        model[at as usize..(at + len) as usize].copy_from_slice(&bytes);
+    }
+
+    #[test]
+    fn every_backend_stores_what_a_model_stores() {
+        let dirs = [shm(), tempfile::tempdir().unwrap()];
+        for region in every_region(&dirs) {
+            let mut model = vec![0; 20_000];
+            let mut state = 1;
+            for _ in 0..400 {
+                step(&region, &mut model, &mut state);
+            }
+            let mut found = vec![0; model.len()];
+            region.read(PoolOff(0), &mut found).unwrap();
+            assert!(found == model, "{region:?}");
+            assert!(region.info().zeroed || region.info().medium == Medium::Simulated);
+            if let Some(path) = &region.info().path {
+                assert!(fs::read(path).unwrap()[..model.len()] == model, "{region:?} is not in its file");
+            }
+        }
+    }
+
+    #[test]
+    fn every_backend_refuses_what_lies_outside() {
+        let dirs = [shm(), tempfile::tempdir().unwrap()];
+        let outside = |answer: Result<()>| assert!(matches!(answer, Err(Error::OutOfPool { .. })));
+        for region in every_region(&dirs) {
+            for at in [LEN - 7, LEN, u64::MAX - 3] {
+                let at = PoolOff(at);
+                outside(region.store(at, &[1; 8]));
+                outside(region.copy_nt(at, &[1; 8]));
+                outside(region.zero_nt(at, 8));
+                outside(region.flush(at, 8));
+                outside(region.read(at, &mut [0; 8]));
+                outside(region.provision(at, 8));
+            }
+            for at in [PoolOff(4), PoolOff(LEN)] {
+                outside(region.store_word(at, 1));
+                outside(region.load(at).map(|_| ()));
+            }
+            region.store(PoolOff(LEN - 8), &[1; 8]).unwrap();
+            region.flush(PoolOff(LEN), 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_new_file_is_sparse_and_its_owners_only() {
+        let dir = shm();
+        let path = dir.path().join("pool");
+        let region = Region::create_file(&path, 1 << 40, &LINES).unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.blocks(), metadata.len()), (0o600, 0, 1 << 40));
+        assert_eq!(region.len(), 1 << 40);
+        assert_eq!(region.info().medium, Medium::AssumedPersistent);
+        assert_eq!(region.info().durability, Durability::Assumed);
+        assert_eq!(region.info().path.as_deref(), Some(&*path));
+    }
+
+    #[test]
+    fn a_file_that_exists_is_destroyed_only_by_force() {
+        let dir = shm();
+        let path = dir.path().join("pool");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(Region::create_file(&path, LEN, &PAGES), Err(Error::PoolExists)));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        let force = RegionOptions { force: true, ..PAGES };
+        let region = Region::create_file(&path, LEN, &force).unwrap();
+        assert_eq!(region.load(PoolOff(0)).unwrap(), 0);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        region.store(PoolOff(0), b"held").unwrap();
+        assert!(matches!(Region::create_file(&path, LEN, &force), Err(Error::Held(_))));
+        assert_eq!(&fs::read(&path).unwrap()[..4], b"held");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_used_is_not_left_behind() {
+        let dir = shm();
+        let path = dir.path().join("pool");
+        let refused = Region::create_file(&path, LEN, &RegionOptions { libpmem: true, ..PAGES });
+        assert!(matches!(refused, Err(Error::Unsupported { backend: "libpmem", .. })));
+        assert!(!path.exists());
+        for size in [LEN - 1, MAX_POOL_BYTES + 1] {
+            assert!(matches!(Region::create_file(&path, size, &PAGES), Err(Error::PoolSize(_))));
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_pool_is_refused() {
+        let dir = shm();
+        let empty = dir.path().join("empty");
+        fs::write(&empty, "").unwrap();
+        assert!(matches!(Region::open_file(&empty, &PAGES), Err(Error::NotAPool)));
+        assert!(matches!(Region::open_file("/dev/null", &PAGES), Err(Error::Unsupported { .. })));
+        assert!(matches!(Region::create_file("/dev/null", LEN, &PAGES), Err(Error::Unsupported { .. })));
+        assert!(matches!(Region::open_file(dir.path(), &READ), Err(Error::Unsupported { .. })));
+        let missing = Region::open_file(dir.path().join("none"), &PAGES).unwrap_err();
+        assert_eq!(missing.errno(), libc::ENOENT);
+    }
+
+    #[test]
+    fn a_region_opened_to_read_takes_no_stores() {
+        let dir = shm();
+        let path = dir.path().join("pool");
+        Region::create_file(&path, LEN, &LINES).unwrap().store(PoolOff(8), b"to read").unwrap();
+        for options in [READ, RegionOptions { assume_persistent: cfg!(target_arch = "x86_64"), ..READ }] {
+            let region = Region::open_file(&path, &options).unwrap();
+            let refused = |answer: Result<()>| assert!(matches!(answer, Err(Error::ReadOnly)));
+            refused(region.store(PoolOff(8), b"x"));
+            refused(region.store_word(PoolOff(8), 1));
+            refused(region.copy_nt(PoolOff(8), b"x"));
+            refused(region.zero_nt(PoolOff(8), 1));
+            refused(region.provision(PoolOff(8), 1));
+            refused(region.grow(2 * LEN));
+            region.flush(PoolOff(8), 8).unwrap();
+            region.fence().unwrap();
+            let mut found = [0; 7];
+            region.read(PoolOff(8), &mut found).unwrap();
+            assert_eq!(&found, b"to read");
+        }
+        let refused = Region::create_file(dir.path().join("new"), LEN, &READ);
+        assert!(matches!(refused, Err(Error::ReadOnly)));
+    }
+
+    #[test]
+    fn one_writer_or_many_readers() {
+        let dir = shm();
+        let path = dir.path().join("pool");
+        let myself = Holder {
+            pid: Some(std::process::id()),
+            command: Some(fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()),
+        };
+        let held = |options: &RegionOptions| match Region::open_file(&path, options) {
+            Err(Error::Held(holder)) => assert_eq!(holder, myself),
+            other => panic!("{other:?}"),
+        };
+        let writer = Region::create_file(&path, LEN, &PAGES).unwrap();
+        held(&PAGES);
+        held(&READ);
+        drop(writer);
+        let readers = [READ, READ].map(|options| Region::open_file(&path, &options).unwrap());
+        held(&PAGES);
+        drop(readers);
+        Region::open_file(&path, &PAGES).unwrap();
+    }
+
+    const HOLD: &str = "DAXSTORE_TEST_HOLD_POOL";
+
+    /// Not a test of its own: the child of the next test runs it.
+    #[test]
+    fn hold_a_pool_for_the_parent() {
+        if let Some(path) = std::env::var_os(HOLD) {
+            let _region = Region::open_file(path, &PAGES).unwrap();
+            eprintln!("\nholding");
+            io::stdin().read_line(&mut String::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_process_that_holds_the_pool_is_named() {
+        let dir = shm();
+        let path = dir.path().join("pool");
+        drop(Region::create_file(&path, LEN, &PAGES).unwrap());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "pmem::open::tests::hold_a_pool_for_the_parent"])
+            .env(HOLD, &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "holding"), "the child did not open the pool");
+        let Err(Error::Held(holder)) = Region::open_file(&path, &PAGES) else { panic!("opened twice") };
+        assert_eq!(holder.pid, Some(child.id()));
+        let command = fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+        assert_eq!(holder.command.as_deref(), Some(command.trim_end()));
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        Region::open_file(&path, &PAGES).unwrap();
+    }
+
+    #[test]
+    fn a_pool_grows_where_it_lies() {
+        let dir = shm();
+        for (name, options) in [("pages", PAGES), ("lines", LINES)] {
+            if options.assume_persistent && !cfg!(target_arch = "x86_64") {
+                continue;
+            }
+            let path = dir.path().join(name);
+            let mut region = Region::create_file(&path, LEN, &options).unwrap();
+            assert_eq!(region.info().mapped, MAX_POOL_BYTES);
+            let base = region.memory().pointer(PoolOff(0), 0);
+            region.grow(LEN).unwrap();
+            region.grow(4 * LEN).unwrap();
+            assert_eq!(base, region.memory().pointer(PoolOff(0), 0));
+            region.copy_nt(PoolOff(4 * LEN - 8), b"the end.").unwrap();
+            region.fence().unwrap();
+            assert!(matches!(region.copy_nt(PoolOff(4 * LEN), b"!"), Err(Error::OutOfPool { .. })));
+            assert_eq!(fs::read(&path).unwrap()[4 * LEN as usize - 8..], *b"the end.");
+            let shrunk = region.grow(LEN).unwrap_err();
+            assert!(matches!(shrunk, Error::CanNotShrink { current, asked: LEN } if current == 4 * LEN));
+            assert!(matches!(region.grow(4 * LEN + 1), Err(Error::PoolSize(_))));
+            assert!(matches!(region.grow(MAX_POOL_BYTES + BLOCK_BYTES), Err(Error::PoolSize(_))));
+            region.info.mapped = 4 * LEN;
+            assert!(matches!(region.grow(5 * LEN), Err(Error::Unsupported { .. })));
+            assert_eq!((region.len(), fs::metadata(&path).unwrap().len()), (4 * LEN, 4 * LEN));
+        }
+    }
+
+    #[test]
+    fn room_is_reserved_before_it_is_stored_to() {
+        for dir in [shm(), tempfile::tempdir().unwrap()] {
+            let path = dir.path().join("pool");
+            let region = Region::create_file(&path, LEN, &PAGES).unwrap();
+            region.provision(PoolOff(4096), 0).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
+            region.provision(PoolOff(BLOCK_BYTES), 1 << 20).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert!(metadata.blocks() * 512 >= 1 << 20, "{} sectors", metadata.blocks());
+            assert_eq!(metadata.len(), LEN);
+        }
+    }
+
+    #[test]
+    fn a_host_without_room_says_so() {
+        let dir = shm();
+        let region = Region::create_file(dir.path().join("pool"), MAX_POOL_BYTES, &PAGES).unwrap();
+        let full = region.provision(PoolOff(0), MAX_POOL_BYTES).unwrap_err();
+        assert_eq!(full.errno(), libc::ENOSPC, "{full}");
+    }
+
+    /// Kilobytes of the mapped file that wait to be written, by the kernel's account.
+    fn dirty(path: &Path) -> u64 {
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let name = path.to_str().unwrap();
+        let ours = smaps.lines().skip_while(|line| !line.ends_with(name));
+        let dirty = ours.filter(|line| line.contains("_Dirty:")).take(2);
+        dirty.map(|line| line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    #[test]
+    fn a_fence_writes_the_collected_pages_of_a_file_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pool");
+        let region = Region::create_file(&path, LEN, &PAGES).unwrap();
+        if region.info().durability == Durability::ProcessOnly {
+            return;
+        }
+        for pages in [&[3_u64][..], &[1, 7, 30]] {
+            for page in pages {
+                region.copy_nt(PoolOff(page * BLOCK_BYTES + 4090), b"two pages").unwrap();
+            }
+            assert_eq!(dirty(&path), pages.len() as u64 * 8);
+            region.fence().unwrap();
+            assert_eq!(dirty(&path), 0);
+        }
+    }
+}
