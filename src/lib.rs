@@ -15,3 +15,5 @@ pub mod layout;
 
 pub mod journal;
 pub mod tree;
+
+pub mod alloc;
