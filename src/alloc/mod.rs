@@ -72,8 +72,8 @@ pub struct Space {
     journal: Arc<Journal>,
     groups: RwLock<HashMap<u64, Arc<Mutex<Cell>>>>,
     index: Mutex<Index>,
-    /// Groups below were all asked for room once.
-    cursor: Mutex<u64>,
+    /// Chunks below were all shown to the index.
+    cursor: Mutex<Chunk>,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
@@ -216,14 +216,17 @@ impl Space {
         Ok(Cell::Loaded(Box::new(state)))
     }
 
-    /// Loads the next group that nobody asked for room yet; `false` where there is none. A damaged one is skipped.
+    /// Loads the next group that nobody asked for room yet, or shows the index what growth added to the last one;
+    /// `false` where there is nothing more. A damaged group is skipped.
     fn load_next(&self) -> Result<bool> {
         let mut cursor = self.cursor.lock();
-        if *cursor >= self.geometry().groups() || self.geometry().group_chunks(Group(*cursor)) == 0 {
+        let chunks = self.geometry().chunks();
+        if cursor.0 >= chunks {
             return Ok(false);
         }
-        match self.with_group(Group(*cursor), |_, _| Ok(())) {
-            Ok(()) | Err(Error::Corrupt(_)) => *cursor += 1,
+        let group = cursor.group();
+        match self.with_group(group, |_, _| Ok(())) {
+            Ok(()) | Err(Error::Corrupt(_)) => *cursor = Group(group.0 + 1).first_chunk().min(Chunk(chunks)),
             Err(error) => return Err(error),
         }
         Ok(true)

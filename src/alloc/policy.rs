@@ -122,6 +122,7 @@ impl Space {
         if let Some(run) = self.at_goal(want)? {
             return Ok(Some(run));
         }
+        self.know_a_group()?;
         let (from, first, piece) = (want.congruent(), want.in_slot(), want.piece());
         if let Some(run) = self.congruent(from, first)? {
             return Ok(Some(run));
@@ -218,6 +219,17 @@ impl Space {
             }
         }
         Ok(None)
+    }
+
+    /// Reads the descriptors of one more group if none with room is known.
+    fn know_a_group(&self) -> Result<()> {
+        let known = self.index.lock().longest();
+        if known.is_none()
+            && let Some(group) = self.next_unread()?
+        {
+            self.ask(group, &|_| None)?;
+        }
+        Ok(())
     }
 
     /// A group whose descriptors were not all read; groups are loaded until there is one.
