@@ -17,3 +17,5 @@ pub mod journal;
 pub mod tree;
 
 pub mod alloc;
+
+pub mod extent;

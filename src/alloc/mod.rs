@@ -37,7 +37,7 @@ use crate::layout::Geometry;
 use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
-use crate::units::{CHUNK_BYTES, Chunk, Group, Run};
+use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
 use group::{GroupState, Owner, Summary};
@@ -232,10 +232,12 @@ impl Space {
         Ok(true)
     }
 
-    /// Asks the host for the chunks of `run` before anything is stored there, so that a full host is an error.
+    /// Asks the host for the chunks that `run` touches before anything is stored there, so that a full host is an
+    /// error and not a signal.
     fn provision(&self, run: Run) -> Result<()> {
-        let _ = run;
-        Ok(())
+        let first = run.start.chunk().0;
+        let end = run.end().0.div_ceil(CHUNK_BLOCKS);
+        self.journal.region().provision(Chunk(first).first_block().offset(), (end - first) * CHUNK_BYTES)
     }
 
     /// Makes blocks that were reserved and not used available again.

@@ -319,15 +319,23 @@ impl Space {
         }
     }
 
-    /// The chunks of `run`, provided by the host; given back where it refuses.
+    /// The chunks of `run`, provided by the host; given back where it refuses. The host is asked once for each.
     fn provisioned(&self, run: Run) -> Result<Run> {
-        match self.provision(run) {
-            Ok(()) => Ok(run),
-            Err(error) => {
-                self.give_run(run);
-                Err(error)
-            }
+        let group = run.start.chunk().group();
+        let (first, count) = (run.start.chunk().in_group(), run.len / CHUNK_BLOCKS);
+        if self.with_group(group, |state, _| Ok(state.is_provided(first, count)))? {
+            return Ok(run);
         }
+        let noted = self.provision(run).and_then(|()| {
+            self.with_group(group, |state, _| {
+                state.set_provided(first, count);
+                Ok(())
+            })
+        });
+        if noted.is_err() {
+            self.give_run(run);
+        }
+        noted.map(|()| run)
     }
 
     /// Takes a free chunk, keeps `len` blocks from block `from` of it, and makes the others available. Nobody can
