@@ -320,7 +320,9 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoSpace { .. } | Self::TooBig { .. } => Class::Space,
-            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => Class::Damage,
+            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => {
+                Class::Damage
+            }
             Self::FutureVersion { .. }
             | Self::UnknownFeatures(_)
             | Self::ReadOnlyFeatures(_)
@@ -363,7 +365,9 @@ impl Error {
             Self::CrossPool => libc::EXDEV,
             Self::ReadOnly | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => libc::EROFS,
             Self::RootDirectory | Self::Held(_) => libc::EBUSY,
-            Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => libc::EOPNOTSUPP,
+            Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => {
+                libc::EOPNOTSUPP
+            }
             Self::Truncated { .. } | Self::Corrupt(_) | Self::OutOfPool { .. } => libc::EIO,
             Self::Io { source, .. } | Self::Path { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
         }

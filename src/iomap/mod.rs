@@ -159,7 +159,11 @@ pub trait AddressSpace: Send + Sync {
 
 fn checked(range: FileRange, got: FileRange) -> Result<FileRange> {
     let covers = got.offset == range.offset && got.len > 0 && got.len <= range.len;
-    if covers { Ok(got) } else { Err(Error::InvalidArgument("a mapper returned a mapping that does not cover the position")) }
+    if covers {
+        Ok(got)
+    } else {
+        Err(Error::InvalidArgument("a mapper returned a mapping that does not cover the position"))
+    }
 }
 
 /// Walks `range` run by run, the only place that advances over mappings: `body` gets each mapping and says

@@ -14,8 +14,8 @@ mod memory;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use counters::Counts;
 use counters::CountersByThread;
+pub use counters::Counts;
 
 use crate::error::{Error, Result};
 use crate::sync::Arc;
