@@ -335,7 +335,7 @@ mod tests {
         assert_ne!(sim.digest(), digest);
         sim.poke(PoolOff(16), &[1; 4]);
         assert_eq!((content(&sim), sim.digest()), (once, digest));
-        sim.set_quiet(vec![1024..2048]);
+        sim.set_quiet(vec![1024..2048, 3072..4096]);
         sim.store(PoolOff(1024), &[7; 1024], true);
         assert_eq!(sim.digest(), digest);
         sim.store(PoolOff(2040), &[7; 16], true);
