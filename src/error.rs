@@ -205,6 +205,9 @@ pub enum Error {
     /// The store was opened read-only.
     #[error("the store is open read-only")]
     ReadOnly,
+    /// The last run did not close the pool, and a read-only open can not recover it.
+    #[error("the pool was not closed cleanly and needs recovery; open it once for writing")]
+    NeedsRecovery,
     /// The root directory can not be removed or renamed.
     #[error("the root directory can not be removed or renamed")]
     RootDirectory,
@@ -327,6 +330,7 @@ impl Error {
             | Self::UnknownFeatures(_)
             | Self::ReadOnlyFeatures(_)
             | Self::Held(_)
+            | Self::NeedsRecovery
             | Self::Unsupported { .. }
             | Self::Poisoned(_)
             | Self::Io { .. }
@@ -363,7 +367,9 @@ impl Error {
             Self::NotOpenedFor(_) => libc::EBADF,
             Self::TimeOutOfRange => libc::EOVERFLOW,
             Self::CrossPool => libc::EXDEV,
-            Self::ReadOnly | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => libc::EROFS,
+            Self::ReadOnly | Self::NeedsRecovery | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => {
+                libc::EROFS
+            }
             Self::RootDirectory | Self::Held(_) => libc::EBUSY,
             Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => {
                 libc::EOPNOTSUPP

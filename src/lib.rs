@@ -13,4 +13,5 @@ pub mod pmem;
 
 pub mod layout;
 
+pub mod journal;
 pub mod tree;

@@ -11,11 +11,12 @@
 
 mod counters;
 mod memory;
+pub mod mutation;
 #[cfg(feature = "sim")]
 pub mod sim;
 
 use counters::CountersByThread;
-pub use counters::Counts;
+pub use counters::{Counts, thread_number};
 
 use crate::error::{Error, Result};
 use crate::sync::Arc;
@@ -78,7 +79,9 @@ impl DataWriter<'_> {
     /// # Errors
     /// [`Error::Io`] where the system could not write.
     pub fn fence(self) -> Result<Durable> {
-        self.region.fence()?;
+        if !mutation::is(mutation::Mutation::NoDataFence) {
+            self.region.fence()?;
+        }
         Ok(Durable(()))
     }
 }
