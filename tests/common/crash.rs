@@ -416,7 +416,9 @@ impl Judge<'_> {
                 check(&store)?;
                 self.report.states += 1;
                 let state = real::state(&store).map_err(|error| format!("read: {error}"))?;
-                self.known.entry(digest).or_insert(Rc::new(state)).clone()
+                let state = Rc::new(state);
+                self.known.insert(digest, state.clone());
+                state
             }
         };
         if self.passed.insert((digest, between)) {

@@ -157,6 +157,11 @@ impl Model {
         self.walk(ROOT, path, true, 0)?.node.ok_or(libc::ENOENT)
     }
 
+    /// Whether there is something at `path`.
+    pub fn exists(&self, path: &str) -> bool {
+        self.place(path).is_ok_and(|place| place.node.is_some())
+    }
+
     fn on_node(&mut self, on: On, change: impl FnOnce(&mut Node) -> Answer<()>) -> Answer {
         let id = match on {
             On::Path(path) => self.resolve(path)?,
