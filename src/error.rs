@@ -172,6 +172,9 @@ pub enum Error {
         /// Bytes a lane holds.
         capacity: u64,
     },
+    /// A directory has one name only.
+    #[error("a directory can not have a second name")]
+    LinkToDirectory,
     /// More links to one file than can be counted.
     #[error("too many links to one file")]
     TooManyLinks,
@@ -359,6 +362,7 @@ impl Error {
             | Self::NotAPool => libc::EINVAL,
             Self::FileTooLarge { .. } | Self::TooBig { .. } => libc::EFBIG,
             Self::NoSpace { .. } => libc::ENOSPC,
+            Self::LinkToDirectory => libc::EPERM,
             Self::TooManyLinks => libc::EMLINK,
             Self::SymlinkLoop => libc::ELOOP,
             Self::NoAttribute => libc::ENODATA,
