@@ -36,7 +36,12 @@ const NAMES: [&str; 40] = [
 fn wide() -> Vec<Op> {
     let mut ops = small();
     ops.extend(NAMES.map(Op::Create));
-    ops.extend((0..60).map(|i| Op::Write { on: On::Path("a"), at: (4 + 2 * i) * BLOCK, len: BLOCK, fill: 9 }));
+    ops.extend((0..60).map(|i| Op::Write {
+        on: On::Path("a"),
+        at: (4 + 2 * i) * BLOCK,
+        len: BLOCK,
+        fill: 9,
+    }));
     ops
 }
 
@@ -100,7 +105,8 @@ fn data_ops(path: &'static str) -> Vec<Op> {
 fn node_ops() -> Vec<Op> {
     let on = On::Path("a");
     let xattr = |on, name, len| Op::SetXattr { on, name, len, fill: 44, must: Must::Either };
-    let set = Attributes { mode: Some(0o600), uid: Some(7), gid: Some(8), atime: Some(-1), mtime: Some(1 << 60) };
+    let set =
+        Attributes { mode: Some(0o600), uid: Some(7), gid: Some(8), atime: Some(-1), mtime: Some(1 << 60) };
     vec![
         Op::SetAttr { on, set },
         Op::SetAttr { on: On::Path("d"), set: Attributes { mode: Some(0o711), ..Attributes::default() } },

@@ -4,9 +4,10 @@
 //! memory, errors as errno. What POSIX and Linux say is right; where they leave a choice, the comment says which.
 
 use super::ops::{Attributes, BLOCK, Blocks, Must, On, Op, Outcome, Target, pattern};
-use super::state::{Body, Cell, Entry, Page, State, Torn};
+use super::state::{Body, Cell, Entry, State, Torn};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 type Id = u64;
 type Answer<T = Outcome> = Result<T, i32>;
@@ -40,6 +41,8 @@ pub struct Model {
     nodes: BTreeMap<Id, Node>,
     next: Id,
     handles: BTreeMap<u8, Id>,
+    /// User and group of what is made.
+    owner: (u32, u32),
 }
 
 /// Where a path leads: the directory, the name in it, and what has that name.
@@ -77,11 +80,12 @@ impl Node {
 }
 
 impl Model {
-    /// A file system with the given root directory alone.
+    /// A file system with the given root directory alone, whose owner makes everything.
     pub fn new(root: &Entry) -> Self {
         let mut node = Node::new(root.mode, Kind::Directory(BTreeMap::new()));
         (node.uid, node.gid) = (root.uid, root.gid);
-        Self { nodes: [(ROOT, node)].into(), next: 1, handles: BTreeMap::new() }
+        let owner = (root.uid, root.gid);
+        Self { nodes: [(ROOT, node)].into(), next: 1, handles: BTreeMap::new(), owner }
     }
 
     /// Does `op`; an error is an errno, and then nothing has changed.
@@ -114,6 +118,11 @@ impl Model {
             Op::Close(handle) => return Ok(self.close(handle)),
         }
         .map(|()| Outcome::Done)
+    }
+
+    /// Whether `op` would do something.
+    pub fn accepts(&self, op: &Op) -> bool {
+        !matches!(self.clone().apply(op), Err(_) | Ok(Outcome::Skipped))
     }
 
     /// Closes every handle, as a power cut or a close of the store does.
@@ -193,13 +202,14 @@ impl Model {
         }
     }
 
-    fn add(&mut self, path: &str, node: Node) -> Answer<Id> {
+    fn add(&mut self, path: &str, mut node: Node) -> Answer<Id> {
         let place = self.place(path)?;
         if place.node.is_some() {
             return Err(libc::EEXIST);
         }
         let id = self.next;
         self.next += 1;
+        (node.uid, node.gid) = self.owner;
         if node.is_directory() {
             self.node_mut(place.directory).links += 1;
         }
@@ -256,7 +266,7 @@ impl Model {
             return Err(libc::EEXIST);
         }
         if self.node(id).is_directory() {
-            return Err(libc::EISDIR);
+            return Err(libc::EPERM);
         }
         self.node_mut(id).links += 1;
         self.set_name(place.directory, &place.name, Some(id));
@@ -479,7 +489,7 @@ impl Node {
         let cells = self.cells()?;
         cells.split_off(&size.div_ceil(BLOCK));
         if let Some(Cell::Mapped(page)) = cells.get_mut(&(size / BLOCK)) {
-            page[(size % BLOCK) as usize..].fill(0);
+            Arc::make_mut(page)[(size % BLOCK) as usize..].fill(0);
         }
         self.size = size;
         Ok(())
@@ -496,13 +506,16 @@ impl Node {
             for edge in edges(range.clone()) {
                 if let Some(Cell::Mapped(page)) = cells.get_mut(&(edge.start / BLOCK)) {
                     let start = (edge.start % BLOCK) as usize;
-                    page[start..start + (edge.end - edge.start) as usize].fill(0);
+                    let end = start + (edge.end - edge.start) as usize;
+                    Arc::make_mut(page)[start..end].fill(0);
                 }
             }
             full.for_each(|block| drop(cells.remove(&block)));
         }
         if change != Blocks::Punch {
-            blocks(&range).for_each(|block| drop(cells.entry(block).or_insert(Cell::Unwritten)));
+            for block in blocks(&range) {
+                cells.entry(block).or_insert(Cell::Unwritten);
+            }
         }
         if matches!(change, Blocks::Allocate | Blocks::Zero) {
             self.size = self.size.max(range.end);
@@ -546,13 +559,13 @@ fn edges(range: Range<u64>) -> Vec<Range<u64>> {
 }
 
 /// The bytes of a block, which is mapped from now on.
-fn map(cells: &mut BTreeMap<u64, Cell>, block: u64) -> &mut Page {
+fn map(cells: &mut BTreeMap<u64, Cell>, block: u64) -> &mut [u8; 4096] {
     let cell = cells.entry(block).or_insert(Cell::Unwritten);
     if *cell == Cell::Unwritten {
-        *cell = Cell::Mapped(Box::new([0; 4096]));
+        *cell = Cell::Mapped(Arc::new([0; 4096]));
     }
     match cell {
-        Cell::Mapped(page) => page,
+        Cell::Mapped(page) => Arc::make_mut(page),
         Cell::Unwritten => unreachable!("it was just mapped"),
     }
 }

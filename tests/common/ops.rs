@@ -146,15 +146,28 @@ pub fn bytes(fill: u8, at: u64, len: u64) -> Vec<u8> {
     (at..at + len).map(|at| pattern(fill, at)).collect()
 }
 
-/// The names that generated operations use.
-pub const PATHS: [&str; 10] = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "e", "e/a"];
+/// The names that generated operations use for files, and for directories; now and then the wrong one.
+const FILES: [&str; 7] = ["a", "b", "c", "d/a", "d/b", "d/e/a", "e/a"];
+const DIRECTORIES: [&str; 3] = ["d", "e", "d/e"];
 const XATTRS: [&str; 3] = ["user.x", "user.y", "user.a-longer-name-of-an-attribute"];
 
+fn file() -> impl Strategy<Value = &'static str> {
+    prop_oneof![12 => prop::sample::select(&FILES[..]), 1 => prop::sample::select(&DIRECTORIES[..])]
+}
+
+fn directory() -> impl Strategy<Value = &'static str> {
+    prop_oneof![1 => prop::sample::select(&FILES[..]), 12 => prop::sample::select(&DIRECTORIES[..])]
+}
+
 fn path() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(&PATHS[..])
+    prop_oneof![7 => file(), 3 => directory()]
 }
 
 fn on() -> impl Strategy<Value = On> {
+    prop_oneof![5 => file().prop_map(On::Path), 1 => (0..2_u8).prop_map(On::Open)]
+}
+
+fn on_any() -> impl Strategy<Value = On> {
     prop_oneof![5 => path().prop_map(On::Path), 1 => (0..2_u8).prop_map(On::Open)]
 }
 
@@ -188,14 +201,14 @@ fn data_op(most: u64) -> impl Strategy<Value = Op> {
 fn name_op() -> impl Strategy<Value = Op> {
     let target = prop::sample::select(vec![Target::Replace, Target::NoReplace, Target::Exchange]);
     prop_oneof![
-        5 => path().prop_map(Op::Create),
-        1 => (path(), 0..9000_u64, any::<u8>())
+        5 => file().prop_map(Op::Create),
+        1 => (file(), 0..9000_u64, any::<u8>())
             .prop_map(|(path, len, fill)| Op::CreateUnnamed { path, len, fill }),
-        3 => path().prop_map(Op::Mkdir),
-        1 => path().prop_map(Op::Rmdir),
-        2 => path().prop_map(Op::Unlink),
-        2 => (path(), path()).prop_map(|(from, to)| Op::Link { from, to }),
-        1 => (path(), path()).prop_map(|(target, path)| Op::Symlink { target, path }),
+        3 => directory().prop_map(Op::Mkdir),
+        1 => directory().prop_map(Op::Rmdir),
+        2 => file().prop_map(Op::Unlink),
+        2 => (file(), file()).prop_map(|(from, to)| Op::Link { from, to }),
+        1 => (path(), file()).prop_map(|(target, path)| Op::Symlink { target, path }),
         4 => (path(), path(), target).prop_map(|(from, to, target)| Op::Rename { from, to, target }),
     ]
 }
@@ -205,11 +218,11 @@ fn node_op() -> impl Strategy<Value = Op> {
     let must = prop::sample::select(vec![Must::Either, Must::Either, Must::Create, Must::Replace]);
     let len = prop_oneof![0..40_u64, 200..400_u64, 4000..9000_u64];
     prop_oneof![
-        1 => (on(), set()).prop_map(|(on, set)| Op::SetAttr { on, set }),
-        2 => (on(), name(), len, any::<u8>(), must)
+        1 => (on_any(), set()).prop_map(|(on, set)| Op::SetAttr { on, set }),
+        2 => (on_any(), name(), len, any::<u8>(), must)
             .prop_map(|(on, name, len, fill, must)| Op::SetXattr { on, name, len, fill, must }),
-        1 => (on(), name()).prop_map(|(on, name)| Op::RemoveXattr { on, name }),
-        1 => (path(), 0..2_u8).prop_map(|(path, handle)| Op::Open { path, handle }),
+        1 => (on_any(), name()).prop_map(|(on, name)| Op::RemoveXattr { on, name }),
+        2 => (file(), 0..2_u8).prop_map(|(path, handle)| Op::Open { path, handle }),
         1 => (0..2_u8).prop_map(Op::Close),
     ]
 }

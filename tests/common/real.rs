@@ -12,6 +12,7 @@ use daxstore::{
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 /// Files larger than this are not read in full to see that what is not mapped reads as zeros.
 const READ_IN_FULL: u64 = 1 << 20;
@@ -37,7 +38,7 @@ impl Real {
     pub fn run(&mut self, op: &Op) -> Result<Outcome> {
         let root: &Dir = self.store.root();
         match *op {
-            Op::Create(path) => root.open(path, OpenOptions::new().write(true).create_new(true)).map(drop),
+            Op::Create(path) => root.open(path, &OpenOptions::new().write(true).create_new(true)).map(drop),
             Op::CreateUnnamed { path, len, fill } => create_unnamed(root, path, len, fill),
             Op::Mkdir(path) => root.create_dir(path, 0o755).map(drop),
             Op::Rmdir(path) => root.remove_dir(path),
@@ -75,7 +76,7 @@ impl Real {
 
     fn on_file(&self, on: On, change: impl FnOnce(&File) -> Result<Outcome>) -> Result<Outcome> {
         match on {
-            On::Path(path) => change(&self.store.root().open(path, OpenOptions::new().write(true))?),
+            On::Path(path) => change(&self.store.root().open(path, &OpenOptions::new().write(true))?),
             On::Open(handle) => self.handles.get(&handle).map_or(Ok(Outcome::Skipped), change),
         }
     }
@@ -95,7 +96,7 @@ impl Real {
         if self.handles.contains_key(&handle) {
             return Ok(Outcome::Skipped);
         }
-        let file = self.store.root().open(path, OpenOptions::new().read(true).write(true))?;
+        let file = self.store.root().open(path, &OpenOptions::new().read(true).write(true))?;
         self.handles.insert(handle, file);
         Ok(Outcome::Done)
     }
@@ -103,14 +104,14 @@ impl Real {
     /// What a user sees through open handles.
     pub fn open_files(&self) -> Result<BTreeMap<u8, Entry>> {
         let entry = |(handle, file): (&u8, &File)| {
-            Ok((*handle, entry(file, &file.metadata()?, String::new(), file_body(file)?)?))
+            Ok((*handle, entry(file, &file.metadata(), String::new(), file_body(file)?)?))
         };
         self.handles.iter().map(entry).collect()
     }
 }
 
 fn create_unnamed(root: &Dir, path: &str, len: u64, fill: u8) -> Result<()> {
-    let file = root.open_unnamed(OpenOptions::new().write(true))?;
+    let file = root.open_unnamed(&OpenOptions::new().write(true))?;
     file.write_all_at(&bytes(fill, 0, len), 0)?;
     root.link_file(&file, path)
 }
@@ -121,7 +122,7 @@ fn write(file: &File, data: &[u8], at: u64) -> Result<Outcome> {
 
 /// The bytes of an append depend on where it lands: nobody else writes meanwhile.
 fn append(file: &File, len: u64, fill: u8) -> Result<Outcome> {
-    let at = file.len()?;
+    let at = file.len();
     Ok(Outcome::Appended(file.append(&bytes(fill, at, len))?))
 }
 
@@ -175,7 +176,7 @@ fn walk(directory: &Dir, path: String, found: &mut Vec<(String, u64, Entry)>) ->
         let name = item.name.to_string_lossy().into_owned();
         let below = if path.is_empty() { name } else { format!("{path}/{name}") };
         let node = directory.open_node(&item.name, Follow::No)?;
-        let metadata = node.metadata()?;
+        let metadata = node.metadata();
         let body = match metadata.kind {
             daxstore::FileKind::Directory => {
                 walk(&directory.open_dir(&item.name)?, below, found)?;
@@ -185,15 +186,16 @@ fn walk(directory: &Dir, path: String, found: &mut Vec<(String, u64, Entry)>) ->
                 Body::Symlink(directory.read_link(&item.name)?.as_os_str().as_bytes().to_vec())
             }
             daxstore::FileKind::Regular => {
-                file_body(&directory.open(&item.name, OpenOptions::new().read(true))?)?
+                file_body(&directory.open(&item.name, &OpenOptions::new().read(true))?)?
             }
         };
         assert_eq!(metadata.ino, item.ino, "the entry {below} names the inode it leads to");
         assert_eq!(metadata.kind, item.kind, "the entry {below} names the kind of its inode");
         found.push((below, ino(&metadata), entry(&node, &metadata, String::new(), body)?));
     }
-    let metadata = directory.metadata("")?;
-    found.push((path, ino(&metadata), entry(directory, &metadata, String::new(), Body::Directory)?));
+    let node: &Node = directory;
+    let metadata = node.metadata();
+    found.push((path, ino(&metadata), entry(node, &metadata, String::new(), Body::Directory)?));
     Ok(())
 }
 
@@ -224,7 +226,7 @@ fn entry(node: &Node, metadata: &Metadata, identity: String, body: Body) -> Resu
 
 /// The content of a file: of small ones one read of everything, of large ones a read for each mapped block.
 fn file_body(file: &File) -> Result<Body> {
-    let size = file.len()?;
+    let size = file.len();
     let mut all = vec![0xa5; if size <= READ_IN_FULL { size as usize } else { 0 }];
     file.read_exact_at(&mut all, 0)?;
     let mut cells = BTreeMap::new();
@@ -247,16 +249,16 @@ fn file_body(file: &File) -> Result<Body> {
 }
 
 fn page(file: &File, block: u64, size: u64) -> Result<Page> {
-    let mut page = Box::new([0; 4096]);
+    let mut page = [0; 4096];
     let seen = size.saturating_sub(block * BLOCK).min(BLOCK) as usize;
     file.read_exact_at(&mut page[..seen], block * BLOCK)?;
-    Ok(page)
+    Ok(Arc::new(page))
 }
 
 fn page_of(all: &[u8], block: u64) -> Page {
-    let mut page = Box::new([0; 4096]);
+    let mut page = [0; 4096];
     let bytes = &all[(block * BLOCK) as usize..];
     let bytes = &bytes[..bytes.len().min(4096)];
     page[..bytes.len()].copy_from_slice(bytes);
-    page
+    Arc::new(page)
 }

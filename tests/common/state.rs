@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// A block's bytes.
-pub type Page = Box<[u8; 4096]>;
+/// A block's bytes, shared by the states that have the same.
+pub type Page = Arc<[u8; 4096]>;
 
 /// What a block of a file is; holes are left out.
 #[derive(Clone, PartialEq, Eq)]
@@ -155,9 +156,9 @@ impl Entry {
         };
         let word = (0..512).find(|word| {
             let (range, at) = (word * 8..word * 8 + 8, block * 4096 + *word as u64 * 8);
-            let torn = torn.iter().any(|(identity, torn)| {
-                *identity == self.identity && torn.start < at + 8 && at < torn.end
-            });
+            let torn = torn
+                .iter()
+                .any(|(identity, torn)| *identity == self.identity && torn.start < at + 8 && at < torn.end);
             let new = other.filter(|_| torn).map(|page| self.cut(at, &page[range.clone()]));
             there[range.clone()] != page[range.clone()] && new.is_none_or(|new| new != there[range])
         })?;
@@ -184,8 +185,8 @@ mod tests {
     use super::*;
 
     fn file(size: u64, byte: u8) -> State {
-        let mut page = Box::new([0; 4096]);
-        page[..size as usize].fill(byte);
+        let mut page = Arc::new([0; 4096]);
+        Arc::make_mut(&mut page)[..size as usize].fill(byte);
         let entry = Entry {
             identity: "a".into(),
             mode: 0o644,
@@ -207,7 +208,7 @@ mod tests {
         if let Some(Entry { body: Body::File(cells), .. }) = state.names.get_mut("a")
             && let Some(Cell::Mapped(page)) = cells.get_mut(&0)
         {
-            page[word * 8..word * 8 + 8].copy_from_slice(&bytes);
+            Arc::make_mut(page)[word * 8..word * 8 + 8].copy_from_slice(&bytes);
         }
         state
     }
