@@ -228,10 +228,18 @@ impl Sim {
 
     /// Stores aligned words as a crash image has them: recorded for roll-back, not in a trace.
     pub fn poke_words(&self, words: &[(u64, u64)]) {
-        let mut log = self.log.lock();
+        let Log { undo, quiet, .. } = &mut *self.log.lock();
         for (at, value) in words {
-            let at = PoolOff(*at);
-            self.logged(&mut log, at, 8, |memory| memory.write(at, &value.to_le_bytes()));
+            if let Some(undo) = undo {
+                let old = self.memory.load(PoolOff(*at));
+                undo.spans.push((*at, 8));
+                undo.old.extend_from_slice(&old.to_le_bytes());
+                if !quiet.iter().any(|quiet| quiet.contains(at)) {
+                    let change = mix(*at, *value).wrapping_sub(mix(*at, old));
+                    undo.digest = undo.digest.wrapping_add(change);
+                }
+            }
+            self.memory.write(PoolOff(*at), &value.to_le_bytes());
         }
     }
 
