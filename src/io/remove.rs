@@ -5,14 +5,15 @@
 
 use crate::alloc::Op;
 use crate::error::Result;
-use crate::extent;
+use crate::extent::{ExtentMap, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents};
 use crate::io::xattr;
 use crate::layout::FileKind;
 use crate::pmem::Durable;
 use crate::sync::atomic::Ordering;
 use crate::tree;
-use crate::units::FileBlock;
+use crate::units::{FileBlock, Run};
+use std::ops::{ControlFlow, Range};
 
 /// Bytes of a record that are left for the intent and the inode when contents are removed.
 const ROOM_LEFT: u64 = 2600;
@@ -85,27 +86,27 @@ fn remove_records(op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<bool> {
     Ok(true)
 }
 
-/// Frees blocks of a file from the end down to block `from`, until done or the record has no room for more.
+/// Frees blocks of a file from the end down to block `from`, until done (`true`) or the record has no room for
+/// more.
 ///
 /// # Errors
 /// Damage.
 pub fn remove_blocks(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, from: FileBlock) -> Result<bool> {
     let geometry = fs.journal().geometry();
-    let ino = draft.ino();
-    while let Some(last) = extent::last(op, &geometry, &draft.inode.root, ino)? {
+    while let Some(last) = ExtentMap::new(op, &draft.inode.root, draft.ino(), geometry).last()? {
         if last.end() <= from {
             break;
         }
         if op.room() < ROOM_LEFT {
             return Ok(false);
         }
-        let start = last.file.max(from);
-        free_range(fs, op, draft, start, last.end())?;
+        free_range(fs, op, draft, last.file.max(from)..last.end())?;
     }
     Ok(true)
 }
 
-/// Frees the blocks of file blocks `start` to `end` (exclusive).
+/// Frees the blocks of `range` from its start on, until its end or the record has no room for more: returns the
+/// file block that was reached.
 ///
 /// # Errors
 /// Damage.
@@ -113,21 +114,22 @@ pub fn free_range(
     fs: &Fs,
     op: &mut Op<'_>,
     draft: &mut Draft<'_>,
-    start: FileBlock,
-    end: FileBlock,
-) -> Result<()> {
-    let ino = draft.ino();
-    let mut freed = Vec::new();
-    let geometry = fs.journal().geometry();
-    extent::remove(op, &geometry, draft.root(), ino, start, end, |run, written| freed.push((run, written)))?;
-    for (run, written) in freed {
-        op.release(run)?;
-        draft.inode.blocks = draft.inode.blocks.saturating_sub(run.len);
-        if !written {
-            op.count_unwritten(-(run.len as i64));
+    range: Range<FileBlock>,
+) -> Result<FileBlock> {
+    let (ino, geometry) = (draft.ino(), fs.journal().geometry());
+    let mut freed = 0;
+    let mut map = ExtentMapMut::new(op, &mut draft.inode.root, ino, geometry);
+    let reached = map.remove(range, |op, piece| {
+        op.release(Run::new(piece.pool, piece.len))?;
+        freed += piece.len;
+        if !piece.written {
+            op.count_unwritten(-(piece.len as i64));
         }
-    }
-    Ok(())
+        let full = op.room() < ROOM_LEFT;
+        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    draft.inode.blocks = draft.inode.blocks.saturating_sub(freed);
+    Ok(reached)
 }
 
 /// Does what was left for the moment when nobody holds the inode any more.
@@ -178,6 +180,14 @@ pub fn delete(fs: &Fs, core: &InodeCore) -> Result<()> {
 /// Errors of the medium, damage; the intent stays for recovery then.
 pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
     let _io = core.io.exclusive(0, u64::MAX);
+    trim_held(fs, core)
+}
+
+/// As [`trim`], for a caller that holds all bytes beyond the file's end.
+///
+/// # Errors
+/// As [`trim`].
+pub fn trim_held(fs: &Fs, core: &InodeCore) -> Result<()> {
     loop {
         let mut draft = Draft::lock(core);
         let mut op = fs.space.begin().for_removal();
@@ -188,13 +198,13 @@ pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
         let mut intents = None;
         if done {
             intents.insert(Intents::lock(&fs.intents)).remove(&mut op, core.ino, Intent::CleanUp)?;
+            core.has_intent.store(false, Ordering::Release);
         }
         draft.stage(&mut op)?;
         op.commit(Durable::no_data())?;
         draft.publish(fs.region())?;
         publish_intents(fs, intents)?;
         if done {
-            core.has_intent.store(false, Ordering::Release);
             return Ok(());
         }
     }

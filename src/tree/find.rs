@@ -20,13 +20,23 @@ enum Leaf<'r> {
 }
 
 /// Where a descent ended, and the subtrees next to its way.
-struct Place<'r> {
+pub(super) struct Place<'r> {
     leaf: Leaf<'r>,
+    /// The last step, where there was one.
+    down: Option<Down>,
     before: Option<Down>,
     after: Option<Down>,
 }
 
 impl Place<'_> {
+    /// The leaf, where it is a node.
+    pub fn into_node(self) -> Option<(Down, Node)> {
+        match (self.down, self.leaf) {
+            (Some(down), Leaf::Node(node)) => Some((down, node)),
+            _ => None,
+        }
+    }
+
     fn view(&self) -> View<'_> {
         match &self.leaf {
             Leaf::Root(view) => *view,
@@ -35,14 +45,15 @@ impl Place<'_> {
     }
 }
 
-fn descend<'r, N: ReadNodes + ?Sized>(
+/// Goes to the leaf whose range holds `key`.
+pub(super) fn descend<'r, N: ReadNodes + ?Sized>(
     nodes: &N,
     root: &'r RootArea,
     owner: Ino,
     key: u64,
 ) -> Result<Place<'r>> {
     let view = open_root(root, owner)?;
-    let mut place = Place { leaf: Leaf::Root(view), before: None, after: None };
+    let mut place = Place { leaf: Leaf::Root(view), down: None, before: None, after: None };
     let mut span = Span::whole(root.level);
     while span.level > 0 {
         let view = place.view();
@@ -55,7 +66,7 @@ fn descend<'r, N: ReadNodes + ?Sized>(
         place.before = before.or(place.before);
         place.after = after.or(place.after);
         place.leaf = Leaf::Node(Node::read(nodes, owner, &down)?);
-        span = down.span;
+        (place.down, span) = (Some(down), down.span);
     }
     Ok(place)
 }

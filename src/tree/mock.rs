@@ -18,6 +18,8 @@ pub(crate) struct Mock {
     pub reads: Cell<u64>,
     /// Writes so far.
     pub writes: u64,
+    /// Slots written or freed since the last clearing.
+    pub touched: BTreeSet<u64>,
     /// How many more nodes there are to give out.
     pub left: Option<u64>,
 }
@@ -53,6 +55,7 @@ impl ReadNodes for Mock {
 impl WriteNodes for Mock {
     fn write_node(&mut self, at: PoolOff, node: Image) -> Result<()> {
         self.writes += 1;
+        self.touched.insert(at.0);
         let slot = self.nodes.get_mut(&at.0).expect("a write goes to a node in use");
         *slot = Some(node);
         Ok(())
@@ -68,6 +71,7 @@ impl WriteNodes for Mock {
     }
 
     fn free_node(&mut self, at: PoolOff) -> Result<()> {
+        self.touched.insert(at.0);
         match self.nodes.remove(&at.0) {
             Some(_) => Ok(()),
             // Damage can make a tree name a node that is free; a sound tree never does.

@@ -24,14 +24,17 @@ mod node;
 mod nodes;
 mod payload;
 mod records;
+mod rekey;
 mod remove;
 mod rooted;
 #[cfg(test)]
 mod tests;
 
 pub use find::{ceil, floor, for_each_node, get, last, scan};
+pub(crate) use find::{with_ceil, with_floor};
 pub use insert::{insert, insert_writes};
 pub use nodes::{ReadNodes, WriteNodes};
 pub use payload::{MAX_PAYLOAD, Payload};
+pub(crate) use rekey::rekey;
 pub use remove::remove;
 pub use rooted::NodeRoot;
