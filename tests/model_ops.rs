@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::crash::{POOL_BYTES, scaled, step, tiny};
+use common::crash::{POOL_BYTES, check, scaled, step, tiny};
 use common::model::Model;
 use common::ops::{BLOCK, On, Op, any_op};
 use common::real::{self, Real};
@@ -86,7 +86,7 @@ impl Pair {
 
     fn reopen(&mut self) -> Result<(), String> {
         self.model.close_all();
-        let store = Store::open_sim(self.sim.clone(), &StoreOptions::new());
+        let store = Store::open_sim(self.sim.clone());
         self.real = Some(Real::new(store.map_err(|error| format!("open: {error}"))?));
         self.compare()
     }
@@ -102,8 +102,7 @@ impl Pair {
         let found = open(real.open_files().map_err(|error| format!("read: {error}"))?);
         let expected = open(self.model.open_files());
         expected.difference(&found, &expected, &[]).map_or(Ok(()), Err)?;
-        let report = self.real().store.check().map_err(|error| format!("check: {error}"))?;
-        report.faults.first().map_or(Ok(()), |fault| Err(format!("check: {fault}")))
+        check(&self.real().store)
     }
 }
 
