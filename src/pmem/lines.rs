@@ -75,10 +75,9 @@ impl Lines {
     pub(super) fn copy(&self, memory: &Memory, at: PoolOff, bytes: &[u8]) {
         let (head, rest) = bytes.split_at(head_bytes(at, bytes.len()));
         let (body, tail) = rest.as_chunks::<LINE>();
-        self.copy_ragged(memory, at, head);
-        let at = at.plus(head.len() as u64);
-        stream(memory, at, body);
-        self.copy_ragged(memory, at.plus(body.as_flattened().len() as u64), tail);
+        let start = at.plus(head.len() as u64);
+        self.copy_ragged(memory, (at, head), (start.plus(body.as_flattened().len() as u64), tail));
+        stream(memory, start, body);
     }
 
     #[inline]
@@ -86,17 +85,22 @@ impl Lines {
         let zeros = [0; LINE];
         let head = head_bytes(at, len as usize);
         let tail = (len as usize - head) % LINE;
-        self.copy_ragged(memory, at, &zeros[..head]);
+        self.copy_ragged(memory, (at, &zeros[..head]), (at.plus(len - tail as u64), &zeros[..tail]));
         stream_zeros(memory, at.plus(head as u64), (len as usize - head) / LINE);
-        self.copy_ragged(memory, at.plus(len - tail as u64), &zeros[..tail]);
     }
 
-    /// Stores a part of one line.
+    /// Stores the parts of lines at the edges of a copy. Storing part of a word is a locked instruction, which waits
+    /// for every write-back and non-temporal store before it (130 ns each); hence this order, and before the body.
     #[inline]
-    fn copy_ragged(&self, memory: &Memory, at: PoolOff, bytes: &[u8]) {
-        if !bytes.is_empty() {
+    fn copy_ragged(&self, memory: &Memory, head: (PoolOff, &[u8]), tail: (PoolOff, &[u8])) {
+        let edges = [head, tail];
+        for (at, bytes) in edges {
             memory.write(at, bytes);
-            self.flush(memory, at, bytes.len() as u64);
+        }
+        for (at, bytes) in edges {
+            if !bytes.is_empty() {
+                self.flush(memory, at, bytes.len() as u64);
+            }
         }
     }
 
