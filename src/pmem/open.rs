@@ -59,8 +59,8 @@ impl Region {
     /// device is opened as it is, at its full size, with whatever it holds (see [`RegionInfo::zeroed`]).
     ///
     /// # Errors
-    /// [`Error::PoolSize`] outside 8 MiB to 16 TiB or larger than the device; [`Error::PoolExists`] for a file that
-    /// exists, without `force`; [`Error::Held`], [`Error::ReadOnly`], [`Error::Unsupported`], [`Error::Path`].
+    /// [`Error::PoolSize`] outside 8 MiB to 16 TiB; [`Error::InvalidArgument`] for more than the device has;
+    /// [`Error::PoolExists`] for a file that exists, without `force`; [`Error::Held`], [`Error::ReadOnly`], [`Error::Unsupported`], [`Error::Path`].
     /// A file that was made is removed again.
     pub fn create_file(path: impl AsRef<Path>, size: u64, options: &RegionOptions) -> Result<Self> {
         let path = path.as_ref();
@@ -72,7 +72,8 @@ impl Region {
         }
         if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
             let region = Self::open_file(path, options)?;
-            return if size <= region.len() { Ok(region) } else { Err(Error::PoolSize(size)) };
+            let too_small = Error::InvalidArgument("the device is smaller than the pool asked for");
+            return if size <= region.len() { Ok(region) } else { Err(too_small) };
         }
         let (file, made) = make(path, options.force)?;
         let created = fill(&file, path, size).and_then(|()| Self::attach(file, path, options, true));
