@@ -7,8 +7,8 @@
 //! 1. What [`Region::copy_nt`] and [`Region::zero_nt`] stored, and what [`Region::flush`] named, is durable when the
 //!    same thread's next [`Region::fence`] returned without error.
 //! 2. A plain store may become durable at any time, word by word, in any order; or never.
-//! 3. An aligned 8-byte word is never torn, also where a store covers only a part of it, and no byte beside the range of a
-//!    store is touched.
+//! 3. An aligned 8-byte word is never torn, also where a store covers only a part of it, and no byte beside the range
+//!    of a store is touched.
 //! 4. A region opened read-only is never stored to.
 //!
 //! On persistent memory the fence is the cost (about 180 ns), and a locked instruction (taking a lock, an atomic add)

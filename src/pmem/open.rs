@@ -60,8 +60,8 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::PoolSize`] outside 8 MiB to 16 TiB; [`Error::InvalidArgument`] for more than the device has;
-    /// [`Error::PoolExists`] for a file that exists, without `force`; [`Error::Held`], [`Error::ReadOnly`], [`Error::Unsupported`], [`Error::Path`].
-    /// A file that was made is removed again.
+    /// [`Error::PoolExists`] for a file that exists, without `force`; [`Error::Held`],
+    /// [`Error::ReadOnly`], [`Error::Unsupported`], [`Error::Path`]. A file that was made is removed again.
     pub fn create_file(path: impl AsRef<Path>, size: u64, options: &RegionOptions) -> Result<Self> {
         let path = path.as_ref();
         if options.read_only {
@@ -136,8 +136,8 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::CanNotShrink`], [`Error::ReadOnly`]; [`Error::PoolSize`] for more than 16 TiB or part of a block;
-    /// [`Error::Unsupported`] for a device, for simulated memory, and where the addresses behind the mapping were not to
-    /// be had; [`Error::Io`]. Nothing was changed, except perhaps the file's length.
+    /// [`Error::Unsupported`] for a device, for simulated memory, and where the addresses behind the mapping were not
+    /// to be had; [`Error::Io`]. Nothing was changed, except perhaps the file's length.
     pub fn grow(&self, new_len: u64) -> Result<()> {
         let unsupported = |why| Err(Error::Unsupported { backend: self.info.backend, why });
         let Some(Host { file, growing: Some(growing) }) = &self.host else {
