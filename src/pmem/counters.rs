@@ -51,15 +51,12 @@ pub(super) struct CountersByThread {
 }
 
 // A process-wide number for each thread, never used again. Loom does not see it: nothing is decided by it.
-#[cfg(feature = "sim")]
 static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-#[cfg(feature = "sim")]
 std::thread_local! {
     static NUMBER: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// A small number that differs between threads of this process, from 0.
-#[cfg(feature = "sim")]
 #[must_use]
 pub fn thread_number() -> usize {
     NUMBER.with(|n| *n)
