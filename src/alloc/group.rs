@@ -63,8 +63,9 @@ pub(super) struct GroupState {
     buckets: [Bits; BUCKETS],
     /// Chunks that the host has provided: in use since, or asked for in this session.
     provided: Bits,
-    /// Nothing was ever written to the group: the host may not have provided its first chunk yet.
-    pub fresh: bool,
+    /// Nothing was ever written to the group. The host may not have provided its first chunk, so that one gives
+    /// nothing before another chunk of the group is taken: looking for room does not use up the host's.
+    fresh: bool,
     /// What a descriptor turned out to be; from then on the group gives nothing.
     damage: Option<Damage>,
 }
@@ -89,6 +90,10 @@ impl GroupState {
         object.broken.set(0);
         let mut all = Bits::default();
         all.set_run(0, chunks);
+        let fresh = image.version() == 0 && group.0 > 0;
+        if fresh {
+            object.broken.clear(0);
+        }
         Ok(Self {
             group,
             header_blocks: geometry.header_blocks(group),
@@ -98,7 +103,7 @@ impl GroupState {
             provided: object.used,
             broken: BTreeMap::new(),
             buckets: [Bits::default(); BUCKETS],
-            fresh: image.version() == 0 && group.0 > 0,
+            fresh,
             damage: None,
         })
     }
@@ -108,6 +113,23 @@ impl GroupState {
         if chunks > self.chunks {
             self.free.set_run(self.chunks, chunks - self.chunks);
             self.chunks = chunks;
+        }
+    }
+
+    /// Whether the host may not have provided the first chunk.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Whether there is nothing but the first chunk.
+    pub fn is_single(&self) -> bool {
+        self.chunks == 1
+    }
+
+    /// Notes that the host has provided the first chunk.
+    pub fn begin_use(&mut self) {
+        if std::mem::take(&mut self.fresh) {
+            self.unread.set(0);
         }
     }
 
@@ -377,11 +399,5 @@ impl GroupState {
     #[cfg(test)]
     pub fn is_available(&self, i: u64, bits: &Bits) -> bool {
         self.free.get(i) || self.broken.get(&i).is_some_and(|b| !overlap(&b.taken, bits))
-    }
-
-    /// Free whole chunks.
-    #[cfg(test)]
-    pub fn free_chunks(&self) -> u64 {
-        self.free.count()
     }
 }

@@ -204,16 +204,11 @@ impl Space {
     }
 
     fn load(&self, group: Group) -> Result<Cell> {
-        let state = match GroupState::load(&self.journal, group) {
-            Ok(state) => state,
-            Err(Error::Corrupt(damage)) => return Ok(Cell::Damaged(damage)),
-            Err(error) => return Err(error),
-        };
-        if state.fresh && !self.journal.is_read_only() {
-            // The first chunk holds the group's tables and is never free, so nobody else provides it.
-            self.provision(Run::new(group.first_chunk().first_block(), 1))?;
+        match GroupState::load(&self.journal, group) {
+            Ok(state) => Ok(Cell::Loaded(Box::new(state))),
+            Err(Error::Corrupt(damage)) => Ok(Cell::Damaged(damage)),
+            Err(error) => Err(error),
         }
-        Ok(Cell::Loaded(Box::new(state)))
     }
 
     /// Loads the next group that nobody asked for room yet, or shows the index what growth added to the last one;
@@ -225,8 +220,13 @@ impl Space {
             return Ok(false);
         }
         let group = cursor.group();
-        match self.with_group(group, |_, _| Ok(())) {
-            Ok(()) | Err(Error::Corrupt(_)) => *cursor = Group(group.0 + 1).first_chunk().min(Chunk(chunks)),
+        let is_single = self.with_group(group, |state, _| Ok(state.is_fresh() && state.is_single()));
+        if matches!(is_single, Ok(true)) {
+            // No other chunk of it will ever be taken.
+            self.begin_group(group)?;
+        }
+        match is_single {
+            Ok(_) | Err(Error::Corrupt(_)) => *cursor = Group(group.0 + 1).first_chunk().min(Chunk(chunks)),
             Err(error) => return Err(error),
         }
         Ok(true)
@@ -238,6 +238,15 @@ impl Space {
         let first = run.start.chunk().0;
         let end = run.end().0.div_ceil(CHUNK_BLOCKS);
         self.journal.region().provision(Chunk(first).first_block().offset(), (end - first) * CHUNK_BYTES)
+    }
+
+    /// Has the host provide the first chunk of a group that is used for the first time: its tables are there.
+    fn begin_group(&self, group: Group) -> Result<()> {
+        self.provision(Run::new(group.first_chunk().first_block(), 1))?;
+        self.with_group(group, |state, _| {
+            state.begin_use();
+            Ok(())
+        })
     }
 
     /// Makes blocks that were reserved and not used available again.

@@ -26,7 +26,8 @@ use crate::units::{Block, CHUNK_BLOCKS, Chunk, FileBlock, Group, Run};
 /// A shorter run than this is not worth an extent while there is another way.
 const WORTH_BLOCKS: u64 = 8;
 /// Groups whose descriptors one search reads before it breaks a chunk.
-const READ_GROUPS: usize = 4;
+const READ_GROUPS: u64 = 4;
+const ALL_GROUPS: u64 = u64::MAX;
 /// Loaded groups that one search asks.
 const CANDIDATES: usize = 4;
 
@@ -212,7 +213,7 @@ impl Space {
             return Ok(Some(run));
         }
         for _ in 0..READ_GROUPS {
-            let Some(group) = self.next_unread()? else { break };
+            let Some(group) = self.next_unread(READ_GROUPS)? else { break };
             if let Some(run) = self.ask(group, &f)? {
                 self.prefer(run.start.chunk());
                 return Ok(Some(run));
@@ -225,22 +226,23 @@ impl Space {
     fn know_a_group(&self) -> Result<()> {
         let known = self.index.lock().longest();
         if known.is_none()
-            && let Some(group) = self.next_unread()?
+            && let Some(group) = self.next_unread(READ_GROUPS)?
         {
             self.ask(group, &|_| None)?;
         }
         Ok(())
     }
 
-    /// A group whose descriptors were not all read; groups are loaded until there is one.
-    fn next_unread(&self) -> Result<Option<Group>> {
+    /// A group whose descriptors were not all read; up to `loads` groups are loaded until there is one.
+    fn next_unread(&self, loads: u64) -> Result<Option<Group>> {
         let near = self.near();
-        loop {
+        for _ in 0..loads {
             let unread = self.index.lock().unread(near);
             if unread.is_some() || !self.load_next()? {
                 return Ok(unread);
             }
         }
+        Ok(self.index.lock().unread(near))
     }
 
     /// A piece of at most `len` blocks of the longest runs known, if they are worth an extent.
@@ -256,7 +258,7 @@ impl Space {
             let known = self.index.lock().longest();
             let Some(group) = (match known {
                 Some(group) => Some(group),
-                None => self.next_unread()?,
+                None => self.next_unread(ALL_GROUPS)?,
             }) else {
                 return Ok(None);
             };
@@ -323,10 +325,13 @@ impl Space {
     fn provisioned(&self, run: Run) -> Result<Run> {
         let group = run.start.chunk().group();
         let (first, count) = (run.start.chunk().in_group(), run.len / CHUNK_BLOCKS);
-        if self.with_group(group, |state, _| Ok(state.is_provided(first, count)))? {
+        let (done, fresh) =
+            self.with_group(group, |state, _| Ok((state.is_provided(first, count), state.is_fresh())))?;
+        if done && !fresh {
             return Ok(run);
         }
-        let noted = self.provision(run).and_then(|()| {
+        let begun = if fresh { self.begin_group(group) } else { Ok(()) };
+        let noted = begun.and_then(|()| self.provision(run)).and_then(|()| {
             self.with_group(group, |state, _| {
                 state.set_provided(first, count);
                 Ok(())
@@ -382,7 +387,7 @@ impl Space {
             }
         }
         for _ in 0..READ_GROUPS {
-            let Some(group) = self.next_unread()? else { break };
+            let Some(group) = self.next_unread(READ_GROUPS)? else { break };
             if let Some(run) = self.ask(group, &f)? {
                 return Ok(Some(run));
             }
@@ -405,7 +410,7 @@ impl Space {
 
     /// Asks every group for an arena: the last resort of a full pool.
     fn arena_anywhere(&self, len: u64, f: &impl Fn(&mut GroupState) -> Option<Piece>) -> Result<Option<Run>> {
-        while let Some(group) = self.next_unread()? {
+        while let Some(group) = self.next_unread(ALL_GROUPS)? {
             self.ask(group, &|_| None)?;
         }
         let groups = self.index.lock().with_runs(floor_log2(len), 0, usize::MAX);

@@ -292,6 +292,10 @@ impl Space {
         if self.geometry().group_chunks(group) == 0 {
             return Ok(Next::End);
         }
+        let next_group = Next::NotBelow(Group(group.0 + 1).first_chunk().first_block());
+        if self.is_untouched(group)? {
+            return Ok(next_group);
+        }
         let found = self.with_group(group, |state, journal| {
             state.read_all(journal)?;
             Ok(state.arena_chunks(class, from.chunk().in_group()).find_map(|(i, broken)| {
@@ -303,11 +307,17 @@ impl Space {
         });
         match found {
             Ok(Some(block)) => Ok(Next::Window(Block(self.slots.window(block)))),
-            Ok(None) | Err(Error::Corrupt(_)) => {
-                Ok(Next::NotBelow(Group(group.0 + 1).first_chunk().first_block()))
-            }
+            Ok(None) | Err(Error::Corrupt(_)) => Ok(next_group),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether neither the group's object nor its first descriptor was ever written, so that it has no arena: to
+    /// know that, it needs not be loaded.
+    fn is_untouched(&self, group: Group) -> Result<bool> {
+        let (geometry, region) = (self.geometry(), self.journal.region());
+        Ok(region.load(geometry.group_object(group))? == 0
+            && region.load(geometry.chunk_descriptor(group.first_chunk()))? == 0)
     }
 
     /// The arena blocks of `class` in `window`, as bits of its chunk.

@@ -440,6 +440,29 @@ fn open_touches_nothing_and_growth_is_seen() {
 }
 
 #[test]
+fn every_block_of_every_group_can_be_had() {
+    for tail in [2, 8] {
+        let space = space((1 << 30) + (tail << 20));
+        while get(&space, 512 * 512, 0, None).is_ok() {}
+        assert_eq!(space.spare_blocks(), 0);
+        assert_eq!(space.free_blocks(), 64);
+        check(&space);
+    }
+}
+
+#[test]
+fn looking_for_room_begins_no_group() {
+    let space = space((3 << 30) + TINY);
+    for i in 0..600 {
+        assert_eq!(get(&space, 2, i * 5, None).unwrap().start.chunk().group(), Group(0));
+    }
+    new_inode(&space).unwrap();
+    for group in (1..4).map(Group).filter(|g| space.groups.read().contains_key(&g.0)) {
+        assert!(space.with_group(group, |state, _| Ok(state.is_fresh())).unwrap());
+    }
+}
+
+#[test]
 fn damage_of_a_descriptor_is_an_error_of_its_group_alone() {
     let size = (1 << 30) + (8 << 20);
     let sim = format(size);
