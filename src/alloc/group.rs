@@ -9,7 +9,7 @@
 //! 3. The group's objects change only after the group was loaded, and a chunk's descriptor only after it was read
 //!    here, so reading them needs no further lock.
 
-use super::bits::{floor_log2, longest_class, longest_run, minus, overlap, run_at, runs_of, union};
+use super::bits::{floor_log2, is_zero, longest_class, longest_run, minus, overlap, run_at, runs_of, union};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Journal;
 use crate::layout::{Bits, ChunkObject, GroupObject, Kind, SlotClass};
@@ -61,6 +61,10 @@ pub(super) struct GroupState {
     unread: Bits,
     broken: BTreeMap<u64, Broken>,
     buckets: [Bits; BUCKETS],
+    /// Which buckets have a chunk.
+    nonempty: u16,
+    /// What the index was told last.
+    shown: Summary,
     /// Chunks that the host has provided: in use since, or asked for in this session.
     provided: Bits,
     /// Nothing was ever written to the group. The host may not have provided its first chunk, so that one gives
@@ -103,6 +107,8 @@ impl GroupState {
             provided: object.used,
             broken: BTreeMap::new(),
             buckets: [Bits::default(); BUCKETS],
+            nonempty: 0,
+            shown: Summary::default(),
             fresh,
             damage: None,
         })
@@ -143,14 +149,21 @@ impl GroupState {
         self.provided.set_run(first, count);
     }
 
-    pub fn summary(&self) -> Summary {
+    /// What the index knows, and what it is to know now where that differs.
+    pub fn show(&mut self) -> Option<(Summary, Summary)> {
+        let now = self.summary();
+        let before = std::mem::replace(&mut self.shown, now);
+        (before != now).then_some((before, now))
+    }
+
+    fn summary(&self) -> Summary {
         if self.damage.is_some() {
             return Summary::default();
         }
         Summary {
-            free: self.free != Bits::default(),
-            unread: self.unread != Bits::default(),
-            best: (0..BUCKETS as u8).rev().find(|b| self.buckets[usize::from(*b)] != Bits::default()),
+            free: !is_zero(&self.free),
+            unread: !is_zero(&self.unread),
+            best: self.nonempty.checked_ilog2().map(|b| b as u8),
         }
     }
 
@@ -227,10 +240,15 @@ impl GroupState {
             return;
         }
         if let Some(old) = broken.bucket {
-            self.buckets[usize::from(old)].clear(i);
+            let bucket = &mut self.buckets[usize::from(old)];
+            bucket.clear(i);
+            if is_zero(bucket) {
+                self.nonempty &= !(1 << old);
+            }
         }
         if let Some(new) = bucket {
             self.buckets[usize::from(new)].set(i);
+            self.nonempty |= 1 << new;
         }
         broken.bucket = bucket;
     }
@@ -242,7 +260,7 @@ impl GroupState {
 
     /// Makes `bits` of chunk `i` available.
     pub fn give(&mut self, i: u64, bits: &Bits) {
-        if self.free.get(i) || self.unread.get(i) || bits.count() == 0 {
+        if self.free.get(i) || self.unread.get(i) || is_zero(bits) {
             return;
         }
         if !self.broken.contains_key(&i) {
@@ -252,10 +270,10 @@ impl GroupState {
             broken.taken = minus(&broken.taken, bits);
             if overlap(&broken.meta, bits) {
                 broken.meta = minus(&broken.meta, bits);
-                broken.class = broken.class.filter(|_| broken.meta != Bits::default());
+                broken.class = broken.class.filter(|_| !is_zero(&broken.meta));
             }
         });
-        if self.broken.get(&i).is_some_and(|b| b.taken == Bits::default()) {
+        if self.broken.get(&i).is_some_and(|b| is_zero(&b.taken)) {
             self.update(i, |broken| broken.taken = Bits::ALL);
             self.broken.remove(&i);
             self.free.set(i);
@@ -276,7 +294,7 @@ impl GroupState {
     pub fn arena_chunks(&self, class: SlotClass, from: u64) -> impl Iterator<Item = (u64, &Broken)> {
         self.broken
             .range(from..)
-            .filter(move |(_, b)| b.class == Some(class) && b.meta != Bits::default())
+            .filter(move |(_, b)| b.class == Some(class) && !is_zero(&b.meta))
             .map(|(i, b)| (*i, b))
     }
 

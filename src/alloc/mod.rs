@@ -40,7 +40,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
-use group::{GroupState, Owner, Summary};
+use group::{GroupState, Owner};
 use index::Index;
 use slots::Slots;
 use std::collections::HashMap;
@@ -180,18 +180,14 @@ impl Space {
     ) -> Result<R> {
         let cell = self.cell(group)?;
         let mut cell = cell.lock();
-        let mut before = Summary::default();
         if let Cell::Unloaded = *cell {
             *cell = self.load(group)?;
-        } else if let Cell::Loaded(state) = &mut *cell {
-            before = state.summary();
         }
         match &mut *cell {
             Cell::Loaded(state) => {
                 state.grow(self.geometry().group_chunks(group));
                 let result = f(state, &self.journal);
-                let after = state.summary();
-                if before != after {
+                if let Some((before, after)) = state.show() {
                     self.index.lock().update(group, before, after);
                 }
                 result
