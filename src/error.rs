@@ -196,6 +196,14 @@ pub enum Error {
     /// Seek for data or a hole at or past the end of the file.
     #[error("no data or hole at or after that offset")]
     NoSuchOffset,
+    /// The file ends before the bytes asked for.
+    #[error("{wanted} bytes wanted, the file has {found} there")]
+    UnexpectedEnd {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes there.
+        found: usize,
+    },
     /// The handle does not allow this (opened without read, or without write).
     #[error("the handle was not opened for {0}")]
     NotOpenedFor(&'static str),
@@ -368,6 +376,7 @@ impl Error {
             Self::NoAttribute => libc::ENODATA,
             Self::ValueTooLong { .. } => libc::E2BIG,
             Self::NoSuchOffset => libc::ENXIO,
+            Self::UnexpectedEnd { .. } => libc::EIO,
             Self::NotOpenedFor(_) => libc::EBADF,
             Self::TimeOutOfRange => libc::EOVERFLOW,
             Self::CrossPool => libc::EXDEV,

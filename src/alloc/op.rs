@@ -206,6 +206,12 @@ impl<'s> Op<'s> {
         self.commit_as(data, None)
     }
 
+    /// Lets `other` have `run`, which this operation reserved: `other`'s commit allocates it.
+    pub fn hand_over(&mut self, run: Run, other: &mut Self) {
+        let _moved = self.held.footprint.untake(run);
+        other.hold(run);
+    }
+
     /// Takes `run`, which is reserved and counted, into the operation.
     pub(super) fn hold(&mut self, run: Run) {
         self.held.footprint.take(run);
@@ -324,13 +330,24 @@ impl Space {
     }
 }
 
+/// `image`, if the slot at `at` holds a node.
+fn node(at: PoolOff, image: Image) -> Result<Image> {
+    if image.kind() != Kind::Node {
+        return Err(Damage::new(Structure::Node, at, "kind", Kind::Node as u64, 0).into());
+    }
+    Ok(image)
+}
+
+/// The nodes on the media; the caller holds the lock of the tree's owner.
+impl ReadNodes for Space {
+    fn read_node(&self, at: PoolOff) -> Result<Image> {
+        node(at, self.journal.read(at, Kind::Node)?)
+    }
+}
+
 impl ReadNodes for Op<'_> {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
-        let image = self.tx.read(at, Kind::Node)?;
-        if image.kind() != Kind::Node {
-            return Err(Damage::new(Structure::Node, at, "kind", Kind::Node as u64, 0).into());
-        }
-        Ok(image)
+        node(at, self.tx.read(at, Kind::Node)?)
     }
 }
 

@@ -64,6 +64,17 @@ impl Fs {
     }
 }
 
+impl Drop for Fs {
+    /// Leaves the pool clean when its last handle goes; a pool that could not be is recovered at the next open.
+    fn drop(&mut self) {
+        if self.journal().writable().is_ok()
+            && let Err(error) = self.journal().quiesce()
+        {
+            tracing::warn!(%error, "the pool is left for recovery");
+        }
+    }
+}
+
 /// The time, nanoseconds since 1970.
 #[must_use]
 pub fn now() -> i64 {

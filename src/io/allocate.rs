@@ -73,7 +73,13 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
 ///
 /// # Errors
 /// No space, damage, errors of the medium.
-pub fn resume(fs: &Fs, core: &InodeCore, change: RangeChange, blocks: Range<FileBlock>, size: u64) -> Result<()> {
+pub fn resume(
+    fs: &Fs,
+    core: &InodeCore,
+    change: RangeChange,
+    blocks: Range<FileBlock>,
+    size: u64,
+) -> Result<()> {
     let mut chain = Chain::new(fs, core, change, blocks, size);
     chain.has_intent = true;
     chain.reserve()?;
@@ -110,7 +116,11 @@ fn zero_edges(fs: &Fs, core: &InodeCore, range: FileRange, inner: &Range<FileBlo
 
 fn zero_before_growth(fs: &Fs, core: &InodeCore, size: u64, grown: u64) -> Result<Durable> {
     let mut data = fs.region().data_writer();
-    if grown > 0 && zero_tail(fs, core, &mut data, size, grown)? { data.fence() } else { Ok(Durable::no_data()) }
+    if grown > 0 && zero_tail(fs, core, &mut data, size, grown)? {
+        data.fence()
+    } else {
+        Ok(Durable::no_data())
+    }
 }
 
 /// Bytes of record kept free in a step: the tree's nodes, the inode, an intent.
@@ -136,7 +146,13 @@ struct Chain<'f> {
 }
 
 impl<'f> Chain<'f> {
-    fn new(fs: &'f Fs, core: &'f InodeCore, change: RangeChange, blocks: Range<FileBlock>, size: u64) -> Self {
+    fn new(
+        fs: &'f Fs,
+        core: &'f InodeCore,
+        change: RangeChange,
+        blocks: Range<FileBlock>,
+        size: u64,
+    ) -> Self {
         let holder = fs.space.begin().for_conversion();
         let (edges, held) = (Vec::new(), VecDeque::new());
         Self { fs, core, change, blocks, edges, size, keep: false, has_intent: false, holder, held }
@@ -214,10 +230,11 @@ impl<'f> Chain<'f> {
     }
 
     /// Writes the intent with the first record of several, and removes it with the last.
-    fn note(&mut self, op: &mut Op<'_>, at: FileBlock, done: bool) -> Result<Option<Intents<'f>>> {
+    fn note(&mut self, op: &mut Op<'f>, at: FileBlock, done: bool) -> Result<Option<Intents<'f>>> {
         let ino = self.core.ino;
         let rest = at.min(self.blocks.end);
-        let intent = Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
+        let intent =
+            Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
         if done == !self.has_intent {
             return Ok(None);
         }
@@ -232,7 +249,7 @@ impl<'f> Chain<'f> {
     }
 
     /// Gives the hole at `at` the space held for it: the blocks it got.
-    fn place(&mut self, op: &mut Op<'_>, draft: &mut Draft<'_>, at: FileBlock) -> Result<u64> {
+    fn place(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>, at: FileBlock) -> Result<u64> {
         let Some((file, run)) = self.held.pop_front().filter(|(file, _)| *file == at) else {
             return Err(Error::InvalidArgument("a hole moved under its lock"));
         };
@@ -245,7 +262,7 @@ impl<'f> Chain<'f> {
         Ok(run.len)
     }
 
-    fn place_edges(&mut self, op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<()> {
+    fn place_edges(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>) -> Result<()> {
         for edge in std::mem::take(&mut self.edges) {
             if let Some(index) = self.held.iter().position(|(file, _)| *file == edge) {
                 let rest = self.held.split_off(index);
@@ -260,7 +277,7 @@ impl<'f> Chain<'f> {
     }
 
     /// Changes blocks from `at` on until the end or the record is full; returns the block that was reached.
-    fn step(&mut self, op: &mut Op<'_>, draft: &mut Draft<'_>, mut at: FileBlock) -> Result<FileBlock> {
+    fn step(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>, mut at: FileBlock) -> Result<FileBlock> {
         let (ino, geometry, end) = (draft.ino(), self.fs.journal().geometry(), self.blocks.end);
         if self.change == RangeChange::Punch && at < end {
             return remove::free_range(self.fs, op, draft, at..end);
@@ -270,7 +287,8 @@ impl<'f> Chain<'f> {
             at = match run.content {
                 Content::Hole => FileBlock(at.0 + self.place(op, draft, at)?),
                 Content::Mapped(_) if self.change == RangeChange::Zero => {
-                    let blocks = ExtentMapMut::new(op, draft.root(), ino, geometry).unconvert(at..run.end())?;
+                    let blocks =
+                        ExtentMapMut::new(op, draft.root(), ino, geometry).unconvert(at..run.end())?;
                     op.count_unwritten(blocks as i64);
                     run.end()
                 }

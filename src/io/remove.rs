@@ -110,7 +110,12 @@ pub fn remove_blocks(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, from: File
 ///
 /// # Errors
 /// Damage.
-pub fn free_range(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, range: Range<FileBlock>) -> Result<FileBlock> {
+pub fn free_range(
+    fs: &Fs,
+    op: &mut Op<'_>,
+    draft: &mut Draft<'_>,
+    range: Range<FileBlock>,
+) -> Result<FileBlock> {
     let (ino, geometry) = (draft.ino(), fs.journal().geometry());
     let mut freed = 0;
     let mut map = ExtentMapMut::new(op, &mut draft.inode.root, ino, geometry);

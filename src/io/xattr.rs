@@ -237,7 +237,13 @@ fn release_value(op: &mut Op<'_>, draft: &mut Draft<'_>, value: &Value) -> Resul
     Ok(())
 }
 
-fn finish(handle: &Handle, mut op: Op<'_>, mut draft: Draft<'_>, tree: NodeRoot, data: Durable) -> Result<()> {
+fn finish(
+    handle: &Handle,
+    mut op: Op<'_>,
+    mut draft: Draft<'_>,
+    tree: NodeRoot,
+    data: Durable,
+) -> Result<()> {
     (draft.inode.xattrs, draft.inode.xattr_level) = (tree.at, tree.level);
     draft.inode.ctime = now();
     draft.stage(&mut op)?;

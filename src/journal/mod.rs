@@ -171,9 +171,14 @@ impl Journal {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Poisoned`].
     pub fn writable(&self) -> Result<()> {
-        if self.read_only {
-            return Err(Error::ReadOnly);
-        }
+        if self.read_only { Err(Error::ReadOnly) } else { self.healthy() }
+    }
+
+    /// Whether every change so far is durable.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn healthy(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(Error::Poisoned("the medium did not take a journal record"));
         }

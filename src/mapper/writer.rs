@@ -127,7 +127,11 @@ impl<'f> Writer<'f> {
         draft.stage(&mut self.op)?;
         let mut intents = None;
         if beyond && !self.core.has_intent.load(Ordering::Acquire) {
-            intents.insert(Intents::lock(&self.fs.intents)).put(&mut self.op, self.core.ino, Intent::CleanUp)?;
+            intents.insert(Intents::lock(&self.fs.intents)).put(
+                &mut self.op,
+                self.core.ino,
+                Intent::CleanUp,
+            )?;
         }
         self.op.commit(data)?;
         if beyond {

@@ -32,7 +32,13 @@ pub struct New<'t> {
 /// Bytes of a link target in one record of its tree.
 const TARGET_PIECE: usize = 400;
 
-fn new_inode(handle: &Handle, op: &mut Op<'_>, new: &New<'_>, links: u32, parent: Ino) -> Result<(Ino, Inode)> {
+fn new_inode(
+    handle: &Handle,
+    op: &mut Op<'_>,
+    new: &New<'_>,
+    links: u32,
+    parent: Ino,
+) -> Result<(Ino, Inode)> {
     let ino = op.alloc_inode()?;
     let time = now();
     let mut inode = Inode {

@@ -39,7 +39,8 @@ pub fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > MAX_NAME_BYTES {
         return Err(Error::NameTooLong { len: name.len() });
     }
-    let unusable = name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| matches!(b, 0 | b'/'));
+    let unusable =
+        name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| matches!(b, 0 | b'/'));
     if unusable { Err(Error::InvalidName) } else { Ok(()) }
 }
 

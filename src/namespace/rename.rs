@@ -144,7 +144,9 @@ fn check_move(
         RenameMode::Exchange => Ok(()),
         RenameMode::Replace if found.ino == source.ino => Ok(()),
         RenameMode::Replace => match (source.kind, found.kind) {
-            (FileKind::Directory, FileKind::Directory) if above_from.contains(&found.ino) => Err(Error::NotEmpty),
+            (FileKind::Directory, FileKind::Directory) if above_from.contains(&found.ino) => {
+                Err(Error::NotEmpty)
+            }
             (FileKind::Directory, FileKind::Directory) => Ok(()),
             (FileKind::Directory, _) => Err(Error::NotDirectory),
             (_, FileKind::Directory) => Err(Error::IsDirectory),
