@@ -18,6 +18,7 @@
 
 mod bits;
 mod footprint;
+mod gate;
 mod group;
 mod index;
 mod op;
@@ -40,6 +41,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
+use gate::Gate;
 use group::{GroupState, Owner};
 use index::Index;
 use slots::Slots;
@@ -78,6 +80,7 @@ pub struct Space {
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
     slots: Slots,
+    gate: Gate,
     taken: AtomicI64,
     unwritten: AtomicI64,
 }
@@ -92,6 +95,7 @@ impl Space {
         let locks = |n| std::iter::repeat_with(Mutex::default).take(n).collect();
         Ok(Self {
             slots: Slots::new(journal.geometry().arena_blocks),
+            gate: Gate::new(),
             journal,
             groups: RwLock::default(),
             index: Mutex::default(),
@@ -110,9 +114,14 @@ impl Space {
         &self.journal
     }
 
-    /// Starts a change.
+    /// Starts a change. Waits while [`Self::reclaim_arenas`] is at work.
     pub fn begin(&self) -> Op<'_> {
-        Op::new(self)
+        Op::new(self, Some(self.gate.enter()))
+    }
+
+    /// Starts a change inside of another, or while the gate is closed by this thread.
+    fn begin_inside(&self) -> Op<'_> {
+        Op::new(self, None)
     }
 
     /// Blocks that are neither used nor reserved, those set aside included.

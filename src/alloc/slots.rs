@@ -15,9 +15,10 @@ use super::bits::run;
 use super::{SHARDS, Space};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{Bits, HEADER_BYTES, Kind, SlotClass};
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Durable, thread_number};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, thread};
 use crate::units::{BLOCK_BYTES, Block, CHUNK_BLOCKS, Chunk, Group, PoolOff, Run};
 use crossbeam::utils::CachePadded;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const SCAN_WINDOWS: usize = 64;
 /// Groups that one call looks into for arenas to scan.
 const SCAN_GROUPS: usize = 8;
+/// How often a moment without operations is looked for.
+const CLOSE_TRIES: usize = 10_000;
 /// Entries of the cache of blocks known to be arenas'.
 const KNOWN: usize = 4096;
 
@@ -359,11 +362,12 @@ impl Space {
         self.journal.writable()?;
         let floor = if may_dip { 0 } else { self.floor() };
         let arena = self.reserve_arena(class, floor)?;
-        let mut op = self.begin();
+        let mut op = self.begin_inside();
         op.hold(arena);
         let mut data = self.journal.region().data_writer();
         data.zero(arena.start.offset(), arena.len * BLOCK_BYTES)?;
-        op.commit_as(data.fence()?, Some(class))?;
+        let zeroed = if mutation::is(Mutation::NoArenaFence) { Durable::no_data() } else { data.fence()? };
+        op.commit_as(zeroed, Some(class))?;
         self.offer_arena(class, arena)
     }
 
@@ -390,15 +394,27 @@ impl Space {
         Ok(())
     }
 
-    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks.
+    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks, 0 also where
+    /// there was no moment without an operation under way.
     ///
-    /// To be called only where no operation is under way, none starts before it returns, and
-    /// [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal: else a record of this
-    /// epoch could name a slot of an arena, and recovery would write it into a file's block (J7).
+    /// Operations are held off meanwhile, and the journal starts a new epoch first: else a record of this one could
+    /// name a slot of an arena, and recovery would write it into a file's block (J7). The caller has no operation
+    /// under way itself, and nobody changes slots but by operations.
     ///
     /// # Errors
     /// Damage, errors of the journal. What was given back before the error stays so.
     pub fn reclaim_arenas(&self) -> Result<u64> {
+        let closed = (0..CLOSE_TRIES).find_map(|_| {
+            let closed = self.gate.try_close();
+            if closed.is_none() {
+                thread::yield_now();
+            }
+            closed
+        });
+        let Some(_closed) = closed else { return Ok(0) };
+        if !mutation::is(Mutation::NoEpochForArenas) {
+            self.journal.quiesce()?;
+        }
         let mut blocks = 0;
         for class in SlotClass::ALL {
             blocks += self.reclaim_class(class)?;
@@ -445,7 +461,7 @@ impl Space {
             central.windows.remove(&window.0);
             central.open.remove(&window.0);
         }
-        let mut op = self.begin();
+        let mut op = self.begin_inside();
         for block in (0..self.slots.window_blocks).map(|i| Block(window.0 + i)) {
             if blocks.get(block.in_chunk()) {
                 op.release(Run::new(block, 1))?;
