@@ -38,6 +38,8 @@ pub(super) struct Broken {
     pub class: Option<SlotClass>,
     pub owner: Owner,
     bucket: Option<u8>,
+    /// What of `inode_free` is this chunk's.
+    inode_free: i64,
 }
 
 /// What the index over groups knows of a group.
@@ -65,6 +67,10 @@ pub(super) struct GroupState {
     nonempty: u16,
     /// What the index was told last.
     shown: Summary,
+    /// Available blocks in chunks with arenas of inodes: no node can be there.
+    inode_free: i64,
+    /// As the pool's sum has it.
+    shown_inode_free: i64,
     /// Chunks that the host has provided: in use since, or asked for in this session.
     provided: Bits,
     /// Nothing was ever written to the group. The host may not have provided its first chunk, so that one gives
@@ -109,6 +115,8 @@ impl GroupState {
             buckets: [Bits::default(); BUCKETS],
             nonempty: 0,
             shown: Summary::default(),
+            inode_free: 0,
+            shown_inode_free: 0,
             fresh,
             damage: None,
         })
@@ -154,6 +162,12 @@ impl GroupState {
         let now = self.summary();
         let before = std::mem::replace(&mut self.shown, now);
         (before != now).then_some((before, now))
+    }
+
+    /// By how much the available blocks in chunks of inodes have changed since this was asked last.
+    pub fn show_inode_free(&mut self) -> i64 {
+        let before = std::mem::replace(&mut self.shown_inode_free, self.inode_free);
+        self.inode_free - before
     }
 
     fn summary(&self) -> Summary {
@@ -227,7 +241,7 @@ impl GroupState {
     }
 
     fn insert(&mut self, i: u64, taken: Bits, meta: Bits, class: Option<SlotClass>) {
-        self.broken.insert(i, Broken { taken, meta, class, owner: 0, bucket: None });
+        self.broken.insert(i, Broken { taken, meta, class, owner: 0, bucket: None, inode_free: 0 });
         self.update(i, |_| ());
     }
 
@@ -235,6 +249,10 @@ impl GroupState {
     fn update(&mut self, i: u64, change: impl FnOnce(&mut Broken)) {
         let Some(broken) = self.broken.get_mut(&i) else { return };
         change(broken);
+        let is_inodes = broken.class == Some(SlotClass::Inode);
+        let inode_free = if is_inodes { (CHUNK_BLOCKS - broken.taken.count()) as i64 } else { 0 };
+        self.inode_free += inode_free - broken.inode_free;
+        broken.inode_free = inode_free;
         let bucket = longest_class(&broken.taken);
         if bucket == broken.bucket {
             return;
@@ -288,6 +306,11 @@ impl GroupState {
     /// The broken chunk `i`, if it is one that was read.
     pub fn broken(&self, i: u64) -> Option<&Broken> {
         self.broken.get(&i)
+    }
+
+    /// Whether chunk `i` is one for arenas of inodes.
+    pub fn has_inodes(&self, i: u64) -> bool {
+        self.broken.get(&i).is_some_and(|b| b.class == Some(SlotClass::Inode))
     }
 
     /// The chunks at or after `from` that have arenas of `class`.
@@ -393,24 +416,37 @@ impl GroupState {
         (free >= least).then(|| self.take(Piece { chunk, from, len: len.min(free) }))
     }
 
+    /// Takes up to `len` blocks in a row from a chunk with arenas of inodes.
+    pub fn take_beside_inodes(&mut self, len: u64) -> Option<Piece> {
+        self.sound().ok()?;
+        let is_one = |b: &Broken| b.class == Some(SlotClass::Inode) && b.bucket.is_some();
+        let (chunk, broken) = self.broken.iter().find(|(_, b)| is_one(b))?;
+        let (chunk, (from, free)) = (*chunk, longest_run(&broken.taken)?);
+        Some(self.take(Piece { chunk, from, len: len.min(free) }))
+    }
+
     /// Takes `len` aligned blocks for an arena of `class`: in a chunk that has such arenas, else in one that has
-    /// none. The chunk is of that class from now on.
-    pub fn take_arena(&mut self, class: SlotClass, len: u64) -> Option<Piece> {
+    /// none and at most `most` available blocks. The chunk is of that class from now on.
+    pub fn take_arena(&mut self, class: SlotClass, len: u64, most: u64) -> Option<Piece> {
         self.sound().ok()?;
         let place =
             |b: &Broken| (0..CHUNK_BLOCKS / len).map(|n| n * len).find(|from| !b.taken.any(*from, len));
-        let find = |wanted: Option<SlotClass>| {
+        let find = |wanted: Option<SlotClass>, most: u64| {
             let mut chunks = self.broken.iter().filter(|(_, b)| b.class == wanted && b.bucket.is_some());
-            chunks.find_map(|(i, b)| place(b).map(|from| Piece { chunk: *i, from, len }))
+            chunks.find_map(|(i, b)| {
+                let fits = CHUNK_BLOCKS - b.taken.count() <= most;
+                place(b).filter(|_| fits).map(|from| Piece { chunk: *i, from, len })
+            })
         };
-        let piece = find(Some(class)).or_else(|| find(None))?;
+        let piece = find(Some(class), CHUNK_BLOCKS).or_else(|| find(None, most))?;
         self.claim(piece.chunk, class).then(|| self.take(piece))
     }
 
     /// Makes the broken chunk `i` one of `class`; `false` where it is one of another.
     pub fn claim(&mut self, i: u64, class: SlotClass) -> bool {
-        let Some(broken) = self.broken.get_mut(&i) else { return false };
-        *broken.class.get_or_insert(class) == class
+        let mut is_ours = false;
+        self.update(i, |broken| is_ours = *broken.class.get_or_insert(class) == class);
+        is_ours
     }
 
     /// Whether all of `bits` of chunk `i` are available.

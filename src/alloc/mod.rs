@@ -11,7 +11,7 @@
 //!    Stripes are taken in ascending order, chunks before groups, and held across the commit.
 //! 3. Whole free chunks are a conserved resource (`policy`).
 //! 4. `taken` is what the media use plus what operations have reserved; a normal reservation leaves
-//!    [`Space::floor`] blocks.
+//!    [`Space::floor`] blocks where an arena of nodes can be.
 //!
 //! Lock order: chunk stripes, group stripes, a thread's slots, the slots of a class, the loading cursor, one group,
 //! the index. No two of a kind but stripes.
@@ -83,6 +83,8 @@ pub struct Space {
     gate: Gate,
     taken: AtomicI64,
     unwritten: AtomicI64,
+    /// Available blocks in loaded chunks with arenas of inodes, where no node can be.
+    inode_free: AtomicI64,
 }
 
 impl Space {
@@ -105,6 +107,7 @@ impl Space {
             group_stripes: locks(GROUP_STRIPES),
             taken: AtomicI64::new(totals.used),
             unwritten: AtomicI64::new(totals.unwritten),
+            inode_free: AtomicI64::new(0),
         })
     }
 
@@ -144,9 +147,15 @@ impl Space {
         (self.geometry().usable_blocks() / 64).min(64) + unwritten.div_ceil(64)
     }
 
-    /// Blocks that normal reservations can still have.
+    /// Free blocks where a node's arena could be.
+    fn node_blocks(&self) -> u64 {
+        self.free_blocks().saturating_sub(self.inode_free.load(Ordering::Acquire).max(0) as u64)
+    }
+
+    /// Blocks that normal reservations can still have: the floor is left where nodes can be.
     fn spare_blocks(&self) -> u64 {
-        self.free_blocks().saturating_sub(self.floor())
+        let (free, nodes) = (self.free_blocks(), self.node_blocks());
+        free - nodes.min(self.floor())
     }
 
     fn geometry(&self) -> Geometry {
@@ -196,6 +205,10 @@ impl Space {
             Cell::Loaded(state) => {
                 state.grow(self.geometry().group_chunks(group));
                 let result = f(state, &self.journal);
+                let change = state.show_inode_free();
+                if change != 0 {
+                    self.inode_free.fetch_add(change, Ordering::AcqRel);
+                }
                 if let Some((before, after)) = state.show() {
                     self.index.lock().update(group, before, after);
                 }

@@ -360,7 +360,12 @@ impl Space {
 
     fn open_arena(&self, class: SlotClass, may_dip: bool) -> Result<()> {
         self.journal.writable()?;
-        let floor = if may_dip { 0 } else { self.floor() };
+        let floor = match class {
+            _ if may_dip => 0,
+            SlotClass::Inode => self.floor(),
+            // What is set aside is set aside where nodes can be.
+            SlotClass::Node => self.floor() + self.free_blocks().saturating_sub(self.node_blocks()),
+        };
         let arena = self.reserve_arena(class, floor)?;
         let mut op = self.begin_inside();
         op.hold(arena);

@@ -263,6 +263,32 @@ fn unwritten_blocks_keep_room_for_their_conversion() {
 }
 
 #[test]
+fn what_is_set_aside_lies_where_nodes_can_be() {
+    for (blocks, reopen) in [(1, false), (30, false), (512, false), (450, true), (512, true)] {
+        let sim = format(TINY);
+        let mut space = open(&sim);
+        for _ in 0..20 {
+            new_inode(&space).unwrap();
+        }
+        // Chunk 0 has the inodes, and more room than is set aside.
+        get(&space, 380, 0, Some(80)).unwrap();
+        while get(&space, blocks, 0, None).is_ok() {
+            if reopen {
+                space = open(&sim);
+            }
+        }
+        let floor = space.floor();
+        assert_eq!(space.free_blocks(), floor, "wants of {blocks}");
+        let mut op = space.begin().for_conversion();
+        for i in 0..floor * 8 {
+            op.alloc_node().unwrap_or_else(|e| panic!("wants of {blocks}, node {i}: {e}"));
+        }
+        drop(op);
+        check(&space);
+    }
+}
+
+#[test]
 fn fragments_serve_arenas_when_nothing_else_is_left() {
     let space = space(TINY);
     let mut singles = Vec::new();
