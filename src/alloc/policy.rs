@@ -101,7 +101,7 @@ impl Space {
     /// Counts as much of the placed `run` as taken as leaves the floor where nodes can be, and gives the rest back.
     fn keep(&self, run: Run) -> Option<Run> {
         let chunk = run.start.chunk();
-        // The run is not available any more and not counted yet, so it stands in the sum of neither kind of chunk.
+        // Counted first, and what is too much uncounted: two threads can not both see the same blocks spare.
         let mut kept = self.charge(run.len, 0);
         let deficit = self.floor().saturating_sub(self.node_blocks());
         let beside_inodes = || self.with_group(chunk.group(), |s, _| Ok(s.has_inodes(chunk.in_group())));
