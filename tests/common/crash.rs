@@ -217,12 +217,13 @@ pub fn step(model: &mut Model, real: &mut Real, op: &Op) -> Result<Op, String> {
 /// Whether both errors of `op` apply: then POSIX lets a file system choose.
 fn either_is_right(op: &Op, a: i32, b: i32) -> bool {
     let both: &[(i32, i32)] = match op {
-        // A directory into itself; a file or directory over one of its parents.
+        // A directory into itself; a file or directory over one of its parents; two paths that lead nowhere.
         Op::Rename { .. } => &[
             (libc::EINVAL, libc::EEXIST),
             (libc::EINVAL, libc::ENOENT),
             (libc::ENOTEMPTY, libc::EISDIR),
             (libc::ENOTEMPTY, libc::ENOTDIR),
+            (libc::ENOENT, libc::ENOTDIR),
         ],
         // A directory, over a name that is there or below one that is not.
         Op::Link { .. } => &[(libc::EPERM, libc::EEXIST), (libc::EPERM, libc::ENOENT)],
@@ -313,10 +314,10 @@ impl Rig {
 
     /// Does `ops` on the primary memory and closes the store, with a mark around each operation.
     fn trace(&self, ops: &[Op]) -> Result<(Trace, Expected), String> {
+        self.primary.start_trace();
         let mut real = Real::new(open(&self.primary)?);
         let mut model = self.start.clone();
         let mut expected = Expected { states: vec![Rc::new(model.state())], torn: Vec::new() };
-        self.primary.start_trace();
         for (number, op) in (0..).zip(ops) {
             let before = model.clone();
             self.primary.mark(Event::Begin(number));
@@ -377,7 +378,7 @@ impl Judge<'_> {
         let mut replay = Replay::new(self.scratch, trace);
         while let Some(stop) = replay.advance() {
             let between = Between::of(&stop);
-            if between.after.max(between.before) <= options.first {
+            if options.first > 0 && between.after.max(between.before) <= options.first {
                 continue;
             }
             self.report.points += 1;
@@ -425,18 +426,7 @@ impl Judge<'_> {
     /// Recovers what the scratch memory holds and judges it; `further`: uses the store, too.
     fn recover(&mut self, between: Between, further: bool) -> Result<Rc<State>, String> {
         let store = open(self.scratch)?;
-        let digest = self.scratch.digest();
-        let state = match self.known.get(&digest) {
-            Some(state) if !further => state.clone(),
-            _ => {
-                check(&store)?;
-                self.report.states += 1;
-                let state = real::state(&store).map_err(|error| format!("read: {error}"))?;
-                let state = Rc::new(state);
-                self.known.insert(digest, state.clone());
-                state
-            }
-        };
+        let (digest, state) = self.look(&store, further)?;
         if self.passed.insert((digest, between)) {
             self.compare(between, &state)?;
         }
@@ -445,6 +435,20 @@ impl Judge<'_> {
             use_further(&store, &state)?;
         }
         Ok(state)
+    }
+
+    /// What the store just opened holds, and the digest of its memory; checked and read if the digest is new, or
+    /// if `again`.
+    fn look(&mut self, store: &Store, again: bool) -> Result<(u64, Rc<State>), String> {
+        let digest = self.scratch.digest();
+        if let Some(state) = self.known.get(&digest).filter(|_| !again) {
+            return Ok((digest, state.clone()));
+        }
+        check(store)?;
+        self.report.states += 1;
+        let state = Rc::new(real::state(store).map_err(|error| format!("read: {error}"))?);
+        self.known.insert(digest, state.clone());
+        Ok((digest, state))
     }
 
     fn compare(&self, between: Between, found: &State) -> Result<(), String> {
@@ -462,14 +466,15 @@ impl Judge<'_> {
     }
 
     /// Crashes the recovery of the image that the scratch memory holds.
-    fn crash_again(&mut self, state: &State, plan: &Plan) -> Result<(), (String, Option<(Stop, u64)>)> {
+    fn crash_again(&mut self, state: &Rc<State>, plan: &Plan) -> Result<(), (String, Option<(Stop, u64)>)> {
         let scratch = self.scratch;
         let counts = crash_recovery(scratch, plan, |again| {
             let recovered = catch_unwind(AssertUnwindSafe(|| {
-                let store = open(scratch)?;
-                check(&store)?;
-                let found = real::state(&store).map_err(|error| format!("read: {error}"))?;
-                state.difference(&found, state, &[]).map_or(Ok(()), Err)
+                let store = open(self.scratch)?;
+                let (_, found) = self.look(&store, false)?;
+                let same = Rc::ptr_eq(&found, state);
+                let difference = if same { None } else { state.difference(&found, state, &[]) };
+                difference.map_or(Ok(()), Err)
             }));
             let at = again.map(|(stop, image)| (stop.clone(), image));
             recovered.unwrap_or_else(panicked).map_err(|what| (what, at))
