@@ -33,6 +33,14 @@ impl Root {
         }
     }
 
+    fn rekey(&mut self, nodes: &mut Mock, from: u64, to: u64, payload: &[u8]) -> crate::error::Result<()> {
+        if let Self::Area(root) = self {
+            return rekey(nodes, root, OWNER, from, to, payload);
+        }
+        self.remove(nodes, from)?;
+        self.insert(nodes, to, payload)
+    }
+
     fn remove(&mut self, nodes: &mut Mock, key: u64) -> crate::error::Result<Option<Payload>> {
         match self {
             Self::Area(root) => remove(nodes, root, OWNER, key),
@@ -92,6 +100,8 @@ enum Step {
     Insert(u64, usize),
     Remove(u64),
     RemoveFrom(u64, usize),
+    /// From the key at or above the first, to the key so much higher or lower.
+    Rekey(u64, i64, usize),
 }
 
 fn key() -> impl Strategy<Value = u64> {
@@ -106,7 +116,9 @@ fn key() -> impl Strategy<Value = u64> {
 
 fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![4 => 0..30usize, 2 => Just(8), 2 => 0..=MAX_PAYLOAD, 1 => Just(MAX_PAYLOAD)];
+    let distance = prop_oneof![3 => -3..4i64, 1 => any::<i64>()];
     prop_oneof![
+        2 => (key(), distance, size.clone()).prop_map(|(k, d, n)| Step::Rekey(k, d, n)),
         6 => (key(), size).prop_map(|(k, n)| Step::Insert(k, n)),
         3 => key().prop_map(Step::Remove),
         1 => (key(), 1..40usize).prop_map(|(k, n)| Step::RemoveFrom(k, n)),
@@ -128,6 +140,16 @@ fn perform(nodes: &mut Mock, root: &mut Root, model: &mut Model, seed: usize, st
             model.insert(*key, payload);
         }
         Step::Remove(key) => take_out(nodes, root, model, *key),
+        Step::Rekey(from, distance, len) => {
+            let from = model.range(from..).next().map_or(*from, |(key, _)| *key);
+            let to = from.wrapping_add_signed(*distance);
+            // The old length half of the time: that is when a record moves where it is.
+            let len = model.get(&from).filter(|_| len % 2 == 0).map_or(*len, Vec::len);
+            let payload = vec![seed as u8; len];
+            root.rekey(nodes, from, to, &payload).unwrap();
+            model.remove(&from);
+            model.insert(to, payload);
+        }
         Step::RemoveFrom(key, count) => {
             let keys: Vec<u64> = model.range(key..).take(*count).map(|(k, _)| *k).collect();
             for key in keys {
@@ -148,7 +170,7 @@ proptest! {
             let (mut nodes, mut model) = (Mock::default(), Model::new());
             for (i, step) in steps.iter().enumerate() {
                 perform(&mut nodes, &mut root, &mut model, i, step);
-                let (Step::Insert(k, _) | Step::Remove(k) | Step::RemoveFrom(k, _)) = step;
+                let (Step::Insert(k, _) | Step::Remove(k) | Step::RemoveFrom(k, _) | Step::Rekey(k, ..)) = step;
                 assert_same(&nodes, &root.area(), &model, [*k, k.saturating_add(1), k.saturating_sub(1)]);
             }
             for key in model.keys().copied().collect::<Vec<_>>() {
@@ -213,6 +235,8 @@ fn exercise(nodes: &Mock, root: &RootArea, probes: impl IntoIterator<Item = u64>
         ok(remove(&mut torn, &mut its, OWNER, probe).map(|_| ()));
         let (mut torn, mut its) = (nodes.clone(), root.clone());
         ok(insert(&mut torn, &mut its, OWNER, probe, &[9; 200]));
+        let (mut torn, mut its) = (nodes.clone(), root.clone());
+        ok(rekey(&mut torn, &mut its, OWNER, probe, probe.wrapping_add(1), &[9; 8]));
     }
     ok(scan(nodes, root, OWNER, 0, |_, _| Ok(ControlFlow::Continue(()))));
     ok(for_each_node(nodes, root, OWNER, |_, image| image.map(|_| ())));
@@ -458,4 +482,15 @@ fn a_scan_stops_where_it_is_told() {
     .unwrap();
     assert_eq!(seen, 3);
     assert!(nodes.reads.get() - reads <= 3);
+}
+
+#[test]
+fn a_record_moves_between_its_neighbours_in_one_write() {
+    let (mut nodes, mut root) = sample();
+    remove(&mut nodes, &mut root, OWNER, 5100).unwrap();
+    let (before, its) = (nodes.writes, root.clone());
+    rekey(&mut nodes, &mut root, OWNER, 5101, 5100, &[3; 8]).unwrap();
+    assert_eq!((nodes.writes - before, &root), (1, &its));
+    assert_eq!(*get(&nodes, &root, OWNER, 5100).unwrap().unwrap(), [3; 8]);
+    assert_eq!(get(&nodes, &root, OWNER, 5101).unwrap(), None);
 }
