@@ -269,15 +269,15 @@ impl Rig {
     }
 
     /// Runs `ops` and judges every crash; on failure drops operations while it still fails.
-    pub fn run(&self, ops: &[Op], options: &Options) -> Result<Report, Failure> {
+    pub fn run(&self, ops: &[Op], options: &Options) -> Result<Report, Box<Failure>> {
         self.attempt(ops, options).map_err(|failure| self.shrink(failure, options))
     }
 
     /// As [`Self::run`], without shrinking.
-    pub fn attempt(&self, ops: &[Op], options: &Options) -> Result<Report, Failure> {
+    pub fn attempt(&self, ops: &[Op], options: &Options) -> Result<Report, Box<Failure>> {
         let fail = |what, image| {
             let (setup, ops) = (self.setup.clone(), ops.to_vec());
-            Failure { what, setup, ops, geometry: self.geometry, image }
+            Box::new(Failure { what, setup, ops, geometry: self.geometry, image })
         };
         let traced = catch_unwind(AssertUnwindSafe(|| self.trace(ops)));
         let _ = self.primary.take_trace();
@@ -293,11 +293,11 @@ impl Rig {
         let result = judge.every_image(&trace, options);
         let _ = self.scratch.take_trace();
         self.scratch.roll_back();
-        result.map_err(|(what, crash)| fail(what, Some(crash)))?;
+        result.map_err(|bad| fail(bad.0, Some(bad.1)))?;
         Ok(judge.report)
     }
 
-    fn shrink(&self, mut failure: Failure, options: &Options) -> Failure {
+    fn shrink(&self, mut failure: Box<Failure>, options: &Options) -> Box<Failure> {
         let mut at = failure.ops.len();
         let mut options = options.clone();
         while at > 0 {
@@ -363,6 +363,9 @@ impl Between {
     }
 }
 
+/// What is wrong, and in which image.
+type Bad = Box<(String, Crash)>;
+
 struct Judge<'r> {
     scratch: &'r Arc<Sim>,
     expected: &'r Expected,
@@ -374,7 +377,7 @@ struct Judge<'r> {
 }
 
 impl Judge<'_> {
-    fn every_image(&mut self, trace: &Trace, options: &Options) -> Result<(), (String, Crash)> {
+    fn every_image(&mut self, trace: &Trace, options: &Options) -> Result<(), Bad> {
         let started = Instant::now();
         let mut replay = Replay::new(self.scratch, trace);
         while let Some(stop) = replay.advance() {
@@ -407,7 +410,7 @@ impl Judge<'_> {
         plan: &Plan,
         image: u64,
         options: &Options,
-    ) -> Result<(), (String, Crash)> {
+    ) -> Result<(), Bad> {
         let count = self.report.images;
         self.report.images += 1;
         let crash = |again| Crash { stop: stop.clone(), plan: *plan, image, again };
@@ -415,11 +418,12 @@ impl Judge<'_> {
         let nested = count % options.nested == options.nested / 2;
         let base = self.scratch.savepoint();
         let judged = catch_unwind(AssertUnwindSafe(|| self.recover(between, further)));
-        let state = judged.unwrap_or_else(panicked).map_err(|what| (what, crash(None)))?;
+        let state = judged.unwrap_or_else(panicked).map_err(|what| Box::new((what, crash(None))))?;
         if nested {
             self.scratch.roll_back_to(base);
             self.crash_again(&state, &options.nested_plan)
-                .map_err(|(what, again)| (format!("after a crash in recovery: {what}"), crash(again)))?;
+                .map_err(|(what, again)| (format!("after a crash in recovery: {what}"), crash(again)))
+                .map_err(Box::new)?;
         }
         Ok(())
     }
