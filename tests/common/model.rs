@@ -396,8 +396,8 @@ impl Model {
         };
         let node = self.node(id);
         let ranges = match *op {
-            Op::Write { at, len, .. } => Vec::from([at..at + len]),
-            Op::Append { len, .. } => Vec::from([node.size..node.size + len]),
+            Op::Write { at, len, .. } => std::iter::once(at..at + len).collect(),
+            Op::Append { len, .. } => std::iter::once(node.size..node.size + len).collect(),
             Op::Fallocate { blocks: Blocks::Punch | Blocks::Zero, at, len, .. } => edges(at..at + len),
             _ => Vec::new(),
         };
