@@ -57,6 +57,11 @@ pub fn scaled(n: usize) -> usize {
     ((n as f64 * scale()) as usize).max(1)
 }
 
+/// `DAXSTORE_CRASH_SEED`: where seeds start, so that a long run tries what no run tried before.
+pub fn first_seed() -> u64 {
+    std::env::var("DAXSTORE_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
+}
+
 impl Options {
     /// At every point about `images` images word by word, and half as many line by line.
     pub fn sampled(seed: u64, images: usize) -> Self {
@@ -226,8 +231,10 @@ fn either_is_right(op: &Op, a: i32, b: i32) -> bool {
             (libc::ENOTEMPTY, libc::ENOTDIR),
             (libc::ENOENT, libc::ENOTDIR),
         ],
-        // A directory, over a name that is there or below one that is not.
-        Op::Link { .. } => &[(libc::EPERM, libc::EEXIST), (libc::EPERM, libc::ENOENT)],
+        // A directory, over a name that is there or below one that is none.
+        Op::Link { .. } => {
+            &[(libc::EPERM, libc::EEXIST), (libc::EPERM, libc::ENOENT), (libc::EPERM, libc::ENOTDIR)]
+        }
         _ => &[],
     };
     both.contains(&(a, b)) || both.contains(&(b, a))
