@@ -6,7 +6,7 @@ mod common;
 
 use common::crash::{Options, Report, Rig, first_seed, scaled, tiny};
 use common::model::Model;
-use common::ops::{BLOCK, Op, any_op};
+use common::ops::{BLOCK, Blocks, On, Op, any_op};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::time::Instant;
@@ -32,8 +32,11 @@ fn sequence(mut model: Model, seed: u64, len: usize) -> Vec<Op> {
     ops
 }
 
-fn judge(seeds: impl Iterator<Item = u64>, lanes: u32, lane_bytes: u32, len: usize, images: usize) {
-    let rig = Rig::new(tiny(lanes, lane_bytes), &[]);
+fn judge(seeds: impl Iterator<Item = u64>, lanes: u32, len: usize, images: usize) {
+    judge_on(&Rig::new(tiny(lanes, 8192), &[]), seeds, len, images);
+}
+
+fn judge_on(rig: &Rig, seeds: impl Iterator<Item = u64>, len: usize, images: usize) {
     let (started, mut sum) = (Instant::now(), Report::default());
     for seed in seeds {
         match rig.run(&sequence(rig.start().clone(), seed, len), &Options::sampled(seed, images)) {
@@ -51,21 +54,30 @@ fn seeds(first: u64, count: usize) -> std::ops::Range<u64> {
 
 #[test]
 fn sequences_that_failed_once() {
-    judge(REGRESSIONS.into_iter(), 1, 8192, 60, 20);
-    judge(REGRESSIONS.into_iter(), 2, 8192, 60, 20);
+    judge(REGRESSIONS.into_iter(), 1, 60, 20);
+    judge(REGRESSIONS.into_iter(), 2, 60, 20);
 }
 
 #[test]
 fn one_lane_that_wraps() {
-    judge(seeds(0, 60), 1, 8192, 60, 6);
+    judge(seeds(0, 60), 1, 60, 6);
 }
 
 #[test]
 fn two_lanes() {
-    judge(seeds(1_000_000, 40), 2, 8192, 60, 6);
+    judge(seeds(1_000_000, 40), 2, 60, 6);
+}
+
+/// Space that was freed is used again soon, and operations are refused.
+#[test]
+fn a_nearly_full_pool() {
+    let on = On::Path("filler");
+    let fill = |blocks| Op::Fallocate { on, blocks: Blocks::Allocate, at: 0, len: blocks * BLOCK };
+    let rig = Rig::new(tiny(1, 8192), &[Op::Create("filler"), fill(1975)]);
+    judge_on(&rig, seeds(3_000_000, 40), 30, 10);
 }
 
 #[test]
 fn short_sequences_with_many_images() {
-    judge(seeds(2_000_000, 100), 1, 8192, 8, 40);
+    judge(seeds(2_000_000, 100), 1, 8, 40);
 }
