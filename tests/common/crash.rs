@@ -195,8 +195,11 @@ fn open(sim: &Arc<Sim>) -> Result<Store, String> {
 
 /// Whether `check` finds nothing wrong.
 pub fn check(store: &Store) -> Result<(), String> {
-    let _ = store; // CHECK
-    Ok(())
+    let report = store.check().map_err(|error| format!("check: {error}"))?;
+    match report.faults.first() {
+        Some(fault) => Err(format!("check finds {} faults; the first: {fault}", report.faults.len())),
+        None => Ok(()),
+    }
 }
 
 /// Runs `op` on both and compares what they answer. No space is an answer that only the store can give; then nothing
