@@ -88,7 +88,8 @@ impl File {
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<usize> {
         self.writes()?;
         if self.append {
-            return Ok(io::append_vectored(&self.node.handle, bufs)?.1);
+            io::append_vectored(&self.node.handle, bufs)?;
+            return Ok(bufs.iter().map(|buf| buf.len()).sum());
         }
         io::write_vectored(&self.node.handle, bufs, offset)
     }
@@ -105,19 +106,14 @@ impl File {
         Ok(())
     }
 
-    /// Writes all of `buf` at the end of the file, wherever that is, without another writer in between: the offset
-    /// it got.
+    /// Writes all of `buf` at the end of the file, wherever that is, in one atomic step: the offset it got.
     ///
     /// # Errors
-    /// As [`Self::write_at`].
+    /// As [`Self::write_at`]; [`Error::TooBig`] where the pool is so fragmented that the extents do not fit one journal
+    /// record: append less at a time.
     pub fn append(&self, buf: &[u8]) -> Result<u64> {
         self.writes()?;
-        let (offset, taken) = io::append_vectored(&self.node.handle, &[IoSlice::new(buf)])?;
-        if taken < buf.len() {
-            // Only a pool in splinters gets here: the rest follows where the first part ended, if it still is the end.
-            self.append(&buf[taken..])?;
-        }
-        Ok(offset)
+        io::append_vectored(&self.node.handle, &[IoSlice::new(buf)])
     }
 
     /// Sets the size in bytes: cuts the file, or makes it longer by a hole.
