@@ -4,6 +4,8 @@
 //! operations on a handful of names. What an operation needs (a parent, a file with content) is made just before
 //! it, in the same open store, so that the lanes hold records when the two begin.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
 use common::crash::{Options, Report, Rig, tiny};

@@ -2,6 +2,8 @@
 //!
 //! Sequences are made from seeds, so that a failure is a number: it belongs into [`REGRESSIONS`] then, and stays.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
 use common::crash::{Options, Report, Rig, scaled, tiny};

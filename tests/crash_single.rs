@@ -2,6 +2,8 @@
 //!
 //! Each operation alone, from several prepared states, with many images a point.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
 use common::crash::{Options, Report, Rig, tiny};

@@ -4,6 +4,8 @@
 //! names and through open handles, is compared. The pool is so small that it fills up: then an operation
 //! says so, and nothing has changed.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
 use common::crash::{POOL_BYTES, check, scaled, step, tiny};
