@@ -4,6 +4,8 @@
 //! that must not stay, the tables of `docs/format.md`, links between the pages. Each rule is a function from text to
 //! findings, and each has a test that it finds what it is for.
 
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
 mod tidy {
     pub mod format;
     pub mod layers;
