@@ -274,7 +274,7 @@ fn count(file: &FileMark) -> u64 {
 fn tick(offset: u64) -> String {
     let (unit, name): (u64, &str) = match offset {
         0 => return String::from("0"),
-        0..0x4000_0000 => (1 << 20, "MiB"),
+        1..0x4000_0000 => (1 << 20, "MiB"),
         0x4000_0000..0x100_0000_0000 => (1 << 30, "GiB"),
         _ => (1 << 40, "TiB"),
     };
