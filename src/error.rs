@@ -172,6 +172,9 @@ pub enum Error {
         /// Bytes a lane holds.
         capacity: u64,
     },
+    /// A directory has one name only.
+    #[error("a directory can not have a second name")]
+    LinkToDirectory,
     /// More links to one file than can be counted.
     #[error("too many links to one file")]
     TooManyLinks,
@@ -193,6 +196,14 @@ pub enum Error {
     /// Seek for data or a hole at or past the end of the file.
     #[error("no data or hole at or after that offset")]
     NoSuchOffset,
+    /// The file ends before the bytes asked for.
+    #[error("{wanted} bytes wanted, the file has {found} there")]
+    UnexpectedEnd {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes there.
+        found: usize,
+    },
     /// The handle does not allow this (opened without read, or without write).
     #[error("the handle was not opened for {0}")]
     NotOpenedFor(&'static str),
@@ -205,6 +216,9 @@ pub enum Error {
     /// The store was opened read-only.
     #[error("the store is open read-only")]
     ReadOnly,
+    /// The last run did not close the pool, and a read-only open can not recover it.
+    #[error("the pool was not closed cleanly and needs recovery; open it once for writing")]
+    NeedsRecovery,
     /// The root directory can not be removed or renamed.
     #[error("the root directory can not be removed or renamed")]
     RootDirectory,
@@ -320,11 +334,14 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoSpace { .. } | Self::TooBig { .. } => Class::Space,
-            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => Class::Damage,
+            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => {
+                Class::Damage
+            }
             Self::FutureVersion { .. }
             | Self::UnknownFeatures(_)
             | Self::ReadOnlyFeatures(_)
             | Self::Held(_)
+            | Self::NeedsRecovery
             | Self::Unsupported { .. }
             | Self::Poisoned(_)
             | Self::Io { .. }
@@ -353,17 +370,23 @@ impl Error {
             | Self::NotAPool => libc::EINVAL,
             Self::FileTooLarge { .. } | Self::TooBig { .. } => libc::EFBIG,
             Self::NoSpace { .. } => libc::ENOSPC,
+            Self::LinkToDirectory => libc::EPERM,
             Self::TooManyLinks => libc::EMLINK,
             Self::SymlinkLoop => libc::ELOOP,
             Self::NoAttribute => libc::ENODATA,
             Self::ValueTooLong { .. } => libc::E2BIG,
             Self::NoSuchOffset => libc::ENXIO,
+            Self::UnexpectedEnd { .. } => libc::EIO,
             Self::NotOpenedFor(_) => libc::EBADF,
             Self::TimeOutOfRange => libc::EOVERFLOW,
             Self::CrossPool => libc::EXDEV,
-            Self::ReadOnly | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => libc::EROFS,
+            Self::ReadOnly | Self::NeedsRecovery | Self::ReadOnlyFeatures(_) | Self::Poisoned(_) => {
+                libc::EROFS
+            }
             Self::RootDirectory | Self::Held(_) => libc::EBUSY,
-            Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => libc::EOPNOTSUPP,
+            Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => {
+                libc::EOPNOTSUPP
+            }
             Self::Truncated { .. } | Self::Corrupt(_) | Self::OutOfPool { .. } => libc::EIO,
             Self::Io { source, .. } | Self::Path { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
         }

@@ -6,8 +6,8 @@
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use std::sync::{Condvar as RawCondvar, Mutex as RawMutex, RwLock as RawRwLock};
     pub use std::sync::{Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard, Weak, atomic};
+    pub(crate) use std::sync::{Condvar as RawCondvar, Mutex as RawMutex, RwLock as RawRwLock};
     pub use std::{thread, thread_local};
 }
 

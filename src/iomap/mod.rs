@@ -136,11 +136,12 @@ pub trait IomapOps {
 
 /// A file's ranges as places to store, for writers.
 pub trait WriteOps {
-    /// A place for the first bytes of `range`, which is not empty.
+    /// A place for the first bytes of `range`, which is not empty; `None` where the change can take no more,
+    /// so that the write ends short.
     ///
     /// # Errors
     /// No space (decided before any store), damage.
-    fn begin(&mut self, range: FileRange) -> Result<WriteMap>;
+    fn begin(&mut self, range: FileRange) -> Result<Option<WriteMap>>;
 
     /// Says that `written` bytes from the mapping's start hold what the file shall have; what was reserved
     /// for the rest goes back.
@@ -159,7 +160,11 @@ pub trait AddressSpace: Send + Sync {
 
 fn checked(range: FileRange, got: FileRange) -> Result<FileRange> {
     let covers = got.offset == range.offset && got.len > 0 && got.len <= range.len;
-    if covers { Ok(got) } else { Err(Error::InvalidArgument("a mapper returned a mapping that does not cover the position")) }
+    if covers {
+        Ok(got)
+    } else {
+        Err(Error::InvalidArgument("a mapper returned a mapping that does not cover the position"))
+    }
 }
 
 /// Walks `range` run by run, the only place that advances over mappings: `body` gets each mapping and says
@@ -198,7 +203,7 @@ pub fn walk_write(
     let mut at = range.offset;
     while at < range.end() {
         let rest = FileRange { offset: at, len: range.end() - at };
-        let map = ops.begin(rest)?;
+        let Some(map) = ops.begin(rest)? else { break };
         checked(rest, map.range)?;
         let written = body(&map)?.min(map.range.len);
         ops.end(&map, written)?;

@@ -106,8 +106,8 @@ impl Geometry {
     /// Blocks that files and arenas can have in an empty pool.
     #[must_use]
     pub const fn usable_blocks(&self) -> u64 {
-        let headers = self.groups() * GROUP_HEADER_BLOCKS
-            + self.lanes as u64 * self.lane_bytes as u64 / BLOCK_BYTES;
+        let headers =
+            self.groups() * GROUP_HEADER_BLOCKS + self.lanes as u64 * self.lane_bytes as u64 / BLOCK_BYTES;
         self.blocks().saturating_sub(headers)
     }
 

@@ -50,23 +50,28 @@ std::thread_local! {
 
 /// A small number that differs between threads of this process, from 0.
 #[must_use]
+#[inline]
 pub fn thread_number() -> usize {
     NUMBER.with(|n| *n)
 }
 
 impl CountersByThread {
+    #[inline]
     fn slot(&self) -> &Slot {
         &self.slots[thread_number() % SLOTS]
     }
 
+    #[inline]
     pub(super) fn fence(&self) {
         self.slot().fences.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn flushed_lines(&self, n: u64) {
         self.slot().flushed_lines.fetch_add(n, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn nt_bytes(&self, n: u64) {
         self.slot().nt_bytes.fetch_add(n, Ordering::Relaxed);
     }

@@ -10,21 +10,47 @@
 //! 3. An aligned 8-byte word is never torn.
 
 mod counters;
+mod host;
+mod info;
+#[cfg(feature = "libpmem")]
+mod libpmem;
+#[cfg(target_arch = "x86_64")]
+mod lines;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_lines.rs"]
+mod lines;
+mod mapping;
 mod memory;
+pub mod mutation;
+mod open;
+mod pages;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use counters::Counts;
+pub use info::{Durability, Medium, RegionInfo};
+pub use open::RegionOptions;
+
 use counters::CountersByThread;
+pub use counters::{Counts, thread_number};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "sim")]
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::units::PoolOff;
+use lines::Lines;
+use mapping::{LineMapping, PageMapping};
 use memory::Memory;
 
 /// The kinds of medium.
 enum Backend {
+    /// Persistent memory, made durable by cache lines.
+    Lines(LineMapping, Lines),
+    /// Persistent memory, made durable by libpmem.
+    #[cfg(feature = "libpmem")]
+    Libpmem(LineMapping),
+    /// A plain file, made durable by pages.
+    Pages(PageMapping, pages::Collected),
     /// Memory that records what is done to it.
     #[cfg(feature = "sim")]
     Sim(Arc<sim::Sim>),
@@ -35,6 +61,8 @@ pub struct Region {
     backend: Backend,
     size: AtomicU64,
     counters: CountersByThread,
+    info: RegionInfo,
+    host: Option<open::Host>,
 }
 
 /// Proof that every byte of data the caller is about to publish is durable (invariant J2 of the journal).
@@ -78,14 +106,16 @@ impl DataWriter<'_> {
     /// # Errors
     /// [`Error::Io`] where the system could not write.
     pub fn fence(self) -> Result<Durable> {
-        self.region.fence()?;
+        if !mutation::is(mutation::Mutation::NoDataFence) {
+            self.region.fence()?;
+        }
         Ok(Durable(()))
     }
 }
 
 impl std::fmt::Debug for Region {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Region {{ {} bytes }}", self.len())
+        write!(f, "Region {{ {} bytes, {} }}", self.len(), self.info.backend)
     }
 }
 
@@ -95,11 +125,22 @@ impl Region {
     #[must_use]
     pub fn sim(sim: Arc<sim::Sim>) -> Self {
         let size = AtomicU64::new(sim.len());
-        Self { backend: Backend::Sim(sim), size, counters: CountersByThread::default() }
+        let info = RegionInfo {
+            backend: "sim",
+            medium: Medium::Simulated,
+            durability: Durability::ProcessOnly,
+            eadr: false,
+            read_only: false,
+            zeroed: false,
+            mapped: sim.len(),
+            path: None,
+        };
+        Self { backend: Backend::Sim(sim), size, counters: CountersByThread::default(), info, host: None }
     }
 
     /// Bytes that may be accessed.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
@@ -110,13 +151,19 @@ impl Region {
         self.len() == 0
     }
 
+    #[inline]
     fn memory(&self) -> &Memory {
         match &self.backend {
+            Backend::Lines(mapping, _) => mapping.memory(),
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(mapping) => mapping.memory(),
+            Backend::Pages(mapping, _) => mapping.memory(),
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.memory(),
         }
     }
 
+    #[inline]
     fn check(&self, at: PoolOff, len: u64) -> Result<()> {
         let size = self.len();
         match at.0.checked_add(len) {
@@ -125,10 +172,19 @@ impl Region {
         }
     }
 
+    #[inline]
+    fn check_store(&self, at: PoolOff, len: u64) -> Result<()> {
+        if self.info.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.check(at, len)
+    }
+
     /// Copies `buf.len()` bytes from `at` into `buf`.
     ///
     /// # Errors
     /// [`Error::OutOfPool`].
+    #[inline]
     pub fn read(&self, at: PoolOff, buf: &mut [u8]) -> Result<()> {
         self.check(at, buf.len() as u64)?;
         self.memory().read(at, buf);
@@ -139,11 +195,13 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::OutOfPool`], also where `at` is not a multiple of 8.
+    #[inline]
     pub fn load(&self, at: PoolOff) -> Result<u64> {
         self.check_word(at)?;
         Ok(self.memory().load(at))
     }
 
+    #[inline]
     fn check_word(&self, at: PoolOff) -> Result<()> {
         if !at.0.is_multiple_of(8) {
             return Err(Error::OutOfPool { at, len: 8, size: self.len() });
@@ -151,13 +209,35 @@ impl Region {
         self.check(at, 8)
     }
 
+    /// Stores the aligned word at `at` at once and after everything this thread stored before (release): visible at
+    /// once, durable only after a flush and a fence.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPool`], also where `at` is not a multiple of 8; [`Error::ReadOnly`].
+    #[inline]
+    pub fn store_word(&self, at: PoolOff, value: u64) -> Result<()> {
+        self.check_word(at)?;
+        self.check_store(at, 8)?;
+        match &self.backend {
+            #[cfg(feature = "sim")]
+            Backend::Sim(sim) => sim.store(at, &value.to_le_bytes(), false),
+            _ => self.memory().store_word(at, value),
+        }
+        Ok(())
+    }
+
     /// Stores `bytes` at `at` through the cache: visible at once, durable only after a flush and a fence.
     ///
     /// # Errors
-    /// [`Error::OutOfPool`].
+    /// [`Error::OutOfPool`]; [`Error::ReadOnly`].
+    #[inline]
     pub fn store(&self, at: PoolOff, bytes: &[u8]) -> Result<()> {
-        self.check(at, bytes.len() as u64)?;
+        self.check_store(at, bytes.len() as u64)?;
         match &self.backend {
+            Backend::Lines(mapping, _) => mapping.memory().write(at, bytes),
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(mapping) => mapping.memory().write(at, bytes),
+            Backend::Pages(mapping, _) => mapping.memory().write(at, bytes),
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.store(at, bytes, false),
         }
@@ -167,11 +247,19 @@ impl Region {
     /// Copies `bytes` to `at` with non-temporal stores: durable after the next fence of this thread.
     ///
     /// # Errors
-    /// [`Error::OutOfPool`].
+    /// [`Error::OutOfPool`]; [`Error::ReadOnly`].
+    #[inline]
     pub fn copy_nt(&self, at: PoolOff, bytes: &[u8]) -> Result<()> {
-        self.check(at, bytes.len() as u64)?;
+        self.check_store(at, bytes.len() as u64)?;
         self.counters.nt_bytes(bytes.len() as u64);
         match &self.backend {
+            Backend::Lines(mapping, lines) => lines.copy(mapping.memory(), at, bytes),
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(mapping) => libpmem::copy(mapping.memory(), at, bytes),
+            Backend::Pages(mapping, collected) => {
+                mapping.memory().write(at, bytes);
+                collected.add(at, bytes.len() as u64);
+            }
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.store(at, bytes, true),
         }
@@ -181,11 +269,18 @@ impl Region {
     /// Zeroes `len` bytes at `at` with non-temporal stores: durable after the next fence of this thread.
     ///
     /// # Errors
-    /// [`Error::OutOfPool`].
+    /// [`Error::OutOfPool`]; [`Error::ReadOnly`].
     pub fn zero_nt(&self, at: PoolOff, len: u64) -> Result<()> {
-        self.check(at, len)?;
+        self.check_store(at, len)?;
         self.counters.nt_bytes(len);
         match &self.backend {
+            Backend::Lines(mapping, lines) => lines.zero(mapping.memory(), at, len),
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(mapping) => libpmem::zero(mapping.memory(), at, len),
+            Backend::Pages(mapping, collected) => {
+                mapping.memory().zero(at, len);
+                collected.add(at, len);
+            }
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.zero(at, len),
         }
@@ -196,11 +291,19 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::OutOfPool`].
+    #[inline]
     pub fn flush(&self, at: PoolOff, len: u64) -> Result<()> {
         self.check(at, len)?;
+        if len == 0 || self.info.read_only {
+            return Ok(());
+        }
         let lines = (at.0 + len).div_ceil(64) - at.0 / 64;
         self.counters.flushed_lines(lines);
         match &self.backend {
+            Backend::Lines(mapping, lines) => lines.flush(mapping.memory(), at, len),
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(mapping) => libpmem::flush(mapping.memory(), at, len),
+            Backend::Pages(_, collected) => collected.add(at, len),
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.flush(at, len),
         }
@@ -211,13 +314,24 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::Io`] where the system could not write; then nothing is known of what was flushed.
+    #[inline]
     pub fn fence(&self) -> Result<()> {
         self.counters.fence();
         match &self.backend {
+            Backend::Lines(_, lines) => lines.fence(),
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(_) => libpmem::fence(),
+            Backend::Pages(mapping, collected) => collected.write(mapping)?,
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.fence(),
         }
         Ok(())
+    }
+
+    /// What was found when the region was opened.
+    #[must_use]
+    pub fn info(&self) -> &RegionInfo {
+        &self.info
     }
 
     /// A writer of data that a commit will publish.

@@ -1,0 +1,117 @@
+//! What does the store keep in memory of an open inode?
+//!
+//! The inode's content as last committed, its locks, and how many handles pin it. Everything else is read where it
+//! lies. Lock order, outermost first: directories' `state` (ancestors before descendants, else by number; two
+//! unrelated ones only under the rename lock), `io` of a file, files' `state` by number, the intents' `state`.
+//!
+//! Invariants:
+//! 1. `state` is what the home holds: it changes only under the exclusive lock, after the commit (J3).
+//! 2. `pins` grows from 0 only under the shared lock of a directory that names the inode, so whoever holds that
+//!    directory exclusively and sees 0 after removing the last name may free the inode.
+//! 3. The lazy time is stored under the shared lock of `state`, tagged with the version it belongs to.
+
+use super::RangeLock;
+use crate::error::Result;
+use crate::layout::{Inode, LAZY_MTIME_AT};
+use crate::pmem::Region;
+use crate::pmem::mutation::{self, Mutation};
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::units::Ino;
+
+/// How far apart two stored lazy times are at least, in nanoseconds: the resolution of file times.
+const LAZY_STEP_NANOS: i64 = 4_000_000;
+const LAZY_TAG_BITS: u64 = (1 << 10) - 1;
+
+/// An inode in memory.
+#[derive(Debug)]
+pub struct InodeCore {
+    /// Its number.
+    pub ino: Ino,
+    /// The `io_lock`: which bytes are being read and written.
+    pub io: RangeLock,
+    /// The content as committed: the extent lock of a file, the namespace lock of a directory.
+    pub state: RwLock<Inode>,
+    /// Handles that keep the inode alive without a name.
+    pub pins: AtomicU32,
+    /// Whether an intent to clean up (delete or trim) is on the media.
+    pub has_intent: AtomicBool,
+    /// Whether the inode was freed; set under the exclusive lock of `state`.
+    pub gone: AtomicBool,
+    /// Moves on with each change of the mapping of bytes to blocks.
+    pub mapping: AtomicU64,
+    lazy_mtime: AtomicI64,
+}
+
+impl InodeCore {
+    /// An inode with its committed content.
+    #[must_use]
+    pub fn new(ino: Ino, inode: Inode) -> Self {
+        Self {
+            ino,
+            io: RangeLock::default(),
+            state: RwLock::new(inode),
+            pins: AtomicU32::new(0),
+            has_intent: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            mapping: AtomicU64::new(0),
+            lazy_mtime: AtomicI64::new(0),
+        }
+    }
+
+    /// Sets `inode`'s times from the lazy word that lies beside its home, if that belongs to this version.
+    pub(super) fn join_lazy_word(inode: &mut Inode, word: u64) {
+        let time = (word & !LAZY_TAG_BITS) as i64;
+        if word & LAZY_TAG_BITS == inode.version & LAZY_TAG_BITS && time > inode.mtime {
+            (inode.mtime, inode.ctime) = (time, time);
+        }
+    }
+
+    /// Notes that data were overwritten at `now`: in memory, and (at most once in 4 ms) beside the inode's home,
+    /// flushed but not fenced: the fence of the overwritten data covers it.
+    ///
+    /// # Errors
+    /// Errors of the medium.
+    pub fn touch_lazily(&self, region: &Region, now: i64) -> Result<()> {
+        if now - self.lazy_mtime.load(Ordering::Relaxed) < LAZY_STEP_NANOS {
+            return Ok(());
+        }
+        let state = self.state.read();
+        let time = now as u64 & !LAZY_TAG_BITS;
+        let word = (time | (state.version & LAZY_TAG_BITS)).to_le_bytes();
+        let home = self.ino.offset();
+        let at = home.plus(if mutation::is(Mutation::StoreInObject) { 56 } else { LAZY_MTIME_AT });
+        region.store(at, &word)?;
+        region.flush(at, 8)?;
+        self.lazy_mtime.store(time as i64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The lazy word's bytes that say nothing, for when a time is set explicitly.
+    ///
+    /// # Errors
+    /// Errors of the medium.
+    pub fn forget_lazy(&self, region: &Region) -> Result<()> {
+        self.lazy_mtime.store(0, Ordering::Relaxed);
+        let at = self.ino.offset().plus(LAZY_MTIME_AT);
+        region.store(at, &[0; 8])?;
+        region.flush(at, 8)
+    }
+
+    /// `inode` with the time of the last overwrite in it.
+    #[must_use]
+    pub fn with_lazy(&self, inode: &Inode) -> Inode {
+        let mut inode = inode.clone();
+        let lazy = self.lazy_mtime.load(Ordering::Relaxed);
+        if lazy > inode.mtime {
+            (inode.mtime, inode.ctime) = (lazy, lazy);
+        }
+        inode
+    }
+
+    /// Whether some handle pins the inode.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
+    }
+}

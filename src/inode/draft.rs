@@ -1,0 +1,75 @@
+//! How does an inode change?
+//!
+//! A [`Draft`] holds the inode's exclusive lock and a copy to work on. It is staged into a change; after the commit
+//! it is published. Dropped before, it leaves the inode as it was.
+
+use super::InodeCore;
+use crate::alloc::Op;
+use crate::error::Result;
+use crate::layout::{Inode, RootArea};
+use crate::pmem::Region;
+use crate::sync::RwLockWriteGuard;
+use crate::sync::atomic::Ordering;
+use crate::units::Ino;
+
+/// An inode being changed, under its exclusive lock.
+#[derive(Debug)]
+#[must_use = "a draft that is not published changes nothing"]
+pub struct Draft<'c> {
+    core: &'c InodeCore,
+    committed: RwLockWriteGuard<'c, Inode>,
+    /// The content to be.
+    pub inode: Inode,
+}
+
+impl<'c> Draft<'c> {
+    /// Locks `core` for a change.
+    pub fn lock(core: &'c InodeCore) -> Self {
+        let committed = core.state.write();
+        let inode = core.with_lazy(&committed);
+        Self { core, committed, inode }
+    }
+
+    /// The inode's number.
+    #[must_use]
+    pub fn ino(&self) -> Ino {
+        self.core.ino
+    }
+
+    /// The inode in memory.
+    #[must_use]
+    pub fn core(&self) -> &'c InodeCore {
+        self.core
+    }
+
+    /// The inode's tree, to be changed.
+    pub fn root(&mut self) -> &mut RootArea {
+        &mut self.inode.root
+    }
+
+    /// Sets mtime and ctime.
+    pub fn touch(&mut self, now: i64) {
+        (self.inode.mtime, self.inode.ctime) = (now, now);
+    }
+
+    /// Makes the draft part of `op`.
+    ///
+    /// # Errors
+    /// [`crate::Error::TooBig`].
+    pub fn stage(&self, op: &mut Op<'_>) -> Result<()> {
+        op.write_inode(self.core.ino, &self.inode)
+    }
+
+    /// Makes the draft what everybody sees, after the commit, and lets the lock go.
+    ///
+    /// # Errors
+    /// Errors of the medium.
+    pub fn publish(mut self, region: &Region) -> Result<()> {
+        self.inode.version = region.load(self.core.ino.offset())?;
+        if self.inode.root != self.committed.root {
+            self.core.mapping.fetch_add(1, Ordering::Release);
+        }
+        *self.committed = self.inode;
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! What is a file to the store while it runs?
+//!
+//! The inode in memory ([`InodeCore`]), the table of them, the lock of byte ranges, and how an inode changes
+//! ([`Draft`]). [`Fs`] is what every layer above works on.
+
+mod core;
+mod draft;
+mod intents;
+mod range_lock;
+mod table;
+
+pub use self::core::InodeCore;
+pub use draft::Draft;
+pub use intents::{Intent, Intents, RangeChange, list as list_intents};
+pub use range_lock::{RangeGuard, RangeLock};
+pub use table::InodeTable;
+
+use crate::alloc::Space;
+use crate::error::Result;
+use crate::journal::Journal;
+use crate::pmem::Region;
+use crate::sync::{Arc, Mutex};
+use crate::units::Ino;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// One open store, below its public face.
+#[derive(Debug)]
+pub struct Fs {
+    /// Blocks and slots.
+    pub space: Arc<Space>,
+    /// Inodes in memory.
+    pub table: InodeTable,
+    /// Held by a rename between two directories.
+    pub rename: Mutex<()>,
+    /// The root directory's number.
+    pub root: Ino,
+    /// The hidden inode of the intents.
+    pub intents: Arc<InodeCore>,
+}
+
+impl Fs {
+    /// The store over `space`, whose journal was recovered.
+    ///
+    /// # Errors
+    /// Damage of the root directory or the intents.
+    pub fn new(space: Arc<Space>) -> Result<Self> {
+        let superblock = space.journal().superblock();
+        let table = InodeTable::new(space.clone());
+        table.get(superblock.root)?;
+        let intents = table.get(superblock.intents)?;
+        Ok(Self { space, table, rename: Mutex::new(()), root: superblock.root, intents })
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        self.space.journal().region()
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        self.space.journal()
+    }
+}
+
+impl Drop for Fs {
+    /// Leaves the pool clean when its last handle goes; a pool that could not be is recovered at the next open.
+    fn drop(&mut self) {
+        if self.journal().writable().is_ok()
+            && let Err(error) = self.journal().quiesce()
+        {
+            tracing::warn!(%error, "the pool is left for recovery");
+        }
+    }
+}
+
+/// The time, nanoseconds since 1970.
+#[must_use]
+pub fn now() -> i64 {
+    let nanos = |d: std::time::Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => nanos(since),
+        Err(before) => -nanos(before.duration()),
+    }
+}

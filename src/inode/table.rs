@@ -1,0 +1,93 @@
+//! Which inodes are in memory?
+//!
+//! One [`InodeCore`] an inode, found by number. Entries that nobody holds are let go when a shard grows large.
+//! A freed inode is forgotten before its number can be given out again.
+
+use super::InodeCore;
+use crate::alloc::Space;
+use crate::error::{Damage, Error, Result, Structure};
+use crate::layout::{Inode, Kind, LAZY_MTIME_AT};
+use crate::sync::{Arc, Mutex};
+use crate::units::Ino;
+use std::collections::HashMap;
+
+const SHARDS: usize = 16;
+/// Entries of a shard above which unused ones are let go.
+const SHARD_ENTRIES: usize = 4096;
+
+#[derive(Debug, Default)]
+struct Shard {
+    cores: HashMap<Ino, Arc<InodeCore>>,
+    sweep_at: usize,
+}
+
+/// The inodes in memory.
+#[derive(Debug)]
+pub struct InodeTable {
+    space: Arc<Space>,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+impl InodeTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new(space: Arc<Space>) -> Self {
+        Self { space, shards: Default::default() }
+    }
+
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
+        &self.shards[(ino.0 % SHARDS as u64) as usize]
+    }
+
+    /// The inode `ino`, read from the media unless it is in memory.
+    ///
+    /// # Errors
+    /// Damage, also where the slot holds no inode.
+    pub fn get(&self, ino: Ino) -> Result<Arc<InodeCore>> {
+        let mut shard = self.shard(ino).lock();
+        if let Some(core) = shard.cores.get(&ino) {
+            return Ok(core.clone());
+        }
+        let core = Arc::new(InodeCore::new(ino, self.load(ino)?));
+        shard.put(core.clone());
+        Ok(core)
+    }
+
+    /// The inode `ino` as the media have it.
+    ///
+    /// # Errors
+    /// Damage, also where the slot holds no inode.
+    pub fn load(&self, ino: Ino) -> Result<Inode> {
+        let missing = || Error::Corrupt(Damage::new(Structure::Inode, ino.offset(), "no inode", 1, 0));
+        if ino.0 == 0 {
+            return Err(missing());
+        }
+        let journal = self.space.journal();
+        let image = journal.read(ino.offset(), Kind::Inode)?;
+        let mut inode = Inode::decode(ino.offset(), &image)?.ok_or_else(missing)?;
+        let word = journal.region().load(ino.offset().plus(LAZY_MTIME_AT))?;
+        InodeCore::join_lazy_word(&mut inode, word);
+        Ok(inode)
+    }
+
+    /// Puts a new inode's core in; its number was given out just now, so nobody looks for it yet.
+    pub fn put(&self, core: Arc<InodeCore>) {
+        self.shard(core.ino).lock().put(core);
+    }
+
+    /// Forgets an inode that is about to be freed.
+    pub fn forget(&self, ino: Ino) {
+        self.shard(ino).lock().cores.remove(&ino);
+    }
+}
+
+impl Shard {
+    fn put(&mut self, core: Arc<InodeCore>) {
+        if self.cores.len() >= self.sweep_at.max(SHARD_ENTRIES) {
+            // Under the shard's lock a count of one means that only the table holds it, and nobody can come.
+            self.cores.retain(|_, core| Arc::strong_count(core) > 1);
+            self.sweep_at = self.cores.len() * 2;
+        }
+        self.cores.insert(core.ino, core);
+    }
+}

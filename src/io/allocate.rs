@@ -1,0 +1,300 @@
+//! How is space given to a file, or taken from its middle, without writing?
+//!
+//! `fallocate(2)`'s modes. The bytes of partial blocks are zeroed in place (an overwrite); whole blocks change in one
+//! record, or in a chain of records under an intent that says what is to be reached. Space is reserved for the
+//! whole chain before its first record.
+
+use super::Handle;
+use super::read::check_regular;
+use super::remove::{self, publish_intents};
+use super::resize::hold_from;
+use super::write::zero_tail;
+use crate::alloc::{Op, Want};
+use crate::error::{Error, Result};
+use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeChange, now};
+use crate::iomap::{self, FileRange, Intent as Purpose, State};
+use crate::layout::INODE_KEEP_BEYOND_END;
+use crate::mapper::FileMap;
+use crate::pmem::Durable;
+use crate::units::{FileBlock, Run};
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, Range};
+
+/// What is done to a range of a file; each is a mode of `fallocate(2)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllocateMode {
+    /// Holes get space that reads as zeros; the file becomes as long as the range's end.
+    Allocate,
+    /// As `Allocate`, but the size stays; space beyond the end stays too.
+    KeepSize,
+    /// The range becomes a hole; the size stays.
+    Punch,
+    /// The range reads as zeros and has space; the file becomes as long as the range's end.
+    Zero,
+}
+
+/// Does `mode` to `len` bytes from `offset`.
+///
+/// # Errors
+/// Not a regular file, an empty range, offsets past 2^62, no space (before anything changed), damage.
+pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> Result<()> {
+    check_regular(handle)?;
+    handle.fs().journal().writable()?;
+    let range = FileRange::new(offset, len)?;
+    if len == 0 {
+        return Err(Error::InvalidArgument("the length of a range is not 0"));
+    }
+    let (_guard, size) = hold_from(handle, offset);
+    let (fs, core) = (handle.fs(), handle.core());
+    let inner = FileBlock::ceil(offset)..FileBlock::of(range.end());
+    let outer = FileBlock::of(offset)..FileBlock::ceil(range.end());
+    let grows = matches!(mode, AllocateMode::Allocate | AllocateMode::Zero) && range.end() > size;
+    let grown = if grows { range.end() } else { 0 };
+    let (change, blocks) = match mode {
+        AllocateMode::Allocate | AllocateMode::KeepSize => (RangeChange::Allocate, outer.clone()),
+        AllocateMode::Punch => (RangeChange::Punch, inner.clone()),
+        AllocateMode::Zero => (RangeChange::Zero, inner.clone()),
+    };
+    let mut chain = Chain::new(fs, core, change, blocks, grown);
+    chain.keep = mode == AllocateMode::KeepSize && range.end() > size;
+    if mode == AllocateMode::Zero {
+        chain.edges = edges(&inner, &outer);
+    }
+    chain.reserve()?;
+    if matches!(mode, AllocateMode::Punch | AllocateMode::Zero) {
+        zero_edges(fs, core, range, &inner)?;
+    }
+    let data = zero_before_growth(fs, core, size, grown)?;
+    chain.run(data)
+}
+
+/// Takes up a change that an earlier run began; nobody else uses the file.
+///
+/// # Errors
+/// No space, damage, errors of the medium.
+pub fn resume(
+    fs: &Fs,
+    core: &InodeCore,
+    change: RangeChange,
+    blocks: Range<FileBlock>,
+    size: u64,
+) -> Result<()> {
+    let mut chain = Chain::new(fs, core, change, blocks, size);
+    chain.has_intent = true;
+    chain.reserve()?;
+    chain.run(Durable::no_data())
+}
+
+/// The blocks of `outer` that are not in `inner`, at most two.
+fn edges(inner: &Range<FileBlock>, outer: &Range<FileBlock>) -> Vec<FileBlock> {
+    let last = FileBlock(outer.end.0 - 1);
+    let mut edges = vec![outer.start, last];
+    edges.dedup();
+    edges.retain(|edge| !inner.contains(edge));
+    edges
+}
+
+/// Zeroes the mapped bytes of `range` that lie outside the whole blocks `inner`, in place; durable with the record
+/// that follows.
+fn zero_edges(fs: &Fs, core: &InodeCore, range: FileRange, inner: &Range<FileBlock>) -> Result<()> {
+    let zero = |from: u64, to: u64| {
+        let part = FileRange { offset: from, len: to.saturating_sub(from) };
+        iomap::walk(&FileMap::new(fs, core), part, Purpose::Read, |map| {
+            if let State::Mapped(at) = map.state {
+                fs.region().zero_nt(at, map.range.len)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    };
+    if inner.is_empty() {
+        return zero(range.offset, range.end());
+    }
+    zero(range.offset, inner.start.offset())?;
+    zero(inner.end.offset(), range.end())
+}
+
+fn zero_before_growth(fs: &Fs, core: &InodeCore, size: u64, grown: u64) -> Result<Durable> {
+    let mut data = fs.region().data_writer();
+    if grown > 0 && zero_tail(fs, core, &mut data, size, grown)? {
+        data.fence()
+    } else {
+        Ok(Durable::no_data())
+    }
+}
+
+/// Bytes of record kept free in a step: the tree's nodes, the inode, an intent.
+const ROOM_LEFT: u64 = 3000;
+
+/// A change of a range of blocks, in as many records as it takes.
+struct Chain<'f> {
+    fs: &'f Fs,
+    core: &'f InodeCore,
+    change: RangeChange,
+    blocks: Range<FileBlock>,
+    /// Blocks outside `blocks` that get space with the first record.
+    edges: Vec<FileBlock>,
+    /// The size to be reached at least, with the last record.
+    size: u64,
+    /// Blocks beyond the end stay.
+    keep: bool,
+    /// The intent is on the media.
+    has_intent: bool,
+    /// Holds the space of the whole chain until its records take it over.
+    holder: Op<'f>,
+    held: VecDeque<(FileBlock, Run)>,
+}
+
+impl<'f> Chain<'f> {
+    fn new(
+        fs: &'f Fs,
+        core: &'f InodeCore,
+        change: RangeChange,
+        blocks: Range<FileBlock>,
+        size: u64,
+    ) -> Self {
+        let holder = fs.space.begin().for_conversion();
+        let (edges, held) = (Vec::new(), VecDeque::new());
+        Self { fs, core, change, blocks, edges, size, keep: false, has_intent: false, holder, held }
+    }
+
+    /// Reserves space for every hole of the range.
+    fn reserve(&mut self) -> Result<()> {
+        if self.change == RangeChange::Punch {
+            return Ok(());
+        }
+        let holes = self.holes()?;
+        self.holder.ensure(holes.iter().map(|(_, len)| len).sum())?;
+        for (file, len) in holes {
+            let mut done = 0;
+            while done < len {
+                let file_block = FileBlock(file.0 + done);
+                let goal = self.held.back().map(|(_, run)| run.end());
+                let run = self.holder.reserve(&Want { blocks: len - done, file_block, goal })?;
+                self.held.push_back((file_block, run));
+                done += run.len;
+            }
+        }
+        Ok(())
+    }
+
+    /// The holes of the range and its edges, ascending: the first block and how many.
+    fn holes(&self) -> Result<Vec<(FileBlock, u64)>> {
+        let state = self.core.state.read();
+        let geometry = self.fs.journal().geometry();
+        let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, geometry);
+        let edge = |block: &FileBlock| *block..FileBlock(block.0 + 1);
+        let mut ranges: Vec<_> = self.edges.iter().map(edge).chain([self.blocks.clone()]).collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut holes = Vec::new();
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let run = map.run_at(at, range.end.0 - at.0)?;
+                if run.content == Content::Hole {
+                    holes.push((at, run.len));
+                }
+                at = run.end();
+            }
+        }
+        Ok(holes)
+    }
+
+    fn run(mut self, data: Durable) -> Result<()> {
+        let mut data = Some(data);
+        let mut at = self.blocks.start;
+        loop {
+            let mut draft = Draft::lock(self.core);
+            let mut op = self.fs.space.begin().for_conversion();
+            if data.is_some() {
+                self.place_edges(&mut op, &mut draft)?;
+            }
+            at = self.step(&mut op, &mut draft, at)?;
+            let done = at >= self.blocks.end;
+            if done {
+                draft.inode.size = draft.inode.size.max(self.size);
+            }
+            if self.keep {
+                draft.inode.flags |= INODE_KEEP_BEYOND_END;
+            }
+            draft.touch(now());
+            draft.stage(&mut op)?;
+            let intents = self.note(&mut op, at, done)?;
+            op.commit(data.take().unwrap_or_else(Durable::no_data))?;
+            draft.publish(self.fs.region())?;
+            publish_intents(self.fs, intents)?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the intent with the first record of several, and removes it with the last.
+    fn note(&mut self, op: &mut Op<'f>, at: FileBlock, done: bool) -> Result<Option<Intents<'f>>> {
+        let ino = self.core.ino;
+        let rest = at.min(self.blocks.end);
+        let intent =
+            Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
+        if done == !self.has_intent {
+            return Ok(None);
+        }
+        let mut intents = Intents::lock(&self.fs.intents);
+        if done {
+            intents.remove(op, ino, intent)?;
+        } else {
+            intents.put(op, ino, intent)?;
+            self.has_intent = true;
+        }
+        Ok(Some(intents))
+    }
+
+    /// Gives the hole at `at` the space held for it: the blocks it got.
+    fn place(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>, at: FileBlock) -> Result<u64> {
+        let Some((file, run)) = self.held.pop_front().filter(|(file, _)| *file == at) else {
+            return Err(Error::InvalidArgument("a hole moved under its lock"));
+        };
+        self.holder.hand_over(run, op);
+        let (ino, geometry) = (draft.ino(), self.fs.journal().geometry());
+        let extent = Extent { file, pool: run.start, len: run.len, written: false };
+        ExtentMapMut::new(op, draft.root(), ino, geometry).insert(extent)?;
+        op.count_unwritten(run.len as i64);
+        draft.inode.blocks += run.len;
+        Ok(run.len)
+    }
+
+    fn place_edges(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>) -> Result<()> {
+        for edge in std::mem::take(&mut self.edges) {
+            if let Some(index) = self.held.iter().position(|(file, _)| *file == edge) {
+                let rest = self.held.split_off(index);
+                let before = std::mem::replace(&mut self.held, rest);
+                self.place(op, draft, edge)?;
+                for piece in before.into_iter().rev() {
+                    self.held.push_front(piece);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes blocks from `at` on until the end or the record is full; returns the block that was reached.
+    fn step(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>, mut at: FileBlock) -> Result<FileBlock> {
+        let (ino, geometry, end) = (draft.ino(), self.fs.journal().geometry(), self.blocks.end);
+        if self.change == RangeChange::Punch && at < end {
+            return remove::free_range(self.fs, op, draft, at..end);
+        }
+        while at < end && op.room() >= ROOM_LEFT {
+            let run = ExtentMap::new(op, &draft.inode.root, ino, geometry).run_at(at, end.0 - at.0)?;
+            at = match run.content {
+                Content::Hole => FileBlock(at.0 + self.place(op, draft, at)?),
+                Content::Mapped(_) if self.change == RangeChange::Zero => {
+                    let blocks =
+                        ExtentMapMut::new(op, draft.root(), ino, geometry).unconvert(at..run.end())?;
+                    op.count_unwritten(blocks as i64);
+                    run.end()
+                }
+                Content::Mapped(_) | Content::Unwritten(_) => run.end(),
+            };
+        }
+        Ok(at)
+    }
+}

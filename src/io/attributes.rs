@@ -1,0 +1,127 @@
+//! What does a file say of itself, and how is that changed?
+
+use super::Handle;
+use crate::error::Result;
+use crate::inode::{Draft, now};
+use crate::layout::FileKind;
+use crate::pmem::Durable;
+use crate::units::Ino;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What `stat(2)` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// The inode number.
+    pub ino: Ino,
+    /// Differs between inodes that had the same number one after the other.
+    pub generation: u32,
+    /// File, directory or symbolic link.
+    pub kind: FileKind,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u32,
+    /// Names.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of a file or link target, entries of a directory.
+    pub size: u64,
+    /// Blocks of 4 KiB that are allocated.
+    pub blocks: u64,
+    /// Last access, nanoseconds since 1970: set when made and by [`set`], not by reads.
+    pub atime: i64,
+    /// Last change of content, nanoseconds since 1970.
+    pub mtime: i64,
+    /// Last change of anything, nanoseconds since 1970.
+    pub ctime: i64,
+    /// When it was made, nanoseconds since 1970.
+    pub btime: i64,
+}
+
+impl Metadata {
+    /// Last change of content.
+    #[must_use]
+    pub fn modified(&self) -> SystemTime {
+        let distance = Duration::from_nanos(self.mtime.unsigned_abs());
+        if self.mtime < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::Regular
+    }
+
+    /// Whether it is a symbolic link.
+    #[must_use]
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileKind::Symlink
+    }
+}
+
+/// The attributes to set; the others stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttributes {
+    /// Permission bits, 0 to 0o7777.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last access, nanoseconds since 1970.
+    pub atime: Option<i64>,
+    /// Last change of content, nanoseconds since 1970.
+    pub mtime: Option<i64>,
+}
+
+/// What the inode says of itself now.
+#[must_use]
+pub fn metadata(handle: &Handle) -> Metadata {
+    let core = handle.core();
+    let inode = core.with_lazy(&core.state.read());
+    Metadata {
+        ino: core.ino,
+        generation: inode.generation,
+        kind: inode.kind,
+        mode: inode.permissions,
+        links: inode.links,
+        uid: inode.uid,
+        gid: inode.gid,
+        size: inode.size,
+        blocks: inode.blocks,
+        atime: inode.atime,
+        mtime: inode.mtime,
+        ctime: inode.ctime,
+        btime: inode.btime,
+    }
+}
+
+/// Sets attributes, all in one durable step.
+///
+/// # Errors
+/// Errors of the medium.
+pub fn set(handle: &Handle, attributes: &SetAttributes) -> Result<()> {
+    let fs = handle.fs();
+    let mut draft = Draft::lock(handle.core());
+    let inode = &mut draft.inode;
+    inode.permissions = attributes.mode.map_or(inode.permissions, |mode| mode & 0o7777);
+    inode.uid = attributes.uid.unwrap_or(inode.uid);
+    inode.gid = attributes.gid.unwrap_or(inode.gid);
+    inode.atime = attributes.atime.unwrap_or(inode.atime);
+    inode.ctime = now();
+    if let Some(mtime) = attributes.mtime {
+        inode.mtime = mtime;
+        handle.core().forget_lazy(fs.region())?;
+    }
+    let mut op = fs.space.begin().for_removal();
+    draft.stage(&mut op)?;
+    op.commit(Durable::no_data())?;
+    draft.publish(fs.region())
+}

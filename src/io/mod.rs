@@ -1,0 +1,22 @@
+//! How are bytes moved, space given and taken, and attributes kept?
+//!
+//! Bodies over the one iterator of `iomap`, and whatever else happens to a single inode.
+
+mod allocate;
+mod attributes;
+mod handle;
+mod read;
+pub mod remove;
+mod report;
+mod resize;
+mod write;
+pub mod xattr;
+
+pub use allocate::{AllocateMode, allocate, resume};
+pub use attributes::{Metadata, SetAttributes, metadata, set as set_attributes};
+pub use handle::Handle;
+pub use read::read_vectored;
+pub use report::{FileExtent, SeekFor, extents, seek};
+pub use resize::set_len;
+pub use write::{append_vectored, write_vectored};
+pub use xattr::XattrMode;

@@ -1,0 +1,78 @@
+//! How is a file read?
+//!
+//! Under the shared byte range: what is mapped is copied, holes and unwritten space are zeros. No fence.
+
+use super::Handle;
+use crate::error::{Error, Result};
+use crate::iomap::{self, FileRange, Intent, State};
+use crate::layout::FileKind;
+use crate::mapper::FileMap;
+use std::io::IoSliceMut;
+use std::ops::ControlFlow;
+
+/// Fails unless `handle` is a regular file.
+///
+/// # Errors
+/// [`Error::IsDirectory`], [`Error::NotRegular`].
+pub fn check_regular(handle: &Handle) -> Result<()> {
+    match handle.core().state.read().kind {
+        FileKind::Regular => Ok(()),
+        FileKind::Directory => Err(Error::IsDirectory),
+        FileKind::Symlink => Err(Error::NotRegular),
+    }
+}
+
+/// Buffers to be filled one after the other.
+struct Sink<'s, 'b> {
+    buffers: std::slice::IterMut<'s, IoSliceMut<'b>>,
+    current: &'s mut [u8],
+}
+
+impl<'s, 'b> Sink<'s, 'b> {
+    fn new(buffers: &'s mut [IoSliceMut<'b>]) -> Self {
+        Self { buffers: buffers.iter_mut(), current: &mut [] }
+    }
+
+    /// Gives the next `len` bytes, buffer by buffer, to `f` with how many came before.
+    fn fill(&mut self, len: u64, mut f: impl FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            if self.current.is_empty() {
+                let Some(next) = self.buffers.next() else { return Ok(()) };
+                self.current = next;
+            }
+            let part = self.current.len().min((len - done) as usize);
+            let (now, later) = std::mem::take(&mut self.current).split_at_mut(part);
+            f(done, now)?;
+            self.current = later;
+            done += part as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Reads from byte `offset` into `buffers`, in order: how many bytes there were, 0 at or past the end.
+///
+/// # Errors
+/// Not a regular file, offsets past 2^62, damage.
+pub fn read_vectored(handle: &Handle, buffers: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+    check_regular(handle)?;
+    let len = buffers.iter().map(|b| b.len() as u64).sum();
+    let asked = FileRange::new(offset, len)?;
+    let (fs, core) = (handle.fs(), handle.core());
+    let _range = core.io.shared(offset, asked.end());
+    let size = core.state.read().size;
+    let range = FileRange { offset, len: len.min(size.saturating_sub(offset)) };
+    let mut sink = Sink::new(buffers);
+    iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {
+        sink.fill(map.range.len, |done, buffer| match map.state {
+            State::Mapped(at) => fs.region().read(at.plus(done), buffer),
+            State::Hole | State::Reserved | State::Unwritten(_) => {
+                buffer.fill(0);
+                Ok(())
+            }
+        })?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(range.len as usize)
+}

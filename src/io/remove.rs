@@ -1,0 +1,219 @@
+//! How does an inode without a name go away, however large it is?
+//!
+//! What fits the record at hand goes with it; the rest follows in a chain of records, under an intent that
+//! recovery takes up. The size goes first or in the same record, blocks after it, from the end (R28).
+
+use crate::alloc::Op;
+use crate::error::Result;
+use crate::extent::{ExtentMap, ExtentMapMut};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents};
+use crate::io::xattr;
+use crate::layout::FileKind;
+use crate::pmem::Durable;
+use crate::sync::atomic::Ordering;
+use crate::tree;
+use crate::units::{FileBlock, Run};
+use std::ops::{ControlFlow, Range};
+
+/// Bytes of a record that are left for the intent and the inode when contents are removed.
+const ROOM_LEFT: u64 = 2600;
+
+/// What became of an inode in a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is freed with the change.
+    Gone,
+    /// Its handles keep it; the last one deletes it.
+    Kept,
+    /// There is more to free than fits the record: [`delete`] goes on.
+    Unfinished,
+}
+
+/// Adds the end of an inode that has no links left to `op`; `intents` is locked if it must be.
+///
+/// # Errors
+/// Damage, no room in the record.
+pub fn drop_inode<'f>(
+    fs: &'f Fs,
+    op: &mut Op<'_>,
+    draft: &mut Draft<'_>,
+    intents: &mut Option<Intents<'f>>,
+) -> Result<Fate> {
+    let ino = draft.ino();
+    if !draft.core().is_pinned() && remove_contents(fs, op, draft)? {
+        if draft.core().has_intent.load(Ordering::Acquire) {
+            intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove(op, ino, Intent::CleanUp)?;
+        }
+        op.free_inode(ino)?;
+        return Ok(Fate::Gone);
+    }
+    intents.get_or_insert_with(|| Intents::lock(&fs.intents)).put(op, ino, Intent::CleanUp)?;
+    draft.stage(op)?;
+    Ok(if draft.core().is_pinned() { Fate::Kept } else { Fate::Unfinished })
+}
+
+/// Publishes `draft` after the commit of a change that gave it `fate`.
+///
+/// # Errors
+/// Errors of the medium.
+pub fn publish(fs: &Fs, draft: Draft<'_>, fate: Fate) -> Result<()> {
+    let core = draft.core();
+    if fate == Fate::Gone {
+        core.gone.store(true, Ordering::Release);
+    } else {
+        core.has_intent.store(true, Ordering::Release);
+    }
+    draft.publish(fs.region())
+}
+
+/// Frees blocks, records and attributes until all are gone (`true`) or the record has no room for more.
+fn remove_contents(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<bool> {
+    let done = match draft.inode.kind {
+        FileKind::Regular => remove_blocks(fs, op, draft, FileBlock(0))?,
+        FileKind::Directory | FileKind::Symlink => remove_records(op, draft)?,
+    };
+    Ok(done && xattr::remove_all(op, draft, ROOM_LEFT)?)
+}
+
+fn remove_records(op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<bool> {
+    let ino = draft.ino();
+    while let Some((key, _)) = tree::last(op, draft.root(), ino)? {
+        if op.room() < ROOM_LEFT {
+            return Ok(false);
+        }
+        tree::remove(op, draft.root(), ino, key)?;
+    }
+    Ok(true)
+}
+
+/// Frees blocks of a file from the end down to block `from`, until done (`true`) or the record has no room for
+/// more.
+///
+/// # Errors
+/// Damage.
+pub fn remove_blocks(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, from: FileBlock) -> Result<bool> {
+    let geometry = fs.journal().geometry();
+    while let Some(last) = ExtentMap::new(op, &draft.inode.root, draft.ino(), geometry).last()? {
+        if last.end() <= from {
+            break;
+        }
+        if op.room() < ROOM_LEFT {
+            return Ok(false);
+        }
+        free_range(fs, op, draft, last.file.max(from)..last.end())?;
+    }
+    Ok(true)
+}
+
+/// Frees the blocks of `range` from its start on, until its end or the record has no room for more: returns the
+/// file block that was reached.
+///
+/// # Errors
+/// Damage.
+pub fn free_range(
+    fs: &Fs,
+    op: &mut Op<'_>,
+    draft: &mut Draft<'_>,
+    range: Range<FileBlock>,
+) -> Result<FileBlock> {
+    let (ino, geometry) = (draft.ino(), fs.journal().geometry());
+    let mut freed = 0;
+    let mut map = ExtentMapMut::new(op, &mut draft.inode.root, ino, geometry);
+    let reached = map.remove(range, |op, piece| {
+        op.release(Run::new(piece.pool, piece.len))?;
+        freed += piece.len;
+        if !piece.written {
+            op.count_unwritten(-(piece.len as i64));
+        }
+        let full = op.room() < ROOM_LEFT;
+        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    draft.inode.blocks = draft.inode.blocks.saturating_sub(freed);
+    Ok(reached)
+}
+
+/// Does what was left for the moment when nobody holds the inode any more.
+///
+/// # Errors
+/// Errors of the medium, damage; the intent stays for recovery then.
+pub fn after_last_handle(fs: &Fs, core: &InodeCore) -> Result<()> {
+    let links = core.state.read().links;
+    if core.gone.load(Ordering::Acquire) {
+        Ok(())
+    } else if links == 0 {
+        delete(fs, core)
+    } else if core.has_intent.load(Ordering::Acquire) {
+        trim(fs, core)
+    } else {
+        Ok(())
+    }
+}
+
+/// Deletes an inode without links and handles, in as many records as it takes.
+///
+/// # Errors
+/// Errors of the medium, damage; the intent stays for recovery then.
+pub fn delete(fs: &Fs, core: &InodeCore) -> Result<()> {
+    loop {
+        let mut draft = Draft::lock(core);
+        if core.gone.load(Ordering::Acquire) || core.is_pinned() {
+            return Ok(());
+        }
+        let mut op = fs.space.begin().for_removal();
+        let mut intents = None;
+        let fate = drop_inode(fs, &mut op, &mut draft, &mut intents)?;
+        if fate == Fate::Gone {
+            fs.table.forget(core.ino);
+        }
+        op.commit(Durable::no_data())?;
+        publish(fs, draft, fate)?;
+        publish_intents(fs, intents)?;
+        if fate != Fate::Unfinished {
+            return Ok(());
+        }
+    }
+}
+
+/// Frees a file's blocks beyond its end and the intent to do so.
+///
+/// # Errors
+/// Errors of the medium, damage; the intent stays for recovery then.
+pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
+    let _io = core.io.exclusive(0, u64::MAX);
+    trim_held(fs, core)
+}
+
+/// As [`trim`], for a caller that holds all bytes beyond the file's end.
+///
+/// # Errors
+/// As [`trim`].
+pub fn trim_held(fs: &Fs, core: &InodeCore) -> Result<()> {
+    loop {
+        let mut draft = Draft::lock(core);
+        let mut op = fs.space.begin().for_removal();
+        let keep = draft.inode.flags & crate::layout::INODE_KEEP_BEYOND_END != 0;
+        let end = FileBlock::ceil(draft.inode.size);
+        let is_file = draft.inode.kind == FileKind::Regular;
+        let done = keep || !is_file || remove_blocks(fs, &mut op, &mut draft, end)?;
+        let mut intents = None;
+        if done {
+            intents.insert(Intents::lock(&fs.intents)).remove(&mut op, core.ino, Intent::CleanUp)?;
+            core.has_intent.store(false, Ordering::Release);
+        }
+        draft.stage(&mut op)?;
+        op.commit(Durable::no_data())?;
+        draft.publish(fs.region())?;
+        publish_intents(fs, intents)?;
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// Publishes the intents after the commit, if they were locked.
+///
+/// # Errors
+/// Errors of the medium.
+pub fn publish_intents(fs: &Fs, intents: Option<Intents<'_>>) -> Result<()> {
+    intents.map_or(Ok(()), |intents| intents.publish(&fs.space))
+}

@@ -1,0 +1,76 @@
+//! How does a file get another size?
+//!
+//! The size and the first blocks to go are one record; more blocks than fit it follow under the intent to trim.
+//! When a file grows, what its last block holds past the old end is zeroed and fenced before (R25, R26).
+
+use super::Handle;
+use super::read::check_regular;
+use super::remove;
+use super::write::zero_tail;
+use crate::error::{Error, Result};
+use crate::inode::{Draft, Intent, Intents, RangeGuard, now};
+use crate::layout::INODE_KEEP_BEYOND_END;
+use crate::pmem::Durable;
+use crate::sync::atomic::Ordering;
+use crate::units::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
+
+/// Holds every byte from the block of `from` or of the file's end on, whichever is lower; the size stands still.
+pub(super) fn hold_from(handle: &Handle, from: u64) -> (RangeGuard<'_>, u64) {
+    loop {
+        let size = handle.core().state.read().size;
+        let low = from.min(size);
+        let guard = handle.core().io.exclusive(low - low % BLOCK_BYTES, u64::MAX);
+        if handle.core().state.read().size == size {
+            return (guard, size);
+        }
+    }
+}
+
+/// Sets the file's size in bytes: cuts it, or makes it longer by a hole.
+///
+/// # Errors
+/// Not a regular file, sizes past 2^62, damage.
+pub fn set_len(handle: &Handle, size: u64) -> Result<()> {
+    check_regular(handle)?;
+    if size > MAX_FILE_BYTES {
+        return Err(Error::FileTooLarge { offset: 0, len: size });
+    }
+    let (_guard, old) = hold_from(handle, size);
+    if size > old { lengthen(handle, old, size) } else { shorten(handle, size) }
+}
+
+fn lengthen(handle: &Handle, old: u64, size: u64) -> Result<()> {
+    let (fs, core) = (handle.fs(), handle.core());
+    let mut data = fs.region().data_writer();
+    let zeroed = zero_tail(fs, core, &mut data, old, size)?;
+    let durable = if zeroed { data.fence()? } else { Durable::no_data() };
+    let mut draft = Draft::lock(core);
+    draft.inode.size = size;
+    draft.touch(now());
+    let mut op = fs.space.begin().for_removal();
+    draft.stage(&mut op)?;
+    op.commit(durable)?;
+    draft.publish(fs.region())
+}
+
+fn shorten(handle: &Handle, size: u64) -> Result<()> {
+    let (fs, core) = (handle.fs(), handle.core());
+    let mut draft = Draft::lock(core);
+    draft.inode.size = size;
+    draft.inode.flags &= !INODE_KEEP_BEYOND_END;
+    draft.touch(now());
+    let mut op = fs.space.begin().for_removal();
+    let done = remove::remove_blocks(fs, &mut op, &mut draft, FileBlock::ceil(size))?;
+    let mut intents = None;
+    if !done && !core.has_intent.load(Ordering::Acquire) {
+        intents.insert(Intents::lock(&fs.intents)).put(&mut op, core.ino, Intent::CleanUp)?;
+    }
+    draft.stage(&mut op)?;
+    op.commit(Durable::no_data())?;
+    if !done {
+        core.has_intent.store(true, Ordering::Release);
+    }
+    draft.publish(fs.region())?;
+    remove::publish_intents(fs, intents)?;
+    if done { Ok(()) } else { remove::trim_held(fs, core) }
+}

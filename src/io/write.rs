@@ -1,0 +1,158 @@
+//! How is a file written?
+//!
+//! Under the exclusive byte range. Bytes of mapped blocks are overwritten in place: copy, fence, done. New and
+//! unwritten blocks are filled, fenced, and become the file's with its size in one record: all or nothing. Space is
+//! reserved before the first store.
+
+use super::Handle;
+use super::read::check_regular;
+use crate::error::Result;
+use crate::inode::{Fs, InodeCore, RangeGuard, now};
+use crate::iomap::{self, Before, FileRange, Intent, State, WriteMap};
+use crate::mapper::{FileMap, Writer};
+use crate::pmem::DataWriter;
+use crate::pmem::mutation::{self, Mutation};
+use crate::units::{BLOCK_BYTES, FileBlock};
+use std::io::IoSlice;
+use std::ops::ControlFlow;
+
+/// Buffers to be written one after the other.
+struct Source<'s, 'b> {
+    buffers: std::slice::Iter<'s, IoSlice<'b>>,
+    current: &'s [u8],
+}
+
+impl<'s, 'b> Source<'s, 'b> {
+    fn new(buffers: &'s [IoSlice<'b>]) -> Self {
+        Self { buffers: buffers.iter(), current: &[] }
+    }
+
+    fn copy(&mut self, writer: &mut DataWriter<'_>, map: &WriteMap) -> Result<()> {
+        let mut done = 0;
+        while done < map.range.len {
+            if self.current.is_empty() {
+                let Some(next) = self.buffers.next() else { return Ok(()) };
+                self.current = next;
+            }
+            let part = self.current.len().min((map.range.len - done) as usize);
+            let (now, later) = self.current.split_at(part);
+            writer.copy(map.at.plus(done), now)?;
+            self.current = later;
+            done += part as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Holds what a write of `range` needs: its blocks, and everything from the end on if it makes the file longer.
+/// Returns the file's size too, which stands still where the write goes past it.
+fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
+    loop {
+        let size = core.state.read().size;
+        let guard = if range.end() > size {
+            core.io.exclusive(block_start(range.offset.min(size)), u64::MAX)
+        } else {
+            core.io.exclusive(block_start(range.offset), FileBlock::ceil(range.end()).offset())
+        };
+        if core.state.read().size == size {
+            return (guard, size);
+        }
+    }
+}
+
+const fn block_start(offset: u64) -> u64 {
+    offset - offset % BLOCK_BYTES
+}
+
+/// Writes `buffers`, in order, from byte `offset` on; how many bytes it took, all of them unless the pool is so
+/// fragmented that the extents do not fit one record.
+///
+/// # Errors
+/// Not a regular file, offsets past 2^62, no space (before anything changed), damage.
+pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+    check_regular(handle)?;
+    handle.fs().journal().writable()?;
+    let range = FileRange::new(offset, total(buffers))?;
+    if range.len == 0 {
+        return Ok(0);
+    }
+    let (_guard, size) = hold(handle.core(), range);
+    write_held(handle, buffers, range, size)
+}
+
+/// Writes `buffers` at the end of the file, wherever that is; returns the offset they got and how many bytes
+/// were taken.
+///
+/// # Errors
+/// As [`write_vectored`].
+pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<(u64, usize)> {
+    check_regular(handle)?;
+    handle.fs().journal().writable()?;
+    let len = total(buffers);
+    let core = handle.core();
+    loop {
+        let size = core.state.read().size;
+        let range = FileRange::new(size, len)?;
+        let _guard = core.io.exclusive(block_start(size), u64::MAX);
+        if core.state.read().size == size {
+            let taken = if len == 0 { 0 } else { write_held(handle, buffers, range, size)? };
+            return Ok((size, taken));
+        }
+    }
+}
+
+fn total(buffers: &[IoSlice<'_>]) -> u64 {
+    buffers.iter().map(|b| b.len() as u64).sum()
+}
+
+fn write_held(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange, size: u64) -> Result<usize> {
+    let (fs, core) = (handle.fs(), handle.core());
+    let mut map = Writer::new(fs, core, range, size)?;
+    let mut data = fs.region().data_writer();
+    if range.offset > size && !mutation::is(Mutation::NoTailZero) {
+        zero_tail(fs, core, &mut data, size, range.offset)?;
+    }
+    let mut source = Source::new(buffers);
+    let taken = iomap::walk_write(&mut map, range, |place| {
+        fill(&mut data, place, &mut source)?;
+        Ok(place.range.len)
+    })?;
+    let end = range.offset + taken;
+    if map.needs_record(end) {
+        map.publish(data.fence()?, end)?;
+    } else {
+        core.touch_lazily(fs.region(), now())?;
+        let _overwritten = data.fence()?;
+    }
+    Ok(taken as usize)
+}
+
+/// Copies the source into `place`, and zeroes what of its first and last block is not written.
+fn fill(data: &mut DataWriter<'_>, place: &WriteMap, source: &mut Source<'_, '_>) -> Result<()> {
+    if place.before != Before::Data {
+        let head = place.range.offset % BLOCK_BYTES;
+        data.zero(crate::units::PoolOff(place.at.0 - head), head)?;
+        let tail = place.range.end().next_multiple_of(BLOCK_BYTES) - place.range.end();
+        data.zero(place.at.plus(place.range.len), tail)?;
+    }
+    source.copy(data, place)
+}
+
+/// Zeroes the bytes from the old end `size` to the end of its block or `to`, where data lie there: they come to
+/// light when the file grows, and whatever a shorter file left there must not.
+///
+/// # Errors
+/// Damage, errors of the medium.
+pub fn zero_tail(fs: &Fs, core: &InodeCore, data: &mut DataWriter<'_>, size: u64, to: u64) -> Result<bool> {
+    let end = size.next_multiple_of(BLOCK_BYTES).min(to);
+    let mut any = false;
+    let range = FileRange { offset: size, len: end.saturating_sub(size) };
+    iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {
+        if let State::Mapped(at) = map.state {
+            data.zero(at, map.range.len)?;
+            any = true;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(any)
+}

@@ -1,0 +1,73 @@
+//! Which blocks hold a range of a file?
+//!
+//! [`FileMap`] answers readers and reporters, [`Writer`] answers writers: it finds or reserves a place for every byte
+//! before any is stored, remembers what it gave, and publishes all of it with the new size in one record.
+//!
+//! Invariants:
+//! 1. The caller holds the byte range in the file's `io` lock (shared to read, exclusive to write), so what a
+//!    mapping says of it stays true; `state` is held only while the tree is looked at, never while user memory is.
+//! 2. Reserved blocks are the writer's alone until [`Writer::publish`] committed them.
+
+mod writer;
+
+pub use writer::Writer;
+
+use crate::error::Result;
+use crate::extent::{Content, ExtentMap, FileRun};
+use crate::inode::{Fs, InodeCore};
+use crate::iomap::{Cookie, FileRange, Intent, Iomap, IomapOps, State};
+use crate::sync::atomic::Ordering;
+use crate::units::{BLOCK_BYTES, FileBlock};
+
+/// A file's mapping, for readers.
+#[derive(Clone, Copy, Debug)]
+pub struct FileMap<'f> {
+    fs: &'f Fs,
+    core: &'f InodeCore,
+}
+
+impl<'f> FileMap<'f> {
+    /// The mapping of the file `core`.
+    #[must_use]
+    pub fn new(fs: &'f Fs, core: &'f InodeCore) -> Self {
+        Self { fs, core }
+    }
+
+    /// The run at block `from`, at most `len` blocks.
+    fn run(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
+        let state = self.core.state.read();
+        let cookie = Cookie(self.core.mapping.load(Ordering::Acquire));
+        let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
+        Ok((map.run_at(from, len)?, cookie))
+    }
+}
+
+/// The part of `range` that `run`, which holds its first byte, covers.
+fn clip(run: &FileRun, range: FileRange) -> FileRange {
+    FileRange { offset: range.offset, len: run.end().offset().min(range.end()) - range.offset }
+}
+
+/// The state of byte `offset`, in the first block of `run`.
+fn state_of(run: &FileRun, offset: u64) -> State {
+    let into = offset % BLOCK_BYTES;
+    match run.content {
+        Content::Hole => State::Hole,
+        Content::Unwritten(block) => State::Unwritten(block.offset().plus(into)),
+        Content::Mapped(block) => State::Mapped(block.offset().plus(into)),
+    }
+}
+
+/// The blocks that `range`, which is not empty, touches: the first, and how many.
+fn blocks_of(range: FileRange) -> (FileBlock, u64) {
+    let from = FileBlock::of(range.offset);
+    (from, FileBlock::ceil(range.end()).0 - from.0)
+}
+
+impl IomapOps for FileMap<'_> {
+    fn begin(&self, range: FileRange, _intent: Intent) -> Result<Iomap> {
+        let (from, len) = blocks_of(range);
+        let (run, cookie) = self.run(from, len)?;
+        let state = state_of(&run, range.offset);
+        Ok(Iomap { range: clip(&run, range), state, shared: false, cookie })
+    }
+}

@@ -1,0 +1,208 @@
+//! Where does a write go, and how does it become the file's?
+//!
+//! Places are found and reserved while the data are copied; the tree is changed only in [`Writer::publish`], after
+//! the data's fence: extents, conversions and size are one record.
+
+use super::{FileMap, blocks_of, clip, state_of};
+use crate::alloc::{Op, Want};
+use crate::error::Result;
+use crate::extent::{Content, Extent, ExtentMapMut};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now};
+use crate::iomap::{Before, FileRange, Intent as Purpose, State, WriteMap, WriteOps};
+use crate::pmem::Durable;
+use crate::sync::atomic::Ordering;
+use crate::units::{Block, CHUNK_BLOCKS, FileBlock, Run};
+use std::ops::ControlFlow;
+
+/// Bytes of record kept free while places are given out: the tree's nodes, the inode, an intent.
+const ROOM_LEFT: u64 = 3000;
+/// Bytes of record that a further piece can need in the tree's nodes.
+const PIECE_BYTES: u64 = 48;
+
+/// Blocks that a write filled or will fill.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    file: FileBlock,
+    run: Run,
+    /// How many of the run's blocks hold data; the rest was reserved ahead.
+    filled: u64,
+    /// The run is new to the file, not unwritten space that it had.
+    new: bool,
+}
+
+/// A file's mapping, for one write.
+#[derive(Debug)]
+pub struct Writer<'f> {
+    fs: &'f Fs,
+    core: &'f InodeCore,
+    map: FileMap<'f>,
+    op: Op<'f>,
+    pieces: Vec<Piece>,
+    /// The file's size before the write.
+    size: u64,
+    /// Blocks of places given out and not yet ended.
+    open: Option<Run>,
+}
+
+impl<'f> Writer<'f> {
+    /// A mapping for a write into `range` of a file of `size` bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`] where the holes of the range do not fit the pool.
+    pub fn new(fs: &'f Fs, core: &'f InodeCore, range: FileRange, size: u64) -> Result<Self> {
+        let map = FileMap::new(fs, core);
+        let op = fs.space.begin().for_conversion();
+        let mut holes = 0;
+        crate::iomap::walk(&map, range, Purpose::Read, |run| {
+            if run.state == State::Hole {
+                holes += blocks_of(run.range).1;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if holes > 0 {
+            op.ensure(holes)?;
+        }
+        Ok(Self { fs, core, map, op, pieces: Vec::new(), size, open: None })
+    }
+
+    /// Whether the record has room for a further piece.
+    fn has_room(&self) -> bool {
+        self.op.room() >= ROOM_LEFT + self.pieces.len() as u64 * PIECE_BYTES
+    }
+
+    /// Whether the write gave the file anything that a record must say.
+    #[must_use]
+    pub fn needs_record(&self, end: u64) -> bool {
+        !self.pieces.is_empty() || end > self.size
+    }
+
+    /// How many blocks to reserve beyond `needed` at `from`, at the end of the file: as many as the file has, at
+    /// most to the end of the 2 MiB slot; none where the pool is nearly full.
+    fn ahead(&self, from: FileBlock, needed: u64) -> u64 {
+        let blocks = FileBlock::ceil(self.size).0;
+        let geometry = self.fs.journal().geometry();
+        let scarce = self.fs.space.free_blocks() < geometry.usable_blocks() / 16 + needed;
+        if blocks == 0 || scarce {
+            return 0;
+        }
+        let slot_end = (from.0 + needed).next_multiple_of(CHUNK_BLOCKS) - from.0 - needed;
+        if from.0 >= CHUNK_BLOCKS { slot_end } else { slot_end.min(blocks) }
+    }
+
+    /// The pool block after the one that holds the file block before `from`.
+    fn goal(&self, from: FileBlock) -> Result<Option<Block>> {
+        let Some(before) = from.0.checked_sub(1) else { return Ok(None) };
+        Ok(match self.map.run(FileBlock(before), 1)?.0.content {
+            Content::Hole => None,
+            Content::Unwritten(block) | Content::Mapped(block) => Some(Block(block.0 + 1)),
+        })
+    }
+
+    /// Reserves a run for file blocks `from` to `to` (exclusive), perhaps shorter, perhaps with more ahead.
+    fn reserve(&mut self, from: FileBlock, to: FileBlock) -> Result<Run> {
+        let needed = to.0 - from.0;
+        let mut ahead = 0;
+        if to.offset() >= self.size {
+            let after = self.map.run(to, CHUNK_BLOCKS)?.0;
+            let free = if after.content == Content::Hole { after.len } else { 0 };
+            ahead = self.ahead(from, needed).min(free);
+        }
+        let blocks = needed + ahead;
+        self.op.reserve(&Want { blocks, file_block: from, goal: self.goal(from)? })
+    }
+
+    /// Makes the write the file's: extents, conversions and the size, at least `end` bytes, in one record.
+    ///
+    /// # Errors
+    /// No space for tree nodes, damage, errors of the medium; the file is as before then.
+    pub fn publish(mut self, data: Durable, end: u64) -> Result<()> {
+        let mut draft = Draft::lock(self.core);
+        let mut beyond = false;
+        for piece in std::mem::take(&mut self.pieces) {
+            self.place(&mut draft, piece)?;
+            beyond |= piece.run.len > piece.filled;
+        }
+        draft.inode.size = draft.inode.size.max(end);
+        draft.touch(now());
+        draft.stage(&mut self.op)?;
+        let mut intents = None;
+        if beyond && !self.core.has_intent.load(Ordering::Acquire) {
+            intents.insert(Intents::lock(&self.fs.intents)).put(
+                &mut self.op,
+                self.core.ino,
+                Intent::CleanUp,
+            )?;
+        }
+        self.op.commit(data)?;
+        if beyond {
+            self.core.has_intent.store(true, Ordering::Release);
+        }
+        draft.publish(self.fs.region())?;
+        intents.map_or(Ok(()), |intents| intents.publish(&self.fs.space))
+    }
+
+    fn place(&mut self, draft: &mut Draft<'_>, piece: Piece) -> Result<()> {
+        let Piece { file, run, filled, new } = piece;
+        let ino = draft.ino();
+        let geometry = self.fs.journal().geometry();
+        let mut map = ExtentMapMut::new(&mut self.op, draft.root(), ino, geometry);
+        if !new {
+            let converted = map.convert(file..FileBlock(file.0 + filled))?;
+            self.op.count_unwritten(-(converted as i64));
+            return Ok(());
+        }
+        map.insert(Extent { file, pool: run.start, len: filled, written: true })?;
+        let ahead = run.len - filled;
+        if ahead > 0 {
+            let (file, pool) = (FileBlock(file.0 + filled), Block(run.start.0 + filled));
+            map.insert(Extent { file, pool, len: ahead, written: false })?;
+            self.op.count_unwritten(ahead as i64);
+        }
+        draft.inode.blocks += run.len;
+        Ok(())
+    }
+}
+
+impl WriteOps for Writer<'_> {
+    fn begin(&mut self, range: FileRange) -> Result<Option<WriteMap>> {
+        if !self.pieces.is_empty() && !self.has_room() {
+            return Ok(None);
+        }
+        let (from, len) = blocks_of(range);
+        let (run, cookie) = self.map.run(from, len)?;
+        let mut covered = clip(&run, range);
+        let (at, before) = match state_of(&run, range.offset) {
+            State::Mapped(at) => (at, Before::Data),
+            State::Unwritten(at) => (at, Before::Unwritten),
+            State::Hole | State::Reserved => {
+                let run = self.reserve(from, FileBlock::ceil(covered.end()))?;
+                self.open = Some(run);
+                covered.len = covered.len.min(FileBlock(from.0 + run.len).offset() - range.offset);
+                (run.start.offset().plus(range.offset % crate::units::BLOCK_BYTES), Before::New)
+            }
+        };
+        Ok(Some(WriteMap { range: covered, at, before, cookie }))
+    }
+
+    fn end(&mut self, map: &WriteMap, written: u64) -> Result<()> {
+        let file = FileBlock::of(map.range.offset);
+        let filled = if written == 0 { 0 } else { FileBlock::ceil(map.range.offset + written).0 - file.0 };
+        match (self.open.take(), map.before) {
+            (Some(run), _) if filled == 0 => self.op.give_back(run),
+            (Some(run), _) => {
+                // What lies ahead is kept only where the write went to the end of the place.
+                let kept = if written == map.range.len { run.len } else { filled };
+                if kept < run.len {
+                    self.op.give_back(Run::new(Block(run.start.0 + kept), run.len - kept));
+                }
+                self.pieces.push(Piece { file, run: Run::new(run.start, kept), filled, new: true });
+            }
+            (None, Before::Unwritten) if filled > 0 => {
+                let run = Run::new(map.at.block(), filled);
+                self.pieces.push(Piece { file, run, filled, new: false });
+            }
+            (None, _) => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! How does a name come to be?
+//!
+//! A new inode, its entry and the directory's new count and times are one record: one fence.
+
+use super::entry::{self, Entry};
+use crate::alloc::Op;
+use crate::error::{Error, Result};
+use crate::inode::{Draft, InodeCore, Intent, Intents, now};
+use crate::io::Handle;
+use crate::layout::{FileKind, Inode, RootArea};
+use crate::pmem::Durable;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::tree;
+use crate::units::{Ino, MAX_SYMLINK_BYTES, PoolOff};
+
+/// What a new inode is.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'t> {
+    /// Its kind.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub permissions: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// A symbolic link's target.
+    pub target: &'t [u8],
+}
+
+/// Bytes of a link target in one record of its tree.
+const TARGET_PIECE: usize = 400;
+
+fn new_inode(
+    handle: &Handle,
+    op: &mut Op<'_>,
+    new: &New<'_>,
+    links: u32,
+    parent: Ino,
+) -> Result<(Ino, Inode)> {
+    let ino = op.alloc_inode()?;
+    let time = now();
+    let mut inode = Inode {
+        version: 0,
+        kind: new.kind,
+        permissions: new.permissions & 0o7777,
+        links,
+        uid: new.uid,
+        gid: new.gid,
+        size: new.target.len() as u64,
+        blocks: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        btime: time,
+        generation: handle.fs().region().load(ino.offset())?.wrapping_add(1) as u32,
+        flags: 0,
+        xattrs: PoolOff(0),
+        xattr_level: 0,
+        parent,
+        root: RootArea::default(),
+    };
+    for (i, piece) in new.target.chunks(TARGET_PIECE).enumerate() {
+        tree::insert(op, &mut inode.root, ino, (i * TARGET_PIECE) as u64, piece)?;
+    }
+    op.write_inode(ino, &inode)?;
+    Ok((ino, inode))
+}
+
+/// Whether something can be made in the directory.
+///
+/// # Errors
+/// [`Error::NotDirectory`]; [`Error::NotFound`] where it was removed.
+pub fn check_dir(inode: &Inode) -> Result<()> {
+    if inode.kind != FileKind::Directory {
+        return Err(Error::NotDirectory);
+    }
+    if inode.links == 0 { Err(Error::NotFound) } else { Ok(()) }
+}
+
+/// Makes the inode `new` under `name` in `dir`.
+///
+/// # Errors
+/// [`Error::Exists`], unusable names, no space, damage.
+pub fn create(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Handle> {
+    entry::check_name(name)?;
+    if new.target.len() > MAX_SYMLINK_BYTES {
+        return Err(Error::TargetTooLong { len: new.target.len() });
+    }
+    let fs = dir.fs();
+    let seed = fs.journal().seed();
+    let mut parent = Draft::lock(dir.core());
+    check_dir(&parent.inode)?;
+    let probe = entry::probe(&*fs.space, seed, parent.ino(), &parent.inode.root, name)?;
+    if probe.found.is_some() {
+        return Err(Error::Exists);
+    }
+    let is_dir = new.kind == FileKind::Directory;
+    let mut op = fs.space.begin();
+    let up = if is_dir { dir.ino() } else { Ino(0) };
+    let (ino, inode) = new_inode(dir, &mut op, new, 1 + u32::from(is_dir), up)?;
+    entry::put(&mut op, &mut parent, seed, name, Entry { key: probe.free, ino, kind: new.kind })?;
+    parent.inode.size += 1;
+    if is_dir {
+        parent.inode.links = parent.inode.links.checked_add(1).ok_or(Error::TooManyLinks)?;
+    }
+    parent.touch(inode.mtime);
+    parent.stage(&mut op)?;
+    op.commit(Durable::no_data())?;
+    parent.publish(fs.region())?;
+    introduce(dir, ino, inode)
+}
+
+/// Puts the core of a new inode into the table and pins it.
+fn introduce(handle: &Handle, ino: Ino, mut inode: Inode) -> Result<Handle> {
+    let fs = handle.fs();
+    inode.version = fs.region().load(ino.offset())?;
+    let core = Arc::new(InodeCore::new(ino, inode));
+    fs.table.put(core.clone());
+    Ok(Handle::pin(fs, core))
+}
+
+/// Makes a file without a name: it lives as long as its handles, unless it is given one.
+///
+/// # Errors
+/// No space, damage.
+pub fn create_unnamed(dir: &Handle, new: &New<'_>) -> Result<Handle> {
+    let fs = dir.fs();
+    check_dir(&dir.core().state.read())?;
+    let mut op = fs.space.begin();
+    let (ino, inode) = new_inode(dir, &mut op, new, 0, Ino(0))?;
+    let mut intents = Intents::lock(&fs.intents);
+    intents.put(&mut op, ino, Intent::CleanUp)?;
+    op.commit(Durable::no_data())?;
+    intents.publish(&fs.space)?;
+    let handle = introduce(dir, ino, inode)?;
+    handle.core().has_intent.store(true, Ordering::Release);
+    Ok(handle)
+}

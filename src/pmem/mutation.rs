@@ -1,0 +1,66 @@
+//! Is a rule of the crash protocol switched off, to see that the tests notice?
+//!
+//! Each variant breaks one rule on purpose. Only simulated builds (feature `sim`) can switch one on, for the
+//! calling thread alone; in every other build [`is`] is the constant `false` and costs nothing.
+
+/// A rule that can be broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// J1: homes are stored before the commit fence.
+    Steal,
+    /// J2: the data fence is left out.
+    NoDataFence,
+    /// J4: versions do not grow.
+    NoVersion,
+    /// J5: a record carries only the first line of each image.
+    PartialImage,
+    /// J6: ring space is reused although home lines were not flushed.
+    NoCover,
+    /// J7: arenas become data without a new epoch.
+    NoEpochForArenas,
+    /// J8: the hash of a record is not looked at.
+    NoHash,
+    /// J5 and J9: the time of an overwrite in place is stored into the inode object itself.
+    StoreInObject,
+    /// J10: recovery starts the next epoch before the homes are durable.
+    EpochFirst,
+    /// J10: recovery leaves out the fence between the homes and the next epoch.
+    NoRecoveryFence,
+    /// The commit fence is left out.
+    NoCommitFence,
+    /// An arena is opened without waiting for its zeros.
+    NoArenaFence,
+    /// The two superblocks are written under one fence.
+    OneSuperblockFence,
+    /// A write into the tail of a file does not zero what lies between the old end and its start.
+    NoTailZero,
+    /// A file shrinks by freeing blocks in one record and setting the size in a later one.
+    FreeBeforeSize,
+}
+
+#[cfg(feature = "sim")]
+std::thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Mutation>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches `mutation` on for this thread, or all off.
+#[cfg(feature = "sim")]
+pub fn set(mutation: Option<Mutation>) {
+    ACTIVE.with(|active| active.set(mutation));
+}
+
+/// Whether `mutation` is on for this thread.
+#[cfg(feature = "sim")]
+#[must_use]
+pub fn is(mutation: Mutation) -> bool {
+    ACTIVE.with(|active| active.get() == Some(mutation))
+}
+
+/// Whether `mutation` is on: never, in this build.
+#[cfg(not(feature = "sim"))]
+#[must_use]
+#[inline(always)]
+pub const fn is(_: Mutation) -> bool {
+    false
+}

@@ -1,0 +1,188 @@
+//! What can be done with a file?
+
+use super::node::Node;
+use crate::error::{Error, Result};
+use crate::io::{self, AllocateMode, FileExtent, SeekFor};
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Deref;
+
+/// An open file. Reads and writes name their offset, as `std::os::unix::fs::FileExt` does; clones share nothing but
+/// the file. Every call that changes the file is durable and atomic when it returns; the one exception are the
+/// bytes of an overwrite in place, of which each aligned 8-byte word is old or new after a power cut.
+#[derive(Clone, Debug)]
+pub struct File {
+    pub(super) node: Node,
+    pub(super) read: bool,
+    pub(super) write: bool,
+    pub(super) append: bool,
+}
+
+impl Deref for File {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl File {
+    fn reads(&self) -> Result<()> {
+        if self.read { Ok(()) } else { Err(Error::NotOpenedFor("reading")) }
+    }
+
+    fn writes(&self) -> Result<()> {
+        if self.write { Ok(()) } else { Err(Error::NotOpenedFor("writing")) }
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.metadata().size
+    }
+
+    /// Whether the file has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads into `buf` from byte `offset`: how many bytes there were, 0 at or past the end.
+    ///
+    /// # Errors
+    /// [`Error::NotOpenedFor`], damage.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.read_vectored_at(&mut [IoSliceMut::new(buf)], offset)
+    }
+
+    /// Reads into the buffers, in order, from byte `offset`: how many bytes there were.
+    ///
+    /// # Errors
+    /// [`Error::NotOpenedFor`], damage.
+    pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+        self.reads()?;
+        io::read_vectored(&self.node.handle, bufs, offset)
+    }
+
+    /// Fills `buf` from byte `offset`.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedEnd`] where the file ends before, damage.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let found = self.read_at(buf, offset)?;
+        if found < buf.len() { Err(Error::UnexpectedEnd { wanted: buf.len(), found }) } else { Ok(()) }
+    }
+
+    /// Writes `buf` at byte `offset` (at the end, if opened to append): how many bytes were taken; all, unless the
+    /// pool is so fragmented that the extents do not fit one journal record.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], damage.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
+        self.write_vectored_at(&[IoSlice::new(buf)], offset)
+    }
+
+    /// Writes the buffers, in order, as [`Self::write_at`].
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+        self.writes()?;
+        if self.append {
+            return Ok(io::append_vectored(&self.node.handle, bufs)?.1);
+        }
+        io::write_vectored(&self.node.handle, bufs, offset)
+    }
+
+    /// Writes all of `buf` at byte `offset`: one atomic step if [`Self::write_at`] takes it at once.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            done += self.write_at(&buf[done..], offset + done as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `buf` at the end of the file, wherever that is, without another writer in between: the offset
+    /// it got.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn append(&self, buf: &[u8]) -> Result<u64> {
+        self.writes()?;
+        let (offset, taken) = io::append_vectored(&self.node.handle, &[IoSlice::new(buf)])?;
+        if taken < buf.len() {
+            // Only a pool in splinters gets here: the rest follows where the first part ended, if it still is the end.
+            self.append(&buf[taken..])?;
+        }
+        Ok(offset)
+    }
+
+    /// Sets the size in bytes: cuts the file, or makes it longer by a hole.
+    ///
+    /// # Errors
+    /// [`Error::NotOpenedFor`], sizes past 2^62, damage.
+    pub fn set_len(&self, size: u64) -> Result<()> {
+        self.writes()?;
+        io::set_len(&self.node.handle, size)
+    }
+
+    /// Gives space to, takes it from, or zeroes the `len` bytes from `offset`, as `fallocate(2)`.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], an empty range, damage.
+    pub fn allocate(&self, offset: u64, len: u64, mode: AllocateMode) -> Result<()> {
+        self.writes()?;
+        io::allocate(&self.node.handle, offset, len, mode)
+    }
+
+    /// The first byte of data at or after `offset`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchOffset`] where none follows, damage.
+    pub fn seek_data(&self, offset: u64) -> Result<u64> {
+        io::seek(&self.node.handle, offset, SeekFor::Data)
+    }
+
+    /// The first byte at or after `offset` that was never written, or the end of the file.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchOffset`] at or past the end, damage.
+    pub fn seek_hole(&self, offset: u64) -> Result<u64> {
+        io::seek(&self.node.handle, offset, SeekFor::Hole)
+    }
+
+    /// The maximal runs of one state in the `len` bytes from `offset`, ascending.
+    ///
+    /// # Errors
+    /// Offsets past 2^62, damage.
+    pub fn extents(&self, offset: u64, len: u64) -> Result<Vec<FileExtent>> {
+        io::extents(&self.node.handle, offset, len)
+    }
+
+    /// Makes everything about the file durable, which it is already: every call was when it returned. No fence.
+    ///
+    /// # Errors
+    /// A store that takes no more changes because an earlier one failed.
+    pub fn sync_all(&self) -> Result<()> {
+        self.node.handle.fs().journal().healthy()
+    }
+
+    /// As [`Self::sync_all`].
+    ///
+    /// # Errors
+    /// As [`Self::sync_all`].
+    pub fn sync_data(&self) -> Result<()> {
+        self.sync_all()
+    }
+
+    /// Lets the file go, as [`Node::close`].
+    ///
+    /// # Errors
+    /// As [`Node::close`].
+    pub fn close(self) -> Result<()> {
+        self.node.close()
+    }
+}

@@ -1,0 +1,70 @@
+//! What can be done with any inode?
+
+use crate::error::Result;
+use crate::io::{self, Handle, Metadata, SetAttributes, XattrMode, xattr};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// A handle to a file, directory or symbolic link, as `open(2)` with `O_PATH` gives: it keeps the inode alive and
+/// knows its attributes.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub(super) handle: Handle,
+}
+
+impl Node {
+    /// What the inode says of itself.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
+        io::metadata(&self.handle)
+    }
+
+    /// Sets attributes, all in one durable step.
+    ///
+    /// # Errors
+    /// A store that takes no changes, errors of the medium.
+    pub fn set_attributes(&self, attributes: &SetAttributes) -> Result<()> {
+        io::set_attributes(&self.handle, attributes)
+    }
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoAttribute`], damage.
+    pub fn get_xattr(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
+        xattr::get(&self.handle, name.as_ref().as_bytes())
+    }
+
+    /// Sets an extended attribute (name of 1 to 255 bytes, value of up to 64 KiB), in one durable step.
+    ///
+    /// # Errors
+    /// [`crate::Error::Exists`] and [`crate::Error::NoAttribute`] as `mode` asks; names and values too long; no space.
+    pub fn set_xattr(&self, name: impl AsRef<OsStr>, value: &[u8], mode: XattrMode) -> Result<()> {
+        xattr::set(&self.handle, name.as_ref().as_bytes(), value, mode)
+    }
+
+    /// Removes an extended attribute, in one durable step.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoAttribute`], damage.
+    pub fn remove_xattr(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        xattr::remove(&self.handle, name.as_ref().as_bytes())
+    }
+
+    /// The names of all extended attributes, sorted.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn list_xattrs(&self) -> Result<Vec<Vec<u8>>> {
+        xattr::list(&self.handle)
+    }
+
+    /// Lets the inode go and reports what `drop` could only log: trouble with the work left for the last handle
+    /// (deleting an inode without a name, trimming). Recovery does that work then.
+    ///
+    /// # Errors
+    /// Errors of the medium, damage.
+    pub fn close(self) -> Result<()> {
+        self.handle.close()
+    }
+}

@@ -1,0 +1,170 @@
+//! How does a pool begin, and how does it come back?
+//!
+//! A new pool is zeros but for its superblocks, the first arena, the root directory and the hidden inode of the
+//! intents; the superblocks name the latter two last, so that a pool whose making was cut short is not a pool yet.
+//! Opening recovers the journal and then does what the intents ask for: work proportional to the journal and to what
+//! was under way, never to the pool.
+
+use super::options::StoreOptions;
+use crate::alloc::Space;
+use crate::error::{Error, Result};
+use crate::inode::{Fs, Intent, list_intents, now};
+use crate::io::{self, remove};
+use crate::journal::{Journal, Recovery};
+use crate::layout::{FileKind, Geometry, Inode, LABEL_BYTES, RootArea, SUPERBLOCK_BYTES, Seed, Superblock};
+use crate::pmem::{Durable, Region};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::units::{BLOCK_BYTES, CHUNK_BYTES, Group, Ino, MAX_POOL_BYTES, MIN_POOL_BYTES, PoolOff};
+use std::time::Instant;
+
+fn superblock(size: u64, options: &StoreOptions) -> Result<Superblock> {
+    if !(MIN_POOL_BYTES..=MAX_POOL_BYTES).contains(&size) {
+        return Err(Error::PoolSize(size));
+    }
+    if options.label.len() > LABEL_BYTES {
+        return Err(Error::InvalidArgument("a label has at most 64 bytes"));
+    }
+    let mut label = [0; LABEL_BYTES];
+    label[..options.label.len()].copy_from_slice(options.label.as_bytes());
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|e| Error::io("asking for random bytes", std::io::Error::other(e)))?;
+    let geometry = options.geometry.unwrap_or_else(|| Geometry::for_size(size));
+    geometry.validate().map_err(|_| Error::InvalidArgument("a geometry that can not be"))?;
+    Ok(Superblock {
+        compat: 0,
+        ro_compat: 0,
+        incompat: 0,
+        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        label,
+        geometry: Geometry { size: size - size % CHUNK_BYTES, ..geometry },
+        epoch: 1,
+        sequence: 1,
+        seed: Seed(u64::from_le_bytes(seed)),
+        root: Ino(0),
+        intents: Ino(0),
+        created: now(),
+    })
+}
+
+/// Zeroes whatever of the pool's own structures is not zero already; a new file is.
+fn clear(region: &Region, geometry: &Geometry) -> Result<()> {
+    if region.info().zeroed {
+        return Ok(());
+    }
+    for group in (0..geometry.groups()).map(Group) {
+        region.zero_nt(group.offset(), geometry.header_blocks(group) * BLOCK_BYTES)?;
+    }
+    region.fence()
+}
+
+fn hidden(kind: FileKind, permissions: u32, links: u32, parent: Ino) -> Inode {
+    let (uid, gid) = super::process_owner();
+    let time = now();
+    Inode {
+        version: 0,
+        kind,
+        permissions,
+        links,
+        uid,
+        gid,
+        size: 0,
+        blocks: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        btime: time,
+        generation: 1,
+        flags: 0,
+        xattrs: PoolOff(0),
+        xattr_level: 0,
+        parent,
+        root: RootArea::default(),
+    }
+}
+
+/// Makes a pool of `size` bytes in `region`, destroying what is there.
+///
+/// # Errors
+/// [`Error::PoolSize`], [`Error::PoolExists`] without `force`, errors of the medium.
+pub(super) fn format(region: &Arc<Region>, size: u64, options: &StoreOptions) -> Result<()> {
+    let superblock = superblock(size, options)?;
+    if !region.info().zeroed && !options.region.force && holds_something(region)? {
+        return Err(Error::PoolExists);
+    }
+    clear(region, &superblock.geometry)?;
+    Journal::format(region, &superblock)?;
+    let (journal, _) = Journal::open(region.clone())?;
+    let space = Space::new(Arc::new(journal))?;
+    let mut op = space.begin();
+    let (root, intents) = (op.alloc_inode()?, op.alloc_inode()?);
+    op.write_inode(root, &hidden(FileKind::Directory, 0o755, 2, root))?;
+    op.write_inode(intents, &hidden(FileKind::Regular, 0, 1, Ino(0)))?;
+    op.commit(Durable::no_data())?;
+    space.journal().update_superblock(|superblock| {
+        (superblock.root, superblock.intents) = (root, intents);
+    })
+}
+
+/// Whether anything was stored where a pool's superblock would be.
+fn holds_something(region: &Region) -> Result<bool> {
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    region.read(PoolOff(0), &mut bytes)?;
+    Ok(bytes != [0; SUPERBLOCK_BYTES])
+}
+
+/// Opens the pool in `region`: recovers it and finishes what was under way, unless it is read-only.
+///
+/// # Errors
+/// What [`Journal::open`] says, damage of the root directory.
+pub(super) fn open(region: Arc<Region>) -> Result<(Arc<Fs>, Recovery)> {
+    let start = Instant::now();
+    let read_only = region.info().read_only;
+    let (journal, mut recovery) = if read_only {
+        (Journal::open_read_only(region)?, Recovery::default())
+    } else {
+        Journal::open(region)?
+    };
+    if journal.superblock().root == Ino(0) {
+        return Err(Error::NotAPool);
+    }
+    let fs = Arc::new(Fs::new(Arc::new(Space::new(Arc::new(journal))?))?);
+    if !read_only {
+        recovery.intents = finish_intents(&fs)?;
+    }
+    recovery.nanos = start.elapsed().as_nanos() as u64;
+    Ok((fs, recovery))
+}
+
+/// Does what the intents say; how many there were. One that can not be done stays and is logged: `check` names
+/// what is in its way.
+fn finish_intents(fs: &Arc<Fs>) -> Result<u64> {
+    let intents = {
+        let inode = fs.intents.state.read();
+        match list_intents(&fs.space, fs.intents.ino, &inode) {
+            Ok(intents) => intents,
+            Err(error @ Error::Corrupt(_)) => {
+                tracing::warn!(%error, "unfinished operations can not be read");
+                return Ok(0);
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    for (ino, intent) in &intents {
+        if let Err(error) = finish(fs, *ino, *intent) {
+            tracing::warn!(ino = ino.0, %error, "an unfinished operation stays unfinished");
+        }
+    }
+    Ok(intents.len() as u64)
+}
+
+fn finish(fs: &Arc<Fs>, ino: Ino, intent: Intent) -> Result<()> {
+    let core = fs.table.get(ino)?;
+    match intent {
+        Intent::CleanUp => {
+            core.has_intent.store(true, Ordering::Release);
+            remove::after_last_handle(fs, &core)
+        }
+        Intent::Range { change, start, end, size } => io::resume(fs, &core, change, start..end, size),
+    }
+}
