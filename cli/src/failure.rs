@@ -117,6 +117,8 @@ fn advice(error: &Error) -> &'static str {
         Error::NotDirectory => "name a directory; `daxstore stat` tells what it is",
         Error::IsDirectory => "name a file, or use the recursive form of the command",
         Error::NotRegular => "name a regular file; `daxstore stat` tells what it is",
+        Error::LinkToDirectory => "link what is in it, or use `daxstore ln -s`",
+        Error::UnexpectedEnd { .. } => "see its length with `daxstore stat`",
         Error::NotSymlink => "name a symbolic link",
         Error::NotEmpty => "remove what is in it first, or use `daxstore rm -r`",
         Error::NameTooLong { .. } | Error::TargetTooLong { .. } => "choose a shorter one",

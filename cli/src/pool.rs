@@ -1,10 +1,11 @@
 //! Which pool does a command work on, and how is it opened?
 //!
-//! Invariant: a command that changes nothing opens the pool read-only.
+//! Invariant: a command that changes nothing opens the pool read-only; only a pool that was not closed cleanly is
+//! recovered first.
 
 use crate::failure::{Context, Result};
 use crate::names::shown;
-use daxstore::{Store, StoreOptions};
+use daxstore::{Error, Store, StoreOptions};
 use std::path::Path;
 
 /// Opens pools as the global options say.
@@ -22,7 +23,17 @@ impl Opener {
 
     /// Opens `pool` for looking.
     pub fn read(self, pool: &Path) -> Result<Store> {
-        Store::open(pool, &self.options().read_only(true)).context(|| format!("open {}", shown(pool)))
+        let open = || Store::open(pool, &self.options().read_only(true));
+        let opened = match open() {
+            Err(Error::NeedsRecovery) => self.recover(pool).and_then(|()| open()),
+            opened => opened,
+        };
+        opened.context(|| format!("open {}", shown(pool)))
+    }
+
+    /// Opens and closes `pool` for writing, which leaves it clean.
+    fn recover(self, pool: &Path) -> daxstore::Result<()> {
+        Store::open(pool, &self.options())?.close()
     }
 
     /// Opens `pool` for changes.

@@ -7,7 +7,7 @@ use crate::output::{Output, Verdict};
 use crate::pool::Opener;
 use crate::progress::Progress;
 use crate::size::grouped;
-use daxstore::CheckReport;
+use daxstore::check::{CheckReport, Fault as Found};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -66,7 +66,7 @@ fn print(args: &Check, found: &CheckReport, output: &mut Output) -> Result<()> {
 }
 
 fn report(args: &Check, found: &CheckReport) -> Report {
-    let fault = |fault: &daxstore::Fault| Fault {
+    let fault = |fault: &Found| Fault {
         at: fault.at.0,
         what: fault.to_string(),
         repair: fault.repair.as_ref().map(ToString::to_string),

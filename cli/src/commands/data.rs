@@ -56,7 +56,7 @@ fn content(store: &Store, path: &Path) -> Result<Content> {
 
 fn copy_out(store: &Store, path: &Path, output: &mut Output) -> Result<()> {
     let what = || format!("read {}", shown(path));
-    let file = store.open(path, OpenOptions::new().read(true)).context(what)?;
+    let file = store.open(path, &OpenOptions::new().read(true)).context(what)?;
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0;
     loop {
@@ -82,12 +82,11 @@ pub fn write(opener: Opener, args: &Write, output: &mut Output) -> Result<Verdic
     let store = opener.write(&args.pool)?;
     let what = || format!("write {}", shown(&args.path));
     let replace = args.offset.is_none() && !args.append;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(replace);
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(replace);
     let file = store.open(&args.path, &options).context(what)?;
-    let offset = if args.append { file.len().context(what)? } else { args.offset.unwrap_or(0) };
+    let offset = if args.append { file.len() } else { args.offset.unwrap_or(0) };
     let bytes = copy_in(&file, offset, &args.path)?;
-    let size = file.len().context(what)?;
+    let size = file.len();
     file.close().context(what)?;
     close(store, &args.pool)?;
     output.document(&Written { path: JsonName::new(&args.path), offset, bytes, size })?;
@@ -121,7 +120,7 @@ struct Resized {
 pub fn truncate(opener: Opener, args: &Truncate, output: &mut Output) -> Result<Verdict> {
     let what = || format!("truncate {}", shown(&args.path));
     let store = opener.write(&args.pool)?;
-    let file = store.open(&args.path, OpenOptions::new().write(true).create(true)).context(what)?;
+    let file = store.open(&args.path, &OpenOptions::new().write(true).create(true)).context(what)?;
     file.set_len(args.size).context(what)?;
     finish_resize(store, file, &args.pool, &args.path, output)
 }
@@ -139,14 +138,14 @@ pub fn fallocate(opener: Opener, args: &Fallocate, output: &mut Output) -> Resul
         Mode::Zero => (AllocateMode::Zero, false),
     };
     let store = opener.write(&args.pool)?;
-    let file = store.open(&args.path, OpenOptions::new().write(true).create(create)).context(what)?;
+    let file = store.open(&args.path, &OpenOptions::new().write(true).create(create)).context(what)?;
     file.allocate(args.offset, args.length, mode).context(what)?;
     finish_resize(store, file, &args.pool, &args.path, output)
 }
 
 fn finish_resize(store: Store, file: File, pool: &Path, path: &Path, output: &mut Output) -> Result<Verdict> {
     let what = || format!("close {}", shown(path));
-    let metadata = file.metadata().context(what)?;
+    let metadata = file.metadata();
     file.close().context(what)?;
     close(store, pool)?;
     output.document(&Resized { path: JsonName::new(path), size: metadata.size, blocks: metadata.blocks })?;

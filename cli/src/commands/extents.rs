@@ -5,7 +5,8 @@ use crate::failure::{Context, Result};
 use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
 use crate::pool::Opener;
-use daxstore::{FileExtent, OpenOptions, State};
+use daxstore::units::MAX_FILE_BYTES;
+use daxstore::{File, FileExtent, FileRange, OpenOptions, State};
 use serde::Serialize;
 
 /// Offsets and lengths are bytes. `huge` says that a 2 MiB translation can serve the extent.
@@ -44,13 +45,25 @@ impl Extent {
     }
 }
 
+/// The extents of a file, those beyond its end too; holes end where the file does.
+pub fn extents_of(file: &File) -> daxstore::Result<Vec<FileExtent>> {
+    let (mut extents, size) = (file.extents(0, MAX_FILE_BYTES)?, file.len());
+    if let Some(last) = extents.pop_if(|last| last.state == State::Hole)
+        && last.range.offset < size
+    {
+        let range = FileRange { offset: last.range.offset, len: size - last.range.offset };
+        extents.push(FileExtent { range, ..last });
+    }
+    Ok(extents)
+}
+
 /// `extents`.
 pub fn extents(opener: Opener, args: &OneFile, output: &mut Output) -> Result<Verdict> {
     let store = opener.read(&args.pool)?;
     let what = || format!("read the extents of {}", shown(&args.path));
-    let file = store.open(&args.path, OpenOptions::new().read(true)).context(what)?;
-    let size = file.metadata().context(what)?.size;
-    let found = file.extents(0, daxstore::units::MAX_FILE_BYTES).context(what)?;
+    let file = store.open(&args.path, &OpenOptions::new().read(true)).context(what)?;
+    let size = file.metadata().size;
+    let found = extents_of(&file).context(what)?;
     let extents: Vec<Extent> = found.iter().map(Extent::new).collect();
     output.line(format_args!(
         "{:<10} {:>16} {:>16} {:>16}  huge",

@@ -19,9 +19,10 @@ struct Info {
     created: i64,
     format_version: u32,
     epoch: u64,
+    medium: String,
     backend: String,
     durability: String,
-    persistent: bool,
+    survives_power_loss: bool,
     geometry: Geometry,
     features: Features,
     space: Space,
@@ -56,6 +57,12 @@ struct Space {
     whole_chunks: u64,
     broken_chunks: u64,
     free_in_broken: u64,
+    unwritten_blocks: u64,
+    reserve_blocks: u64,
+    inode_arena_blocks: u64,
+    node_arena_blocks: u64,
+    damaged_chunks: u64,
+    damage: Vec<String>,
     fragmentation: f64,
 }
 
@@ -72,21 +79,22 @@ impl Info {
         Self {
             pool: JsonName::new(pool),
             label: info.label.clone(),
-            uuid: uuid::Uuid::from_bytes(info.uuid).to_string(),
+            uuid: info.uuid.to_string(),
             created: info.created,
-            format_version: info.format_version,
+            format_version: info.version,
             epoch: info.epoch,
-            backend: info.backend.to_string(),
-            durability: info.durability.to_string(),
-            persistent: info.persistent,
+            medium: info.region.medium.to_string(),
+            backend: String::from(info.region.backend),
+            durability: info.region.durability.to_string(),
+            survives_power_loss: info.region.durability.survives_power_loss(),
             geometry: Geometry {
-                size: info.size,
+                size: info.geometry.size,
                 block_bytes: BLOCK_BYTES,
-                lanes: info.lanes,
-                lane_bytes: info.lane_bytes,
-                arena_blocks: info.arena_blocks,
+                lanes: info.geometry.lanes,
+                lane_bytes: info.geometry.lane_bytes,
+                arena_blocks: info.geometry.arena_blocks,
             },
-            features: Features { compat: info.compat, ro_compat: info.ro_compat, incompat: info.incompat },
+            features: Features::new(info.features),
             space: Space::new(info, files),
             recovery: Recovery {
                 records: info.recovery.records,
@@ -98,22 +106,34 @@ impl Info {
     }
 }
 
+impl Features {
+    fn new([compat, ro_compat, incompat]: [u64; 3]) -> Self {
+        Self { compat, ro_compat, incompat }
+    }
+}
+
 impl Space {
     fn new(info: &PoolInfo, files: u64) -> Self {
-        let report = &info.report;
+        let report = &info.space;
         let fragmentation = match report.free_blocks {
             0 => 0.0,
             free => report.free_in_broken as f64 / free as f64,
         };
         Self {
             files,
-            blocks: report.blocks,
+            blocks: report.usable_blocks,
             free_blocks: report.free_blocks,
             chunks: report.chunks,
             free_chunks: report.free_chunks,
             whole_chunks: report.whole_chunks,
             broken_chunks: report.broken_chunks,
             free_in_broken: report.free_in_broken,
+            unwritten_blocks: report.unwritten_blocks,
+            reserve_blocks: report.reserve_blocks,
+            inode_arena_blocks: report.inode_arena_blocks,
+            node_arena_blocks: report.node_arena_blocks,
+            damaged_chunks: report.damaged_chunks,
+            damage: report.damage.iter().map(ToString::to_string).collect(),
             fragmentation,
         }
     }
@@ -140,8 +160,9 @@ fn rows(info: &Info, pool: &Path) -> Vec<(&'static str, String)> {
         ("uuid", info.uuid.clone()),
         ("made", time::full(info.created)),
         ("format", format!("version {}, epoch {}", info.format_version, info.epoch)),
+        ("medium", info.medium.clone()),
         ("backend", info.backend.clone()),
-        ("durability", durability(info)),
+        ("durability", info.durability.clone()),
         ("size", format!("{} ({} bytes)", human(geometry.size), grouped(geometry.size))),
         ("journal", format!("{} lanes of {}", geometry.lanes, human(geometry.lane_bytes.into()))),
         ("arenas", format!("{} blocks", geometry.arena_blocks)),
@@ -167,15 +188,10 @@ fn rows(info: &Info, pool: &Path) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn durability(info: &Info) -> String {
-    let survives = if info.persistent { "survives power loss" } else { "does NOT survive power loss" };
-    format!("{}; {survives}", info.durability)
-}
-
 fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
     let bytes = |blocks: u64| human(blocks.saturating_mul(BLOCK_BYTES));
     let used = space.blocks.saturating_sub(space.free_blocks);
-    vec![
+    let mut rows = vec![
         ("files", grouped(space.files)),
         (
             "space",
@@ -199,5 +215,16 @@ fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
                 bytes(space.free_in_broken)
             ),
         ),
-    ]
+        (
+            "metadata",
+            format!(
+                "{} of inodes, {} of tree nodes",
+                bytes(space.inode_arena_blocks),
+                bytes(space.node_arena_blocks)
+            ),
+        ),
+        ("unwritten", format!("{} allocated and never written", bytes(space.unwritten_blocks))),
+    ];
+    rows.extend(space.damage.iter().map(|damage| ("DAMAGE", damage.clone())));
+    rows
 }

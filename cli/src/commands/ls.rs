@@ -78,7 +78,7 @@ fn entries(store: &Store, path: &Path, long: bool) -> Result<Vec<Entry>> {
     let metadata = store.metadata(path).context(what)?;
     if metadata.kind != FileKind::Directory {
         let name = path.as_os_str().to_owned();
-        let entry = Entry { name, kind: metadata.kind, ino: metadata.ino, long: None };
+        let entry = Entry { name, kind: metadata.kind, ino: metadata.ino.0, long: None };
         return Ok(vec![Entry { long: long.then_some(Long { metadata, target: None }), ..entry }]);
     }
     let dir = store.open_dir(path).context(what)?;
@@ -87,7 +87,7 @@ fn entries(store: &Store, path: &Path, long: bool) -> Result<Vec<Entry>> {
         let entry = entry.context(what)?;
         let path = path.join(&entry.name);
         let long = if long { Some(long_of(store, &path)?) } else { None };
-        entries.push(Entry { name: entry.name, kind: entry.kind, ino: entry.ino, long });
+        entries.push(Entry { name: entry.name, kind: entry.kind, ino: entry.ino.0, long });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)

@@ -1,17 +1,20 @@
 //! How is a pool's picture made?
 
+use super::extents::extents_of;
 use crate::args::Map;
 use crate::failure::{Context, Result};
 use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
-use crate::picture::{self, Caption, Cells, ChunkState, FileMark};
+use crate::picture::{self, Caption, Cells, FileMark};
 use crate::pool::Opener;
 use crate::size::human;
-use daxstore::units::{CHUNK_BLOCKS, CHUNK_BYTES, MAX_FILE_BYTES};
 use daxstore::{OpenOptions, PoolInfo, Store};
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
+
+/// Chunks asked for at once: those of a group of 1 GiB.
+const BATCH: usize = 512;
 
 #[derive(Serialize)]
 struct Drawn {
@@ -41,40 +44,36 @@ pub fn map(opener: Opener, args: &Map, output: &mut Output) -> Result<Verdict> {
 }
 
 fn cells(store: &Store, info: &PoolInfo) -> daxstore::Result<Cells> {
-    let mut cells = Cells::new(info.size / CHUNK_BYTES);
-    store.chunk_map(&mut |chunk| {
-        let (used, meta) = (u64::from(chunk.used), u64::from(chunk.meta));
-        let state = match used {
-            0 => ChunkState::Free,
-            CHUNK_BLOCKS if meta == 0 => ChunkState::Whole,
-            used => ChunkState::Broken { used, meta },
-        };
-        cells.add(chunk.chunk, state);
-    })?;
+    let mut cells = Cells::new(info.geometry.chunks());
+    for first in (0..info.geometry.chunks()).step_by(BATCH) {
+        for (chunk, state) in (first..).zip(store.chunk_map(first, BATCH as u64)?) {
+            cells.add(chunk, state);
+        }
+    }
     Ok(cells)
 }
 
 fn file_mark(store: &Store, path: &Path) -> Result<FileMark> {
     let what = || format!("read the extents of {}", shown(path));
-    let file = store.open(path, OpenOptions::new().read(true)).context(what)?;
-    let extents = file.extents(0, MAX_FILE_BYTES).context(what)?;
-    Ok(FileMark { name: shown(path), size: file.metadata().context(what)?.size, extents })
+    let file = store.open(path, &OpenOptions::new().read(true)).context(what)?;
+    let extents = extents_of(&file).context(what)?;
+    Ok(FileMark { name: shown(path), size: file.metadata().size, extents })
 }
 
 fn caption(pool: &Path, info: &PoolInfo) -> Caption {
     let name = pool.file_name().unwrap_or(pool.as_os_str());
     let title =
         if info.label.is_empty() { shown(name) } else { format!("{} ({})", shown(&info.label), shown(name)) };
-    let report = &info.report;
+    let report = &info.space;
     let subtitle = format!(
         "{} in {} chunks of 2 MiB: {} free, {} whole, {} broken. Backend {}, format {}, epoch {}.",
-        human(info.size),
+        human(info.geometry.size),
         report.chunks,
         report.free_chunks,
         report.whole_chunks,
         report.broken_chunks,
-        info.backend,
-        info.format_version,
+        info.region.backend,
+        info.version,
         info.epoch
     );
     Caption { title, subtitle }

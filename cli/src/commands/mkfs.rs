@@ -7,10 +7,8 @@ use crate::output::{Output, Verdict};
 use crate::pool::{Opener, close};
 use crate::size::human;
 use daxstore::Store;
+use daxstore::layout::LABEL_BYTES;
 use serde::Serialize;
-
-/// The longest label, in bytes.
-const LABEL_BYTES: usize = 64;
 
 #[derive(Serialize)]
 struct Made {
@@ -34,11 +32,11 @@ pub fn mkfs(opener: Opener, args: &Mkfs, output: &mut Output) -> Result<Verdict>
     let info = store.info().context(what)?;
     let made = Made {
         pool: JsonName::new(&args.pool),
-        size: info.size,
-        uuid: uuid::Uuid::from_bytes(info.uuid).to_string(),
+        size: info.geometry.size,
+        uuid: info.uuid.to_string(),
         label: info.label.clone(),
-        backend: info.backend.to_string(),
-        durability: info.durability.to_string(),
+        backend: String::from(info.region.backend),
+        durability: info.region.durability.to_string(),
     };
     close(store, &args.pool)?;
     output.line(format_args!(
@@ -63,9 +61,9 @@ struct Grown {
 pub fn grow(opener: Opener, args: &Grow, output: &mut Output) -> Result<Verdict> {
     let what = || format!("grow {}", shown(&args.pool));
     let store = opener.write(&args.pool)?;
-    let size_before = store.info().context(what)?.size;
+    let size_before = store.info().context(what)?.geometry.size;
     store.grow(args.size).context(what)?;
-    let size = store.info().context(what)?.size;
+    let size = store.info().context(what)?.geometry.size;
     close(store, &args.pool)?;
     output.line(format_args!("{}: {} before, {} now", shown(&args.pool), human(size_before), human(size)))?;
     output.document(&Grown { pool: JsonName::new(&args.pool), size_before, size })?;

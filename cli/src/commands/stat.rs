@@ -37,7 +37,7 @@ impl Attributes {
     pub fn new(metadata: &Metadata) -> Self {
         Self {
             kind: kind_name(metadata.kind),
-            ino: metadata.ino,
+            ino: metadata.ino.0,
             generation: metadata.generation,
             mode: format!("{:04o}", metadata.mode),
             links: metadata.links,

@@ -92,7 +92,7 @@ impl Face {
 
     fn of_pool(store: &Store, path: &Path) -> daxstore::Result<Self> {
         let node = store.open_node(path, Follow::No)?;
-        let metadata = node.metadata()?;
+        let metadata = node.metadata();
         let (kind, mut xattrs) = (metadata.kind, BTreeMap::new());
         for name in node.list_xattrs()? {
             let name = OsString::from_vec(name);
@@ -223,7 +223,7 @@ fn exported_file(
 fn same_in_pool(store: &Store, entry: &Entry, there: &Path) -> Result<bool> {
     let read = || format!("read {}", shown(there));
     let original = host::open_source(&entry.host).context(|| format!("read {}", shown(&entry.host)))?;
-    let copy = store.open(there, OpenOptions::new().read(true)).context(read)?;
+    let copy = store.open(there, &OpenOptions::new().read(true)).context(read)?;
     let from_pool = |b: &mut [u8], at: u64| copy.read_at(b, at).map_err(io::Error::from);
     same_content(&|b, at| original.read_at(b, at), &from_pool).context(read)
 }

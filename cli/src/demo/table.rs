@@ -6,7 +6,7 @@ use crate::names::JsonName;
 use crate::size::{grouped, human};
 use crate::transfer::plan::Plan;
 use crate::transfer::report::Tally;
-use daxstore::Counts;
+use daxstore::pmem::Counts;
 use serde::Serialize;
 use std::path::Path;
 
@@ -62,8 +62,8 @@ pub struct Recovery {
     nanos: u64,
 }
 
-impl From<&daxstore::Recovery> for Recovery {
-    fn from(recovery: &daxstore::Recovery) -> Self {
+impl From<&daxstore::journal::Recovery> for Recovery {
+    fn from(recovery: &daxstore::journal::Recovery) -> Self {
         Self {
             records: recovery.records,
             objects: recovery.objects,

@@ -4,27 +4,12 @@
 //! 1. Every chunk is in exactly one cell; each cell but the last has `per_cell` chunks, a power of two.
 //! 2. There are at most `MOST_CELLS` cells, whatever the pool's size.
 
+use daxstore::alloc::ChunkUse;
 use daxstore::units::{BLOCK_BYTES, CHUNK_BLOCKS, CHUNK_BYTES};
 use daxstore::{FileExtent, State};
 
 /// More than this nobody can see.
 const MOST_CELLS: u64 = 4096;
-
-/// What a chunk is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChunkState {
-    /// All its blocks are free.
-    Free,
-    /// Given out as one: a 2 MiB translation can serve it.
-    Whole,
-    /// Given out block by block.
-    Broken {
-        /// Blocks in use, metadata included.
-        used: u64,
-        /// Blocks of metadata.
-        meta: u64,
-    },
-}
 
 /// A run of chunks; counts are chunks where named so, else blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +22,8 @@ pub struct Cell {
     pub whole_chunks: u64,
     /// Chunks that are broken.
     pub broken_chunks: u64,
+    /// Chunks whose descriptor can not be read.
+    pub damaged_chunks: u64,
     /// Blocks in use in broken chunks, metadata included.
     pub used_in_broken: u64,
     /// Blocks of metadata.
@@ -54,16 +41,17 @@ impl Cell {
         }
     }
 
-    fn add(&mut self, state: ChunkState) {
+    fn add(&mut self, state: ChunkUse) {
         self.chunks += 1;
         match state {
-            ChunkState::Free => self.free_chunks += 1,
-            ChunkState::Whole => self.whole_chunks += 1,
-            ChunkState::Broken { used, meta } => {
+            ChunkUse::Free => self.free_chunks += 1,
+            ChunkUse::Whole => self.whole_chunks += 1,
+            ChunkUse::Broken { used, arena_blocks, .. } => {
                 self.broken_chunks += 1;
                 self.used_in_broken += used.min(CHUNK_BLOCKS);
-                self.meta += meta.min(CHUNK_BLOCKS);
+                self.meta += arena_blocks.min(CHUNK_BLOCKS);
             }
+            ChunkUse::Damaged => self.damaged_chunks += 1,
         }
     }
 
@@ -72,6 +60,7 @@ impl Cell {
         self.free_chunks += other.free_chunks;
         self.whole_chunks += other.whole_chunks;
         self.broken_chunks += other.broken_chunks;
+        self.damaged_chunks += other.damaged_chunks;
         self.used_in_broken += other.used_in_broken;
         self.meta += other.meta;
         self.file += other.file;
@@ -97,7 +86,7 @@ impl Cells {
     }
 
     /// Adds chunk number `chunk`; one past the grid is not there.
-    pub fn add(&mut self, chunk: u64, state: ChunkState) {
+    pub fn add(&mut self, chunk: u64, state: ChunkUse) {
         if let Some(cell) = self.at(chunk) {
             cell.add(state);
         }
@@ -159,6 +148,7 @@ impl FileMark {
 mod tests {
     use super::*;
     use daxstore::FileRange;
+    use daxstore::alloc::ChunkUse;
     use daxstore::units::PoolOff;
 
     fn mapped(at: u64, len: u64) -> FileExtent {
@@ -179,9 +169,9 @@ mod tests {
         let mut cells = Cells::new(5000);
         for chunk in 0..5000 {
             let state = match chunk % 3 {
-                0 => ChunkState::Free,
-                1 => ChunkState::Whole,
-                _ => ChunkState::Broken { used: 256, meta: 16 },
+                0 => ChunkUse::Free,
+                1 => ChunkUse::Whole,
+                _ => ChunkUse::Broken { used: 256, arena_blocks: 16, class: None },
             };
             cells.add(chunk, state);
         }

@@ -13,6 +13,7 @@ const PALE_INK: &str = "#66727f";
 const FREE: &str = "#e4e9ee";
 const WHOLE: &str = "#2b6cb0";
 const META: &str = "#6b46c1";
+const DAMAGED: &str = "#d92d20";
 const MARK: &str = "#0f9d58";
 const UNWRITTEN: &str = "#a8dcc0";
 /// Red, green and blue of a broken chunk that is nearly empty, and of one that is nearly full.
@@ -104,6 +105,10 @@ impl<'a> Drawing<'a> {
         }
         if broken > 0.0 {
             self.svg.rect(band(whole, broken), radius, &shade(cell.fill()));
+        }
+        let damaged = part(cell.damaged_chunks);
+        if damaged > 0.0 {
+            self.svg.rect(band(whole + broken, damaged.max(2.0)), radius, DAMAGED);
         }
         self.metadata(at, cell, radius);
         self.mark(at, cell, radius);
@@ -247,6 +252,9 @@ impl<'a> Drawing<'a> {
             (shade(1.0), String::from("full")),
             (String::from(META), String::from("metadata arenas")),
         ];
+        if self.cells.total().damaged_chunks > 0 {
+            parts.push((String::from(DAMAGED), String::from("damaged")));
+        }
         if self.file.is_some() {
             parts.push((String::from(MARK), String::from("the marked file")));
         }
@@ -292,8 +300,8 @@ fn shade(fill: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cells::ChunkState;
     use super::*;
+    use daxstore::alloc::ChunkUse;
 
     fn caption() -> Caption {
         Caption { title: String::from("a <pool> & more"), subtitle: String::new() }
@@ -303,7 +311,7 @@ mod tests {
     fn every_cell_is_drawn() {
         let mut cells = Cells::new(100);
         for chunk in 0..100 {
-            cells.add(chunk, ChunkState::Broken { used: chunk, meta: chunk % 2 });
+            cells.add(chunk, ChunkUse::Broken { used: chunk, arena_blocks: chunk % 2, class: None });
         }
         let svg = super::super::draw(&caption(), &cells, None);
         assert_eq!(svg.matches("<g>").count(), 100);

@@ -7,7 +7,7 @@ pub mod cells;
 mod draw;
 mod svg;
 
-pub use cells::{Cells, ChunkState, FileMark};
+pub use cells::{Cells, FileMark};
 
 /// What the picture says beside the grid.
 pub struct Caption {

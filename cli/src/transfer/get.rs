@@ -120,7 +120,7 @@ impl<'a, 'o> Get<'a, 'o> {
     fn finish_directory(&mut self, pair: &Pair) -> Result<()> {
         let read = || format!("read {}", shown(&pair.pool));
         let node = self.store.open_node(&pair.pool, Follow::No).context(read)?;
-        let attributes = Attributes::of_pool(&node.metadata().context(read)?);
+        let attributes = Attributes::of_pool(&node.metadata());
         let xattrs = xattrs(&node).context(read)?;
         let what = format!("set attributes of {}", self.host_path(&pair.below));
         let dir = self.tree.dir(&pair.below).and_then(|dir| dir.try_clone_to_owned());
@@ -146,7 +146,7 @@ impl<'a, 'o> Get<'a, 'o> {
 
     fn file_or_link(&mut self, pair: &Pair, metadata: &Metadata) -> Result<()> {
         if metadata.links > 1
-            && let Some(first) = self.links.get(&ino(metadata)).cloned()
+            && let Some(first) = self.links.get(&metadata.ino.0).cloned()
         {
             let made = self.tree.make_link(&first, &pair.below);
             made.context(|| format!("link {}", self.host_path(&pair.below)))?;
@@ -155,15 +155,14 @@ impl<'a, 'o> Get<'a, 'o> {
         }
         self.file(pair, metadata)?;
         if metadata.links > 1 {
-            self.links.insert(ino(metadata), pair.below.clone());
+            self.links.insert(metadata.ino.0, pair.below.clone());
         }
         Ok(())
     }
 
     fn file(&mut self, pair: &Pair, metadata: &Metadata) -> Result<()> {
         let read = || format!("read {}", shown(&pair.pool));
-        let mut options = OpenOptions::new();
-        options.read(true).follow(false);
+        let options = OpenOptions::new().read(true).follow(false);
         let source = self.store.open(&pair.pool, &options).context(read)?;
         let what = format!("write {}", self.host_path(&pair.below));
         let new = self.tree.make_file(&pair.below).context(|| what.clone())?;
@@ -243,11 +242,6 @@ impl<'a, 'o> Get<'a, 'o> {
             }
         }
     }
-}
-
-/// The inode number as a plain number.
-fn ino(metadata: &Metadata) -> u64 {
-    metadata.ino
 }
 
 /// The next data of `file` at or after `offset`, as start and end, clipped to `len`.

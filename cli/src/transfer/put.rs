@@ -134,7 +134,7 @@ impl<'a, 'o> Put<'a, 'o> {
         let xattrs = host::xattrs_of(&source).context(read)?;
         let what = || format!("write {}", shown(&entry.dest));
         let new =
-            self.store.open_unnamed(OpenOptions::new().read(true).write(true).mode(0o600)).context(what)?;
+            self.store.open_unnamed(&OpenOptions::new().read(true).write(true).mode(0o600)).context(what)?;
         self.reporter.tally.operations += 1;
         self.content(entry, &source, &metadata, &new)?;
         self.attributes(&new, Some(attributes.mode), &attributes, &xattrs).context(what)?;
