@@ -72,7 +72,7 @@ impl Failure {
 
     /// The store refused `what`.
     pub fn store(what: impl Into<String>, error: &Error) -> Self {
-        let (cause, advice) = split(&error.to_string(), advice(error));
+        let (cause, advice) = split(&cause(error), advice(error));
         let fatal = matches!(error, Error::Poisoned(_));
         Self::Refused(Box::new(Refusal {
             what: what.into(),
@@ -100,6 +100,14 @@ impl Failure {
             return Self::PipeClosed;
         }
         Self::host("write standard output", error)
+    }
+}
+
+/// Why, without the path that `what` names already.
+fn cause(error: &Error) -> String {
+    match error {
+        Error::Path { what, source, .. } => format!("{what}: {source}"),
+        error => error.to_string(),
     }
 }
 

@@ -23,17 +23,18 @@ impl Opener {
 
     /// Opens `pool` for looking.
     pub fn read(self, pool: &Path) -> Result<Store> {
-        let open = || Store::open(pool, &self.options().read_only(true));
-        let opened = match open() {
-            Err(Error::NeedsRecovery) => self.recover(pool).and_then(|()| open()),
+        let opened = match Store::open(pool, &self.options().read_only(true)) {
+            Err(Error::NeedsRecovery) => self.recover(pool),
             opened => opened,
         };
         opened.context(|| format!("open {}", shown(pool)))
     }
 
-    /// Opens and closes `pool` for writing, which leaves it clean.
-    fn recover(self, pool: &Path) -> daxstore::Result<()> {
-        Store::open(pool, &self.options())?.close()
+    /// Opens `pool` for writing and leaves it clean, so that the next reader need not.
+    fn recover(self, pool: &Path) -> daxstore::Result<Store> {
+        let store = Store::open(pool, &self.options())?;
+        store.clone().close()?;
+        Ok(store)
     }
 
     /// Opens `pool` for changes.

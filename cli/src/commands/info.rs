@@ -49,7 +49,7 @@ struct Features {
 /// can not serve a 2 MiB translation because its chunk is broken.
 #[derive(Serialize)]
 struct Space {
-    files: u64,
+    inodes: u64,
     blocks: u64,
     free_blocks: u64,
     chunks: u64,
@@ -75,7 +75,7 @@ struct Recovery {
 }
 
 impl Info {
-    fn new(pool: &Path, info: &PoolInfo, files: u64) -> Self {
+    fn new(pool: &Path, info: &PoolInfo) -> Self {
         Self {
             pool: JsonName::new(pool),
             label: info.label.clone(),
@@ -95,7 +95,7 @@ impl Info {
                 arena_blocks: info.geometry.arena_blocks,
             },
             features: Features::new(info.features),
-            space: Space::new(info, files),
+            space: Space::new(info),
             recovery: Recovery {
                 records: info.recovery.records,
                 objects: info.recovery.objects,
@@ -113,14 +113,14 @@ impl Features {
 }
 
 impl Space {
-    fn new(info: &PoolInfo, files: u64) -> Self {
+    fn new(info: &PoolInfo) -> Self {
         let report = &info.space;
         let fragmentation = match report.free_blocks {
             0 => 0.0,
             free => report.free_in_broken as f64 / free as f64,
         };
         Self {
-            files,
+            inodes: report.inodes,
             blocks: report.usable_blocks,
             free_blocks: report.free_blocks,
             chunks: report.chunks,
@@ -143,8 +143,7 @@ impl Space {
 pub fn info(opener: Opener, pool: &Path, output: &mut Output) -> Result<Verdict> {
     let store = opener.read(pool)?;
     let what = || format!("read {}", shown(pool));
-    let files = store.statfs().files;
-    let info = Info::new(pool, &store.info().context(what)?, files);
+    let info = Info::new(pool, &store.info().context(what)?);
     for (name, value) in rows(&info, pool) {
         output.line(format_args!("{name:<14} {value}"))?;
     }
@@ -192,7 +191,7 @@ fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
     let bytes = |blocks: u64| human(blocks.saturating_mul(BLOCK_BYTES));
     let used = space.blocks.saturating_sub(space.free_blocks);
     let mut rows = vec![
-        ("files", grouped(space.files)),
+        ("inodes", grouped(space.inodes)),
         (
             "space",
             format!("{} used, {} free of {}", bytes(used), bytes(space.free_blocks), bytes(space.blocks)),

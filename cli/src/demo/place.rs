@@ -76,7 +76,8 @@ impl Place {
 
 fn make_dir(tmpfs: bool) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix("daxstore-demo-");
+    let prefix = format!("daxstore-demo-{}-", std::process::id());
+    builder.prefix(&prefix);
     let made = if tmpfs { builder.tempdir_in(SHM) } else { builder.tempdir() };
     made.context(|| String::from("make a temporary directory"))
 }

@@ -9,7 +9,8 @@ use super::plan::{Entry, HostId, HostKind, Plan};
 use super::report::Reporter;
 use crate::failure::{Context, Failure, Result};
 use crate::names::shown;
-use daxstore::{Error, FileKind, Follow, Node, OpenOptions, SetAttributes, Store, XattrMode};
+use daxstore::units::CHUNK_BYTES;
+use daxstore::{AllocateMode, Error, FileKind, Follow, Node, OpenOptions, SetAttributes, Store, XattrMode};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
@@ -157,15 +158,30 @@ impl<'a, 'o> Put<'a, 'o> {
         while at < len {
             let data = if sparse { host::next_data(source, at, len).context(read)? } else { Some((at, len)) };
             let Some((start, end)) = data else { break };
-            written = self.run_of_data(entry, source, new, start, end)?;
-            // A file that shrinks while it is read ends where it ended.
-            at = if written < end { return Ok(()) } else { end };
+            self.claim(entry, new, start, end)?;
+            let reached = self.run_of_data(entry, source, new, start, end)?;
+            if reached < end {
+                // A file that shrinks while it is read ends where it ended.
+                return self.set_len(entry, new, reached);
+            }
+            (at, written) = (end, end);
         }
-        if written < len {
-            self.reporter.tally.operations += 1;
-            new.set_len(len).context(|| format!("write {}", shown(&entry.dest)))?;
+        if written < len { self.set_len(entry, new, len) } else { Ok(()) }
+    }
+
+    /// Asks for the space of a large run at once, so that it gets whole chunks.
+    fn claim(&mut self, entry: &Entry, new: &daxstore::File, start: u64, end: u64) -> Result<()> {
+        if end - start < CHUNK_BYTES {
+            return Ok(());
         }
-        Ok(())
+        self.reporter.tally.operations += 1;
+        let what = || format!("write {}", shown(&entry.dest));
+        new.allocate(start, end - start, AllocateMode::Allocate).context(what)
+    }
+
+    fn set_len(&mut self, entry: &Entry, new: &daxstore::File, len: u64) -> Result<()> {
+        self.reporter.tally.operations += 1;
+        new.set_len(len).context(|| format!("write {}", shown(&entry.dest)))
     }
 
     /// Copies the bytes from `start` to `end`; returns where the copy ends.
