@@ -61,6 +61,8 @@ pub(super) struct GroupState {
     unread: Bits,
     broken: BTreeMap<u64, Broken>,
     buckets: [Bits; BUCKETS],
+    /// Chunks that the host has provided: in use since, or asked for in this session.
+    provided: Bits,
     /// Nothing was ever written to the group: the host may not have provided its first chunk yet.
     pub fresh: bool,
     /// What a descriptor turned out to be; from then on the group gives nothing.
@@ -93,6 +95,7 @@ impl GroupState {
             chunks,
             free: minus(&all, &object.used),
             unread: object.broken,
+            provided: object.used,
             broken: BTreeMap::new(),
             buckets: [Bits::default(); BUCKETS],
             fresh: image.version() == 0 && group.0 > 0,
@@ -106,6 +109,16 @@ impl GroupState {
             self.free.set_run(self.chunks, chunks - self.chunks);
             self.chunks = chunks;
         }
+    }
+
+    /// Whether the host has provided `count` chunks from `first`.
+    pub fn is_provided(&self, first: u64, count: u64) -> bool {
+        self.provided.all(first, count)
+    }
+
+    /// Notes that it has.
+    pub fn set_provided(&mut self, first: u64, count: u64) {
+        self.provided.set_run(first, count);
     }
 
     pub fn summary(&self) -> Summary {

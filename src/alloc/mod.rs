@@ -37,7 +37,7 @@ use crate::layout::Geometry;
 use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
-use crate::units::{CHUNK_BYTES, Chunk, Group, Run};
+use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
 use group::{GroupState, Owner, Summary};
@@ -72,8 +72,8 @@ pub struct Space {
     journal: Arc<Journal>,
     groups: RwLock<HashMap<u64, Arc<Mutex<Cell>>>>,
     index: Mutex<Index>,
-    /// Groups below were all asked for room once.
-    cursor: Mutex<u64>,
+    /// Chunks below were all shown to the index.
+    cursor: Mutex<Chunk>,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
@@ -216,23 +216,28 @@ impl Space {
         Ok(Cell::Loaded(Box::new(state)))
     }
 
-    /// Loads the next group that nobody asked for room yet; `false` where there is none. A damaged one is skipped.
+    /// Loads the next group that nobody asked for room yet, or shows the index what growth added to the last one;
+    /// `false` where there is nothing more. A damaged group is skipped.
     fn load_next(&self) -> Result<bool> {
         let mut cursor = self.cursor.lock();
-        if *cursor >= self.geometry().groups() || self.geometry().group_chunks(Group(*cursor)) == 0 {
+        let chunks = self.geometry().chunks();
+        if cursor.0 >= chunks {
             return Ok(false);
         }
-        match self.with_group(Group(*cursor), |_, _| Ok(())) {
-            Ok(()) | Err(Error::Corrupt(_)) => *cursor += 1,
+        let group = cursor.group();
+        match self.with_group(group, |_, _| Ok(())) {
+            Ok(()) | Err(Error::Corrupt(_)) => *cursor = Group(group.0 + 1).first_chunk().min(Chunk(chunks)),
             Err(error) => return Err(error),
         }
         Ok(true)
     }
 
-    /// Asks the host for the chunks of `run` before anything is stored there, so that a full host is an error.
+    /// Asks the host for the chunks that `run` touches before anything is stored there, so that a full host is an
+    /// error and not a signal.
     fn provision(&self, run: Run) -> Result<()> {
-        let _ = run;
-        Ok(())
+        let first = run.start.chunk().0;
+        let end = run.end().0.div_ceil(CHUNK_BLOCKS);
+        self.journal.region().provision(Chunk(first).first_block().offset(), (end - first) * CHUNK_BYTES)
     }
 
     /// Makes blocks that were reserved and not used available again.

@@ -122,6 +122,7 @@ impl Space {
         if let Some(run) = self.at_goal(want)? {
             return Ok(Some(run));
         }
+        self.know_a_group()?;
         let (from, first, piece) = (want.congruent(), want.in_slot(), want.piece());
         if let Some(run) = self.congruent(from, first)? {
             return Ok(Some(run));
@@ -220,6 +221,17 @@ impl Space {
         Ok(None)
     }
 
+    /// Reads the descriptors of one more group if none with room is known.
+    fn know_a_group(&self) -> Result<()> {
+        let known = self.index.lock().longest();
+        if known.is_none()
+            && let Some(group) = self.next_unread()?
+        {
+            self.ask(group, &|_| None)?;
+        }
+        Ok(())
+    }
+
     /// A group whose descriptors were not all read; groups are loaded until there is one.
     fn next_unread(&self) -> Result<Option<Group>> {
         let near = self.near();
@@ -307,15 +319,23 @@ impl Space {
         }
     }
 
-    /// The chunks of `run`, provided by the host; given back where it refuses.
+    /// The chunks of `run`, provided by the host; given back where it refuses. The host is asked once for each.
     fn provisioned(&self, run: Run) -> Result<Run> {
-        match self.provision(run) {
-            Ok(()) => Ok(run),
-            Err(error) => {
-                self.give_run(run);
-                Err(error)
-            }
+        let group = run.start.chunk().group();
+        let (first, count) = (run.start.chunk().in_group(), run.len / CHUNK_BLOCKS);
+        if self.with_group(group, |state, _| Ok(state.is_provided(first, count)))? {
+            return Ok(run);
         }
+        let noted = self.provision(run).and_then(|()| {
+            self.with_group(group, |state, _| {
+                state.set_provided(first, count);
+                Ok(())
+            })
+        });
+        if noted.is_err() {
+            self.give_run(run);
+        }
+        noted.map(|()| run)
     }
 
     /// Takes a free chunk, keeps `len` blocks from block `from` of it, and makes the others available. Nobody can
