@@ -66,6 +66,11 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A number of things: `1 file`, `2 files`.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +110,7 @@ mod tests {
         assert_eq!(human(16 << 40), "16.0 TiB");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(123), "123");
+        assert_eq!(counted(1, "file", "files"), "1 file");
+        assert_eq!(counted(1000, "file", "files"), "1,000 files");
     }
 }

@@ -1,5 +1,7 @@
 //! Does the main job run, and clean up?
 
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
 mod common;
 
 use common::Cli;

@@ -1,5 +1,7 @@
 //! Does every refusal say what, why and what to do, in the agreed form and with the agreed exit code?
 
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
 mod common;
 
 use common::Cli;

@@ -6,7 +6,7 @@ use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
 use crate::pool::Opener;
 use crate::progress::Progress;
-use crate::size::grouped;
+use crate::size::counted;
 use daxstore::check::{CheckReport, Fault as Found};
 use serde::Serialize;
 
@@ -56,12 +56,12 @@ fn print(args: &Check, found: &CheckReport, output: &mut Output) -> Result<()> {
         (n, true) => format!("{n} faults found"),
     };
     output.line(format_args!(
-        "{}: {} files, {} directories, {} symbolic links, {} blocks: {verdict}",
+        "{}: {}, {}, {}, {}: {verdict}",
         shown(&args.pool),
-        grouped(found.files),
-        grouped(found.dirs),
-        grouped(found.symlinks),
-        grouped(found.blocks),
+        counted(found.files, "file", "files"),
+        counted(found.dirs, "directory", "directories"),
+        counted(found.symlinks, "symbolic link", "symbolic links"),
+        counted(found.blocks, "block", "blocks"),
     ))
 }
 

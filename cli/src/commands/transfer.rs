@@ -7,7 +7,7 @@ use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
 use crate::pool::{Opener, close};
 use crate::progress::Progress;
-use crate::size::{grouped, human};
+use crate::size::{counted, human};
 use crate::time;
 use crate::transfer::get::Get;
 use crate::transfer::landing;
@@ -142,20 +142,26 @@ fn finish(
 
 fn summary(dest: &Path, tally: &Tally, nanos: u64) -> String {
     let mut text = format!(
-        "{}: {} files, {} directories, {} symbolic links, {} hard links, {} in {}",
+        "{}: {}, {}, {}, {}, {} in {}",
         shown(dest),
-        grouped(tally.files),
-        grouped(tally.directories),
-        grouped(tally.symlinks),
-        grouped(tally.hard_links),
+        counted(tally.files, "file", "files"),
+        counted(tally.directories, "directory", "directories"),
+        counted(tally.symlinks, "symbolic link", "symbolic links"),
+        counted(tally.hard_links, "hard link", "hard links"),
         human(tally.bytes),
         time::duration(nanos)
     );
     if tally.special_skipped > 0 {
-        text.push_str(&format!("; {} special files left out", grouped(tally.special_skipped)));
+        text.push_str(&format!(
+            "; {} left out",
+            counted(tally.special_skipped, "special file", "special files")
+        ));
     }
     if tally.xattrs_skipped > 0 {
-        text.push_str(&format!("; {} extended attributes left out", grouped(tally.xattrs_skipped)));
+        text.push_str(&format!(
+            "; {} left out",
+            counted(tally.xattrs_skipped, "extended attribute", "extended attributes")
+        ));
     }
     text
 }
