@@ -29,6 +29,7 @@ mod remove;
 mod rooted;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use find::{ceil, floor, for_each_node, get, last, scan};
 pub(crate) use find::{with_ceil, with_floor};
@@ -38,3 +39,4 @@ pub use payload::{MAX_PAYLOAD, Payload};
 pub(crate) use rekey::rekey;
 pub use remove::remove;
 pub use rooted::NodeRoot;
+pub use walk::{Lost, Visit, walk};
