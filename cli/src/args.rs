@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Parser, Debug)]
 #[command(name = "daxstore", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Sizes take K, M, G, T (powers of 1024). Exit codes: 0 done, 1 refused or faults found, 2 usage."
+    after_help = "Sizes take K, M, G, T, P, E (powers of 1024). Exit codes: 0 done, 1 refused or faults found, 2 usage."
 )]
 pub struct Args {
     /// Print one JSON document instead of text (errors too, on standard error).

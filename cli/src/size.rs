@@ -1,7 +1,7 @@
 //! How are byte counts read and shown?
 
 /// The suffixes, each 1024 times the one before.
-const SUFFIXES: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
+const SUFFIXES: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
 
 /// Bytes from text such as `4096`, `8M`, `1.5G`, `16TiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
@@ -88,6 +88,7 @@ mod tests {
             ("2KB", 2048),
             ("100B", 100),
             ("1.5G", 3 << 29),
+            ("4E", 1 << 62),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
@@ -95,8 +96,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in
-            ["", "M", "8X", "8MM", "-1", "1.5", "8 M", "1..5G", "99999999999999999999", "99999999P", ".5G"]
+        for text in ["", "M", "8X", "8MM", "-1", "1.5", "8 M", "1..5G", "99999999999999999999", "99E", ".5G"]
         {
             assert!(parse_size(text).is_err(), "{text}");
         }

@@ -62,6 +62,9 @@ fn names_come_go_and_move() {
     cli.run(["ln", "pool", "/f", "/a"]).good();
     cli.run(["ln", "-s", "pool", "../f", "/a/s"]).good();
     assert_eq!(cli.run(["cat", "pool", "/a/s", "/a/f"]).good(), "contentcontent");
+    let linked = cli.run(["ln", "-s", "pool", "x", "/l", "--json"]).json();
+    assert_eq!(linked, json!({"linked": {"from": {"name": "/l"}, "to": {"name": "x"}}, "symbolic": true}));
+    cli.run(["rm", "pool", "/l"]).good();
     assert_eq!(cli.run(["ls", "pool"]).good(), "a\nb\nc\nf\n");
     assert_eq!(cli.run(["ls", "-R", "pool", "/a"]).good(), "/a:\nf\ns\nx\n\n/a/x:\ny\n\n/a/x/y:\n");
     cli.run(["mv", "pool", "/f", "/a/s", "/b"]).good();
@@ -125,6 +128,10 @@ fn content() {
     assert!(cli.run(["cat", "pool", "/large"]).good().as_bytes() == large);
     cli.run(["truncate", "pool", "/made", "--size", "1M"]).good();
     assert_eq!(cli.run(["stat", "pool", "/made", "--json"]).json()["size"], 1 << 20);
+    let cut = cli.run(["truncate", "pool", "/made", "--size", "0", "--json"]).json();
+    assert_eq!(cut, json!({"path": {"name": "/made"}, "size": 0, "blocks": 0}));
+    let got = cli.run(["get", "pool", "/f", "f", "--json"]).json();
+    assert_eq!((&got["files"], &got["bytes"], &got["errors"]), (&json!(1), &json!(2), &json!([])));
 }
 
 #[test]
@@ -178,6 +185,27 @@ fn grow_and_check() {
     assert!(cli.run(["check", "pool"]).good().contains("no faults"));
     let checked = cli.run(["check", "pool", "--repair", "--json"]).json();
     assert_eq!((&checked["clean"], &checked["faults"]), (&json!(true), &json!([])));
+}
+
+#[test]
+fn damage_is_told_with_its_place() {
+    use std::os::unix::fs::FileExt;
+    let cli = Cli::with_pool();
+    cli.feed(["write", "pool", "/f"], b"content").good();
+    let ino = cli.run(["stat", "pool", "/f", "--json"]).json()["ino"].as_u64().unwrap();
+    let pool = std::fs::OpenOptions::new().write(true).open(cli.path("pool")).unwrap();
+    pool.write_all_at(&[0xa5; 8], ino * 256 + 40).unwrap();
+    let place = format!("{:#x}", ino * 256);
+    let refusal = cli.run(["cat", "pool", "/f"]).refused();
+    assert!(refusal.starts_with("daxstore: read /f: damaged: inode at pool offset"), "{refusal}");
+    assert!(refusal.contains(&place) && refusal.ends_with("; run `daxstore check`"), "{refusal}");
+    let run = cli.run(["check", "pool"]);
+    assert_eq!(run.code, 1);
+    assert!(run.out.contains(&place) && run.out.contains("--repair"), "{}", run.out);
+    let run = cli.run(["check", "pool", "--json"]);
+    let report: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!((run.code, &report["clean"]), (1, &json!(false)));
+    assert!(report["faults"].as_array().unwrap().iter().any(|f| f["at"] == ino * 256), "{report}");
 }
 
 #[test]

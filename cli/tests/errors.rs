@@ -38,9 +38,14 @@ fn the_form() {
 #[test]
 fn usage_is_exit_code_2() {
     let cli = Cli::new();
-    for args in
-        [&["frobnicate"][..], &["mkfs", "p"], &["mkfs", "p", "--size", "8X"], &["put", "p", "one"], &[]]
-    {
+    for args in [
+        &["frobnicate"][..],
+        &["mkfs", "p"],
+        &["mkfs", "p", "--size", "8X"],
+        &["put", "p", "one"],
+        &["put", "-v", "--json", "p", "a", "b"],
+        &[],
+    ] {
         assert_eq!(cli.run(args).code, 2, "{args:?}");
     }
     assert_eq!(cli.run(["--help"]).code, 0);

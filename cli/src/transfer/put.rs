@@ -42,6 +42,7 @@ impl<'a, 'o> Put<'a, 'o> {
                 self.missing.insert(entry.dest.clone());
                 continue;
             }
+            let before = self.reporter.tally.bytes;
             match self.copy(entry) {
                 Ok(()) => self.reporter.complete(&entry.dest)?,
                 Err(failure) => {
@@ -49,7 +50,9 @@ impl<'a, 'o> Put<'a, 'o> {
                     self.reporter.failed(failure)?;
                 }
             }
-            self.reporter.progress.advance(entry.size);
+            // The data were shown as they went; holes and what was not copied follow at once.
+            let shown = self.reporter.tally.bytes - before;
+            self.reporter.progress.advance(entry.size.saturating_sub(shown));
         }
         self.finish_directories(plan)
     }
@@ -205,6 +208,7 @@ impl<'a, 'o> Put<'a, 'o> {
             new.write_all_at(data, at).context(|| format!("write {}", shown(&entry.dest)))?;
             at += got as u64;
             self.reporter.tally.bytes += got as u64;
+            self.reporter.progress.advance(got as u64);
             self.reporter.tally.operations += 1;
         }
         Ok(at)
