@@ -6,6 +6,7 @@
 
 use super::Space;
 use super::footprint::{ChunkState, Footprint, pieces};
+use super::gate::Inside;
 use super::policy::Want;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Tx;
@@ -25,6 +26,7 @@ struct Held<'s> {
     /// What of the change to the unwritten blocks is counted already: an increase, so that the floor holds from
     /// the moment the blocks are given.
     unwritten: i64,
+    ticket: Option<Inside>,
 }
 
 impl Drop for Held<'_> {
@@ -36,6 +38,9 @@ impl Drop for Held<'_> {
             self.space.offer_slot(*class, *at);
         }
         self.space.unwritten.fetch_sub(self.unwritten, Ordering::AcqRel);
+        if let Some(ticket) = self.ticket.take() {
+            self.space.gate.leave(ticket);
+        }
     }
 }
 
@@ -52,8 +57,8 @@ pub struct Op<'s> {
 }
 
 impl<'s> Op<'s> {
-    pub(super) fn new(space: &'s Space) -> Self {
-        let held = Held { space, footprint: Footprint::default(), slots: Vec::new(), unwritten: 0 };
+    pub(super) fn new(space: &'s Space, ticket: Option<Inside>) -> Self {
+        let held = Held { space, footprint: Footprint::default(), slots: Vec::new(), unwritten: 0, ticket };
         let change = Counters::default();
         Self { space, tx: space.journal.begin(), held, freed_slots: Vec::new(), change, may_dip: false }
     }
@@ -343,11 +348,19 @@ impl ReadNodes for Space {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         node(at, self.journal.read(at, Kind::Node)?)
     }
+
+    fn vouch(&self, at: PoolOff, node: &Image) {
+        self.journal.vouch(at, node.version());
+    }
 }
 
 impl ReadNodes for Op<'_> {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         node(at, self.tx.read(at, Kind::Node)?)
+    }
+
+    fn vouch(&self, at: PoolOff, node: &Image) {
+        self.space.journal.vouch(at, node.version());
     }
 }
 

@@ -15,9 +15,10 @@ use super::bits::run;
 use super::{SHARDS, Space};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{Bits, HEADER_BYTES, Kind, SlotClass};
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Durable, thread_number};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, thread};
 use crate::units::{BLOCK_BYTES, Block, CHUNK_BLOCKS, Chunk, Group, PoolOff, Run};
 use crossbeam::utils::CachePadded;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const SCAN_WINDOWS: usize = 64;
 /// Groups that one call looks into for arenas to scan.
 const SCAN_GROUPS: usize = 8;
+/// How often a moment without operations is looked for.
+const CLOSE_TRIES: usize = 10_000;
 /// Entries of the cache of blocks known to be arenas'.
 const KNOWN: usize = 4096;
 
@@ -292,6 +295,10 @@ impl Space {
         if self.geometry().group_chunks(group) == 0 {
             return Ok(Next::End);
         }
+        let next_group = Next::NotBelow(Group(group.0 + 1).first_chunk().first_block());
+        if self.is_untouched(group)? {
+            return Ok(next_group);
+        }
         let found = self.with_group(group, |state, journal| {
             state.read_all(journal)?;
             Ok(state.arena_chunks(class, from.chunk().in_group()).find_map(|(i, broken)| {
@@ -303,11 +310,17 @@ impl Space {
         });
         match found {
             Ok(Some(block)) => Ok(Next::Window(Block(self.slots.window(block)))),
-            Ok(None) | Err(Error::Corrupt(_)) => {
-                Ok(Next::NotBelow(Group(group.0 + 1).first_chunk().first_block()))
-            }
+            Ok(None) | Err(Error::Corrupt(_)) => Ok(next_group),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether neither the group's object nor its first descriptor was ever written, so that it has no arena: to
+    /// know that, it needs not be loaded.
+    fn is_untouched(&self, group: Group) -> Result<bool> {
+        let (geometry, region) = (self.geometry(), self.journal.region());
+        Ok(region.load(geometry.group_object(group))? == 0
+            && region.load(geometry.chunk_descriptor(group.first_chunk()))? == 0)
     }
 
     /// The arena blocks of `class` in `window`, as bits of its chunk.
@@ -347,13 +360,19 @@ impl Space {
 
     fn open_arena(&self, class: SlotClass, may_dip: bool) -> Result<()> {
         self.journal.writable()?;
-        let floor = if may_dip { 0 } else { self.floor() };
+        let floor = match class {
+            _ if may_dip => 0,
+            SlotClass::Inode => self.floor(),
+            // What is set aside is set aside where nodes can be.
+            SlotClass::Node => self.floor() + self.free_blocks().saturating_sub(self.node_blocks()),
+        };
         let arena = self.reserve_arena(class, floor)?;
-        let mut op = self.begin();
+        let mut op = self.begin_inside();
         op.hold(arena);
         let mut data = self.journal.region().data_writer();
         data.zero(arena.start.offset(), arena.len * BLOCK_BYTES)?;
-        op.commit_as(data.fence()?, Some(class))?;
+        let zeroed = if mutation::is(Mutation::NoArenaFence) { Durable::no_data() } else { data.fence()? };
+        op.commit_as(zeroed, Some(class))?;
         self.offer_arena(class, arena)
     }
 
@@ -380,15 +399,27 @@ impl Space {
         Ok(())
     }
 
-    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks.
+    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks, 0 also where
+    /// there was no moment without an operation under way.
     ///
-    /// To be called only where no operation is under way, none starts before it returns, and
-    /// [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal: else a record of this
-    /// epoch could name a slot of an arena, and recovery would write it into a file's block (J7).
+    /// Operations are held off meanwhile, and the journal starts a new epoch first: else a record of this one could
+    /// name a slot of an arena, and recovery would write it into a file's block (J7). The caller has no operation
+    /// under way itself, and nobody changes slots but by operations.
     ///
     /// # Errors
     /// Damage, errors of the journal. What was given back before the error stays so.
     pub fn reclaim_arenas(&self) -> Result<u64> {
+        let closed = (0..CLOSE_TRIES).find_map(|_| {
+            let closed = self.gate.try_close();
+            if closed.is_none() {
+                thread::yield_now();
+            }
+            closed
+        });
+        let Some(_closed) = closed else { return Ok(0) };
+        if !mutation::is(Mutation::NoEpochForArenas) {
+            self.journal.quiesce()?;
+        }
         let mut blocks = 0;
         for class in SlotClass::ALL {
             blocks += self.reclaim_class(class)?;
@@ -435,7 +466,7 @@ impl Space {
             central.windows.remove(&window.0);
             central.open.remove(&window.0);
         }
-        let mut op = self.begin();
+        let mut op = self.begin_inside();
         for block in (0..self.slots.window_blocks).map(|i| Block(window.0 + i)) {
             if blocks.get(block.in_chunk()) {
                 op.release(Run::new(block, 1))?;

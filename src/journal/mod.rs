@@ -12,6 +12,7 @@
 //! - J9 data overwrites in place touch data blocks only.
 //! - J10 recovery applies, flushes, fences, and then starts the next epoch (`recover`).
 
+mod known;
 mod lane;
 mod record;
 mod recover;
@@ -23,12 +24,13 @@ pub use superblock::Copies;
 pub use tx::Tx;
 
 use crate::error::{Error, Result};
-use crate::layout::{Counters, Geometry, Image, Kind, Seed, Superblock};
+use crate::layout::{self, Counters, Geometry, HEADER_BYTES, Image, Kind, Seed, Superblock};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::units::PoolOff;
 use crossbeam::utils::CachePadded;
+use known::Known;
 use lane::Lane;
 use record::Origin;
 
@@ -43,6 +45,7 @@ pub struct Journal {
     epoch: AtomicU64,
     superblock: Mutex<Superblock>,
     lanes: Box<[CachePadded<Mutex<Lane>>]>,
+    known: Known,
     read_only: bool,
     poisoned: AtomicBool,
 }
@@ -106,6 +109,7 @@ impl Journal {
             epoch: AtomicU64::new(superblock.epoch),
             superblock: Mutex::new(superblock),
             lanes,
+            known: Known::new(geometry.blocks()),
             read_only,
             poisoned: AtomicBool::new(false),
         })
@@ -146,7 +150,17 @@ impl Journal {
     /// # Errors
     /// Damage of the object.
     pub fn read(&self, at: PoolOff, kind: Kind) -> Result<Image> {
-        read_object(&self.region, self.seed, at, kind)
+        let mut header = [0; HEADER_BYTES];
+        self.region.read(at, &mut header)?;
+        let known = |version| self.known.has(at, version);
+        Image::fetch(self.seed, at, kind, &header, known, |body| {
+            self.region.read(at.plus(HEADER_BYTES as u64), body)
+        })
+    }
+
+    /// Notes that the content of the object at `at` was found well formed at `version`: it is trusted from now on.
+    pub fn vouch(&self, at: PoolOff, version: u64) {
+        self.known.note(at, version);
     }
 
     /// Starts a change.
@@ -192,18 +206,23 @@ impl Journal {
         after.iter().chain(before).find_map(|lane| lane.try_lock()).unwrap_or_else(|| self.lanes[own].lock())
     }
 
-    fn commit(&self, mut images: Vec<(PoolOff, Image)>, change: Counters) -> Result<()> {
+    fn commit(&self, draft: &mut tx::Draft, change: Counters) -> Result<()> {
         self.writable()?;
+        for i in 0..draft.entries.len() {
+            let entry = draft.entries[i];
+            layout::seal(self.seed, entry.home, draft.image_mut(entry));
+        }
         let mut lane = self.take_lane();
         let counters = lane.counters.plus(change);
         if change != Counters::default() {
             let at = self.geometry.lane(lane.index);
             let mut image = counters.encode();
             image.seal(self.seed, at, self.region.load(at)? + 1);
-            images.push((at, image));
+            draft.put(at, &image);
         }
-        let origin = Origin { seed: self.seed, epoch: self.epoch.load(Ordering::Acquire), lane: lane.index };
-        let result = lane.commit(&self.region, origin, &images);
+        let origin =
+            Origin { seed: self.seed, epoch: self.epoch.load(Ordering::Acquire), lane: lane.index };
+        let result = lane.commit(&self.region, origin, draft, &self.known);
         match result {
             Ok(()) => lane.counters = counters,
             Err(_) => self.poisoned.store(true, Ordering::Release),

@@ -13,6 +13,7 @@ mod superblock;
 pub use geometry::*;
 pub use inode::*;
 pub use object::*;
+pub(crate) use object::seal;
 pub use space::*;
 pub use superblock::*;
 

@@ -6,7 +6,7 @@ use super::options::OpenOptions;
 use crate::error::{Error, Result};
 use crate::io::{self, Handle, Metadata, SetAttributes};
 use crate::layout::FileKind;
-use crate::namespace::{self, Follow, Last, New, RenameMode, What, entry};
+use crate::namespace::{self, Follow, Last, Made, New, RenameMode, What, entry};
 use crate::tree;
 use crate::units::Ino;
 use std::collections::VecDeque;
@@ -80,31 +80,28 @@ impl Dir {
     }
 
     fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<Handle> {
-        loop {
-            let (last, found) = if options.create_new || !options.follow {
-                let last = namespace::to_last(self.handle(), path)?;
-                let found = namespace::lookup(&last.dir, &last.name);
-                (
-                    last,
-                    found
-                        .map(Some)
-                        .or_else(|e| if matches!(e, Error::NotFound) { Ok(None) } else { Err(e) })?,
-                )
-            } else {
-                namespace::to_last_followed(self.handle(), path)?
-            };
-            match found {
-                Some(_) if options.create_new => return Err(Error::Exists),
-                Some(found) => return Ok(found),
-                None if last.must_be_dir => return Err(Error::IsDirectory),
-                None => {}
-            }
-            let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-            match namespace::create(&last.dir, &last.name, &new) {
-                // Somebody else made it meanwhile: open theirs.
-                Err(Error::Exists) if !options.create_new => {}
-                made => return made,
-            }
+        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let last = namespace::to_last(self.handle(), path)?;
+        let found = match last.name.as_slice() {
+            b"." | b".." => return Err(Error::IsDirectory),
+            _ if last.must_be_dir => namespace::lookup(&last.dir, &last.name)?,
+            name => match namespace::create_or_find(&last.dir, name, &new)? {
+                Made::New(handle) => return Ok(handle),
+                Made::Found(_) if options.create_new => return Err(Error::Exists),
+                Made::Found(handle) => handle,
+            },
+        };
+        if found.core().kind != FileKind::Symlink || !options.follow {
+            return if last.must_be_dir { Err(Error::IsDirectory) } else { Ok(found) };
+        }
+        // The file is to be where the link points, if anywhere.
+        let (last, found) = namespace::to_last_followed(self.handle(), path)?;
+        match found {
+            Some(found) => Ok(found),
+            None if last.must_be_dir => Err(Error::IsDirectory),
+            None => match namespace::create_or_find(&last.dir, &last.name, &new)? {
+                Made::New(handle) | Made::Found(handle) => Ok(handle),
+            },
         }
     }
 
