@@ -113,6 +113,7 @@ impl Baseline {
         xattrs: &[(std::ffi::OsString, Vec<u8>)],
     ) -> std::io::Result<()> {
         use xattr::FileExt;
+        attributes.own(file)?;
         for (name, value) in xattrs {
             match file.set_xattr(name, value) {
                 Err(error) if !host::is_unsupported(&error) => return Err(error),
@@ -120,6 +121,6 @@ impl Baseline {
             }
         }
         self.operations += 1;
-        attributes.apply(file)
+        attributes.finish(file)
     }
 }

@@ -22,7 +22,7 @@ use crate::names::shown;
 use crate::output::{Output, Verdict};
 use crate::pool::Opener;
 use crate::progress::Progress;
-use crate::size::{grouped, human};
+use crate::size::{counted, human};
 use crate::time;
 use crate::transfer::get::Get;
 use crate::transfer::plan::{Limits, Plan};
@@ -91,9 +91,9 @@ fn plan(args: &Demo, source: &Path, output: &mut Output) -> Result<Plan> {
 fn opening(source: &Path, plan: &Plan, place: &Place) -> String {
     let extent = if plan.cut { "a part of it, by --max-files and --max-bytes" } else { "all of it" };
     format!(
-        "source  {}: {} files, {} ({extent})\npool    {}, {}, as persistent memory",
+        "source  {}: {}, {} ({extent})\npool    {}, {}, as persistent memory",
         shown(source),
-        grouped(plan.files),
+        counted(plan.files, "file", "files"),
         human(plan.bytes),
         shown(place.pool()),
         human(place.pool_bytes)

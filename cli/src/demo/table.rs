@@ -3,7 +3,7 @@
 use super::place::Place;
 use super::shown_seconds;
 use crate::names::JsonName;
-use crate::size::{grouped, human};
+use crate::size::{counted, grouped, human};
 use crate::transfer::plan::Plan;
 use crate::transfer::report::Tally;
 use daxstore::pmem::Counts;
@@ -142,22 +142,22 @@ impl Report {
             grouped(self.survived)
         ));
         lines.push(format!(
-            "recovery  {} to open, {} of it recovery: {} records, {} objects, {} intents",
+            "recovery  {} to open, {} of it recovery: {}, {}, {}",
             shown_seconds(self.open_seconds),
             crate::time::duration(self.recovery.nanos),
-            grouped(self.recovery.records),
-            grouped(self.recovery.objects),
-            grouped(self.recovery.intents)
+            counted(self.recovery.records, "record", "records"),
+            counted(self.recovery.objects, "object", "objects"),
+            counted(self.recovery.intents, "intent", "intents")
         ));
         lines.push(format!(
-            "check     {}: {} faults",
+            "check     {}: {}",
             shown_seconds(self.check_seconds),
-            self.check_faults.len()
+            counted(self.check_faults.len() as u64, "fault", "faults")
         ));
         lines.push(format!(
-            "compare   {} comparisons of content, mode, owner, time, links, targets, attributes and holes: {} differences",
+            "compare   {} comparisons of content, mode, owner, time, links, targets, attributes and holes: {}",
             grouped(self.compared),
-            self.differences.len()
+            counted(self.differences.len() as u64, "difference", "differences")
         ));
         lines.extend(self.check_faults.iter().chain(&self.differences).map(|text| format!("  {text}")));
         lines.push(self.verdict());

@@ -125,8 +125,9 @@ impl<'a, 'o> Get<'a, 'o> {
         let what = format!("set attributes of {}", self.host_path(&pair.below));
         let dir = self.tree.dir(&pair.below).and_then(|dir| dir.try_clone_to_owned());
         let dir = File::from(dir.context(|| what.clone())?);
+        attributes.own(&dir).context(|| what.clone())?;
         self.set_xattrs(&dir, &xattrs, &what)?;
-        attributes.apply(&dir).context(|| what)
+        attributes.finish(&dir).context(|| what)
     }
 
     fn symlink(&mut self, pair: &Pair, metadata: &Metadata) -> Result<()> {
@@ -191,9 +192,11 @@ impl<'a, 'o> Get<'a, 'o> {
             at = end;
         }
         new.set_len(metadata.size).context(|| String::from(what))?;
+        let attributes = Attributes::of_pool(metadata);
+        attributes.own(new).context(|| String::from(what))?;
         let xattrs = xattrs(source).context(read)?;
         self.set_xattrs(new, &xattrs, what)?;
-        Attributes::of_pool(metadata).apply(new).context(|| String::from(what))
+        attributes.finish(new).context(|| String::from(what))
     }
 
     fn run_of_data(

@@ -65,12 +65,19 @@ impl Attributes {
         Timestamps { last_access: spec(self.atime), last_modification: spec(self.mtime) }
     }
 
-    /// Gives them to an open file or directory; the owner only where the process is root, as `cp -a` does.
-    pub fn apply(&self, file: impl AsFd) -> io::Result<()> {
-        let file = file.as_fd();
+    /// Gives the owner to an open file or directory, where the process is root, as `cp -a` does. The kernel then
+    /// takes set-user-id bits and capabilities away, so this comes before extended attributes and [`Self::finish`].
+    pub fn own(&self, file: impl AsFd) -> io::Result<()> {
         if is_root() {
-            rustix::fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
+            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+            rustix::fs::fchown(file.as_fd(), Some(uid), Some(gid))?;
         }
+        Ok(())
+    }
+
+    /// Gives mode and times to an open file or directory, which then has its content and all else.
+    pub fn finish(&self, file: impl AsFd) -> io::Result<()> {
+        let file = file.as_fd();
         rustix::fs::fchmod(file, Mode::from_raw_mode(self.mode as RawMode))?;
         Ok(rustix::fs::futimens(file, &self.timestamps())?)
     }
