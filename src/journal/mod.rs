@@ -77,11 +77,30 @@ impl Journal {
     /// # Errors
     /// As [`Self::open`], and [`Error::NeedsRecovery`] where the last run did not close the pool.
     pub fn open_read_only(region: Arc<Region>) -> Result<Self> {
-        let superblock = Self::usable_superblock(&region)?;
-        if recover::is_needed(&region, &superblock)? {
-            return Err(Error::NeedsRecovery);
-        }
+        let superblock = Self::clean_superblock(&region)?;
         Self::new(region, superblock, true)
+    }
+
+    /// Recovers the pool in `region` without opening it, and returns its superblock: the part of [`Self::open`] that
+    /// works with damaged lane counters too.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn recover(region: &Region) -> Result<Superblock> {
+        let found = Self::usable_superblock(region)?;
+        if found.ro_compat != 0 {
+            return Err(Error::ReadOnlyFeatures(found.ro_compat));
+        }
+        Ok(recover::recover(region, &found)?.0)
+    }
+
+    /// The superblock of the pool in `region`, which needs no recovery.
+    ///
+    /// # Errors
+    /// As [`Self::open_read_only`].
+    pub fn clean_superblock(region: &Region) -> Result<Superblock> {
+        let superblock = Self::usable_superblock(region)?;
+        if recover::is_needed(region, &superblock)? { Err(Error::NeedsRecovery) } else { Ok(superblock) }
     }
 
     fn usable_superblock(region: &Region) -> Result<Superblock> {
