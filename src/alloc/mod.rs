@@ -18,6 +18,7 @@
 
 mod bits;
 mod footprint;
+mod gate;
 mod group;
 mod index;
 mod op;
@@ -34,12 +35,14 @@ pub use report::{ChunkUse, SpaceReport};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::layout::Geometry;
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
+use gate::Gate;
 use group::{GroupState, Owner, Summary};
 use index::Index;
 use slots::Slots;
@@ -78,6 +81,7 @@ pub struct Space {
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
     slots: Slots,
+    gate: Gate,
     taken: AtomicI64,
     unwritten: AtomicI64,
 }
@@ -99,6 +103,7 @@ impl Space {
             shards: std::iter::repeat_with(CachePadded::default).take(SHARDS).collect(),
             chunk_stripes: locks(CHUNK_STRIPES),
             group_stripes: locks(GROUP_STRIPES),
+            gate: Gate::default(),
             taken: AtomicI64::new(totals.used),
             unwritten: AtomicI64::new(totals.unwritten),
         })
@@ -110,9 +115,26 @@ impl Space {
         &self.journal
     }
 
-    /// Starts a change.
+    /// Starts a change. Waits while [`Self::try_reclaim`] is at work.
     pub fn begin(&self) -> Op<'_> {
-        Op::new(self)
+        Op::new(self, Some(self.gate.enter()))
+    }
+
+    /// Gives the blocks of arenas all of whose slots are free back to files: how many blocks, or `None` where a change
+    /// is under way, the caller's own included. Costs an epoch, and a look at every arena, if a slot was freed since it
+    /// was done last.
+    ///
+    /// # Errors
+    /// Damage, errors of the journal. What was given back before the error stays so.
+    pub fn try_reclaim(&self) -> Result<Option<u64>> {
+        if !self.slots.may_have_free_arenas() {
+            return Ok(Some(0));
+        }
+        let Some(_closed) = self.gate.close() else { return Ok(None) };
+        if !mutation::is(Mutation::NoEpochForArenas) {
+            self.journal.quiesce()?;
+        }
+        self.reclaim_arenas().map(Some)
     }
 
     /// Blocks that are neither used nor reserved, those set aside included.

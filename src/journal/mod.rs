@@ -24,6 +24,7 @@ pub use tx::Tx;
 
 use crate::error::{Error, Result};
 use crate::layout::{Counters, Geometry, Image, Kind, Seed, Superblock};
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -193,8 +194,9 @@ impl Journal {
     }
 
     fn commit(&self, mut images: Vec<(PoolOff, Image)>, change: Counters) -> Result<()> {
-        self.writable()?;
         let mut lane = self.take_lane();
+        // Only now: a change that failed in this lane meanwhile left a record that may be valid.
+        self.writable()?;
         let counters = lane.counters.plus(change);
         if change != Counters::default() {
             let at = self.geometry.lane(lane.index);
@@ -225,15 +227,13 @@ impl Journal {
     /// # Errors
     /// As [`Self::quiesce`].
     pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.writable()?;
         let mut superblock = self.superblock.lock();
         let mut lanes: Vec<_> = self.lanes.iter().map(|lane| lane.lock()).collect();
-        for lane in &mut lanes {
-            lane.checkpoint(&self.region)?;
-        }
+        self.writable()?;
         let mut next = superblock::next_epoch(&superblock);
         change(&mut next);
-        if let Err(error) = superblock::write(&self.region, &next) {
+        // A fence that failed leaves unknown which homes are durable, as a superblock that was not written does.
+        if let Err(error) = self.start_epoch(&mut lanes, &next) {
             self.poisoned.store(true, Ordering::Release);
             return Err(error);
         }
@@ -241,6 +241,19 @@ impl Journal {
         self.size.store(next.geometry.size, Ordering::Release);
         *superblock = next;
         Ok(())
+    }
+}
+
+impl Journal {
+    /// Makes the homes of every lane durable, and then `next` the superblock.
+    fn start_epoch(&self, lanes: &mut Vec<MutexGuard<'_, Lane>>, next: &Superblock) -> Result<()> {
+        for lane in &mut *lanes {
+            lane.checkpoint(&self.region)?;
+        }
+        if mutation::is(Mutation::EpochWithoutLanes) {
+            lanes.clear();
+        }
+        superblock::write(&self.region, next)
     }
 }
 

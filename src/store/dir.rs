@@ -100,7 +100,7 @@ impl Dir {
                 None => {}
             }
             let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-            match namespace::create(&last.dir, &last.name, &new) {
+            match self.create_in(&last, &new) {
                 // Somebody else made it meanwhile: open theirs.
                 Err(Error::Exists) if !options.create_new => {}
                 made => return made,
@@ -137,7 +137,8 @@ impl Dir {
     /// No space, damage.
     pub fn open_unnamed(&self, options: &OpenOptions) -> Result<File> {
         let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-        self.file(namespace::create_unnamed(self.handle(), &new)?, options)
+        let make = || namespace::create_unnamed(self.handle(), &new);
+        self.file(self.handle().fs().with_room(make)?, options)
     }
 
     /// Gives an open file a (further) name.
@@ -147,7 +148,7 @@ impl Dir {
     pub fn link_file(&self, file: &File, path: impl AsRef<Path>) -> Result<()> {
         self.same_store(&file.node.handle)?;
         let last = self.last(path.as_ref())?;
-        namespace::link(&file.node.handle, &last.dir, &last.name)
+        self.handle().fs().with_room(|| namespace::link(&file.node.handle, &last.dir, &last.name))
     }
 
     fn same_store(&self, other: &Handle) -> Result<()> {
@@ -185,7 +186,11 @@ impl Dir {
         if last.must_be_dir && new.kind != FileKind::Directory {
             return Err(Error::NotFound);
         }
-        namespace::create(&last.dir, &last.name, new)
+        self.create_in(&last, new)
+    }
+
+    fn create_in(&self, last: &Last, new: &New<'_>) -> Result<Handle> {
+        self.handle().fs().with_room(|| namespace::create(&last.dir, &last.name, new))
     }
 
     /// Makes a directory with permission bits `mode`.
@@ -241,7 +246,7 @@ impl Dir {
     pub fn hard_link(&self, original: impl AsRef<Path>, link: impl AsRef<Path>) -> Result<()> {
         let file = namespace::resolve(self.handle(), bytes(original.as_ref()), Follow::No)?;
         let last = self.last(link.as_ref())?;
-        namespace::link(&file, &last.dir, &last.name)
+        self.handle().fs().with_room(|| namespace::link(&file, &last.dir, &last.name))
     }
 
     /// Removes the name of anything but a directory. The inode lives on as long as it has names or handles.
@@ -328,7 +333,8 @@ impl Dir {
                 return Err(Error::NotDirectory);
             }
         }
-        namespace::rename(&from.dir, &from.name, &to.dir, &to.name, mode)
+        let rename = || namespace::rename(&from.dir, &from.name, &to.dir, &to.name, mode);
+        self.handle().fs().with_room(rename)
     }
 
     fn metadata_of(&self, path: &Path, follow: Follow) -> Result<Metadata> {
