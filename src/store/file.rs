@@ -87,11 +87,12 @@ impl File {
     /// As [`Self::write_at`].
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<usize> {
         self.writes()?;
+        let handle = &self.node.handle;
         if self.append {
-            io::append_vectored(&self.node.handle, bufs)?;
+            handle.fs().with_room(|| io::append_vectored(handle, bufs))?;
             return Ok(bufs.iter().map(|buf| buf.len()).sum());
         }
-        io::write_vectored(&self.node.handle, bufs, offset)
+        handle.fs().with_room(|| io::write_vectored(handle, bufs, offset))
     }
 
     /// Writes all of `buf` at byte `offset`: one atomic step if [`Self::write_at`] takes it at once.
@@ -113,7 +114,8 @@ impl File {
     /// record: append less at a time.
     pub fn append(&self, buf: &[u8]) -> Result<u64> {
         self.writes()?;
-        io::append_vectored(&self.node.handle, &[IoSlice::new(buf)])
+        let handle = &self.node.handle;
+        handle.fs().with_room(|| io::append_vectored(handle, &[IoSlice::new(buf)]))
     }
 
     /// Sets the size in bytes: cuts the file, or makes it longer by a hole.
@@ -131,7 +133,8 @@ impl File {
     /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], an empty range, damage.
     pub fn allocate(&self, offset: u64, len: u64, mode: AllocateMode) -> Result<()> {
         self.writes()?;
-        io::allocate(&self.node.handle, offset, len, mode)
+        let handle = &self.node.handle;
+        handle.fs().with_room(|| io::allocate(handle, offset, len, mode))
     }
 
     /// The first byte of data at or after `offset`.
