@@ -189,7 +189,8 @@ fn pools(c: &mut Criterion) {
         // A copy of the pool as it is now, with its lanes full of records, is what a crash leaves; sparse, and only
         // the headers and the first chunks hold anything.
         let crashed = dir.path().join("copy");
-        let copied = std::process::Command::new("cp").arg("--sparse=always").arg(&path).arg(&crashed).status();
+        let copied =
+            std::process::Command::new("cp").arg("--sparse=always").arg(&path).arg(&crashed).status();
         assert!(copied.unwrap().success());
         drop(store);
         fs::remove_file(&path).unwrap();

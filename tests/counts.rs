@@ -117,7 +117,11 @@ fn space_and_attributes_cost_one_fence() {
     let times = SetAttributes { mtime: Some(7), atime: Some(9), ..SetAttributes::default() };
     assert_eq!(pool.cost(|s| s.set_attributes("/f", &times, Follow::Yes).unwrap()), (1, 1), "utimens");
     assert_eq!(pool.cost(|_| file.set_xattr("user.x", b"1", XattrMode::Either).unwrap()), (1, 0), "setxattr");
-    assert_eq!(pool.cost(|_| file.set_xattr("user.x", &[1; 5000], XattrMode::Either).unwrap()), (2, 0), "long value");
+    assert_eq!(
+        pool.cost(|_| file.set_xattr("user.x", &[1; 5000], XattrMode::Either).unwrap()),
+        (2, 0),
+        "long value"
+    );
     assert_eq!(pool.cost(|_| file.remove_xattr("user.x").unwrap()), (1, 0), "removexattr");
     assert_eq!(pool.cost(|_| drop(file.get_xattr("user.x").unwrap_err())), (0, 0), "getxattr");
     assert_eq!(pool.cost(|s| drop(s.metadata("/f").unwrap())), (0, 0), "stat");

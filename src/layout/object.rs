@@ -100,7 +100,8 @@ impl Seed {
 /// A copy of one object, checked or about to be staged.
 #[derive(Clone)]
 pub struct Image {
-    bytes: [u8; MAX_OBJECT_BYTES],
+    /// On the heap: an image is handed through many calls, and moving half a KiB costs more than an allocation.
+    bytes: Box<[u8; MAX_OBJECT_BYTES]>,
     len: usize,
     /// The content was found to be well formed before, or was made by this process.
     trusted: bool,
@@ -118,9 +119,9 @@ impl Image {
     #[must_use]
     pub fn new(kind: Kind, len: usize) -> Self {
         let len = len.clamp(HEADER_BYTES, kind.slot_bytes());
-        let mut bytes = [0; MAX_OBJECT_BYTES];
+        let mut bytes = Box::new([0; MAX_OBJECT_BYTES]);
         bytes[12] = kind as u8;
-        put(&mut bytes, 14, &(len as u16).to_le_bytes());
+        put(&mut *bytes, 14, &(len as u16).to_le_bytes());
         Self { bytes, len, trusted: true }
     }
 
@@ -156,7 +157,7 @@ impl Image {
             self.bytes[self.len..len].fill(0);
         }
         self.len = len;
-        put(&mut self.bytes, 14, &(len as u16).to_le_bytes());
+        put(&mut *self.bytes, 14, &(len as u16).to_le_bytes());
     }
 
     /// The kind.
@@ -168,19 +169,19 @@ impl Image {
     /// The version.
     #[must_use]
     pub fn version(&self) -> u64 {
-        get64(&self.bytes, 0)
+        get64(&*self.bytes, 0)
     }
 
     /// Sets the version, and the check that covers it.
     pub fn seal(&mut self, seed: Seed, at: PoolOff, version: u64) {
-        put(&mut self.bytes, 0, &version.to_le_bytes());
+        put(&mut *self.bytes, 0, &version.to_le_bytes());
         seal(seed, at, &mut self.bytes[..self.len]);
     }
 
     /// The image of an object of `bytes` (header included) that this process made.
     pub(crate) fn made(bytes: &[u8]) -> Self {
         let len = bytes.len().min(MAX_OBJECT_BYTES);
-        let mut image = Self { bytes: [0; MAX_OBJECT_BYTES], len, trusted: true };
+        let mut image = Self { bytes: Box::new([0; MAX_OBJECT_BYTES]), len, trusted: true };
         image.bytes[..len].copy_from_slice(&bytes[..len]);
         image
     }
@@ -226,16 +227,16 @@ impl Image {
         if len < HEADER_BYTES || len > kind.slot_bytes() {
             return damage("length", kind.slot_bytes() as u64, len as u64);
         }
-        let mut image = Self { bytes: [0; MAX_OBJECT_BYTES], len, trusted: false };
+        let mut image = Self { bytes: Box::new([0; MAX_OBJECT_BYTES]), len, trusted: false };
         image.bytes[..HEADER_BYTES].copy_from_slice(header);
         read(&mut image.bytes[HEADER_BYTES..len])?;
         if known(get64(header, 0)) {
             image.trusted = true;
             return Ok(image);
         }
-        put(&mut image.bytes, 8, &[0; 4]);
+        put(&mut *image.bytes, 8, &[0; 4]);
         let (expected, found) = (seed.object(at, &image.bytes[..len]), get32(header, 8));
-        put(&mut image.bytes, 8, &header[8..12]);
+        put(&mut *image.bytes, 8, &header[8..12]);
         if expected != found {
             return damage("check", u64::from(expected), u64::from(found));
         }
