@@ -206,6 +206,14 @@ fn damage_is_told_with_its_place() {
     let report: Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!((run.code, &report["clean"]), (1, &json!(false)));
     assert!(report["faults"].as_array().unwrap().iter().any(|f| f["at"] == ino * 256), "{report}");
+    assert_eq!(report["lost"], json!([]), "nothing was asked to be repaired");
+    let run = cli.run(["check", "pool", "--repair", "--json"]);
+    let report: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(run.code, 1);
+    assert!(report["faults"].as_array().unwrap().iter().all(|f| f["repair"].is_string()), "{report}");
+    assert_ne!(report["lost"], json!([]), "the file is gone, and that is said");
+    assert!(cli.run(["check", "pool"]).good().contains("no faults"));
+    assert_eq!(cli.run(["ls", "pool"]).good(), "");
 }
 
 #[test]

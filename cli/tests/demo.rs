@@ -42,7 +42,7 @@ fn the_main_job() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["files"], &report["differences"]), (&520.into(), &serde_json::json!([])));
     let acknowledged = report["acknowledged"].as_u64().unwrap();
-    assert!((266..531).contains(&acknowledged), "{acknowledged}");
+    assert!((266..=531).contains(&acknowledged), "{acknowledged}");
     assert!(report["survived"].as_u64().unwrap() >= acknowledged);
     assert_eq!(report["steps"][1]["files"], 520);
     assert!(report["steps"][1]["fences_per_operation"].as_f64().unwrap() > 0.5);

@@ -7,7 +7,7 @@ use crate::output::{Output, Verdict};
 use crate::pool::Opener;
 use crate::progress::Progress;
 use crate::size::counted;
-use daxstore::{CheckReport, Fault, Phase, Repair};
+use daxstore::{CheckReport, Error, Fault, Phase, Progress as Progressed, Repair, check_path};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -69,8 +69,8 @@ impl<'a> JsonFault<'a> {
 /// `check`: exit code 1 where a fault was found, repaired or not.
 pub fn check(opener: Opener, args: &Check, output: &mut Output) -> Result<Verdict> {
     let progress = Progress::spinner("checking", output.json());
-    let seen = |step: daxstore::Progress| progress.set(phase(step.phase), step.done, step.total);
-    let found = daxstore::check_path(&args.pool, args.repair, &opener.options(), &seen);
+    let seen = |step: Progressed| progress.set(phase(step.phase), step.done, step.total);
+    let found = run(opener, args, &seen);
     drop(progress);
     let found = found.context(|| format!("check {}", shown(&args.pool)))?;
     for fault in &found.faults {
@@ -79,6 +79,15 @@ pub fn check(opener: Opener, args: &Check, output: &mut Output) -> Result<Verdic
     output.line(summary(args, &found))?;
     output.document(&report(args, &found))?;
     Ok(Verdict::faults_if(!found.is_clean()))
+}
+
+/// A check without repair changes nothing, but a pool that was not closed is recovered before.
+fn run(opener: Opener, args: &Check, seen: &dyn Fn(Progressed)) -> daxstore::Result<CheckReport> {
+    let options = opener.options();
+    match check_path(&args.pool, args.repair, &options.clone().read_only(!args.repair), seen) {
+        Err(Error::NeedsRecovery) => check_path(&args.pool, args.repair, &options, seen),
+        checked => checked,
+    }
 }
 
 fn phase(phase: Phase) -> &'static str {

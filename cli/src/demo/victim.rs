@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the victim's messages go, in the working directory.
 const MESSAGES: &str = "messages";
@@ -47,12 +48,19 @@ pub fn run(args: &Demo, source: &Path, place: &Place, entries: usize) -> Result<
         let Some(path) = next_name(&mut output).context(what)? else { return Err(ended_early(place)) };
         acknowledged.insert(path);
     }
+    std::thread::sleep(a_moment());
     victim.0.kill().context(|| String::from("kill the import"))?;
     // What stands in the pipe was acknowledged before the kill.
     while let Some(path) = next_name(&mut output).context(|| String::from("read the rest"))? {
         acknowledged.insert(path);
     }
     Ok(Killed { acknowledged })
+}
+
+/// Up to 2 ms by the clock's last digits: right after an acknowledgement the victim would always be between two files.
+fn a_moment() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    Duration::from_micros(u64::from(now % 2000))
 }
 
 fn spawn(args: &Demo, source: &Path, place: &Place) -> Result<Child> {
