@@ -24,6 +24,8 @@ struct Held<'s> {
     space: &'s Space,
     footprint: Footprint,
     slots: Vec<(SlotClass, PoolOff)>,
+    /// Node slots that were taken ahead and are not used yet; they go back whatever becomes of the operation.
+    spare: Vec<PoolOff>,
     /// What of the change to the unwritten blocks is counted already: an increase, so that the floor holds from
     /// the moment the blocks are given.
     unwritten: i64,
@@ -36,6 +38,9 @@ impl Drop for Held<'_> {
         }
         for (class, at) in &self.slots {
             self.space.offer_slot(*class, *at);
+        }
+        for at in &self.spare {
+            self.space.offer_slot(SlotClass::Node, *at);
         }
         self.space.unwritten.fetch_sub(self.unwritten, Ordering::AcqRel);
     }
@@ -57,7 +62,8 @@ pub struct Op<'s> {
 
 impl<'s> Op<'s> {
     pub(super) fn new(space: &'s Space, pass: Option<Pass<'s>>) -> Self {
-        let held = Held { space, footprint: Footprint::default(), slots: Vec::new(), unwritten: 0 };
+        let footprint = Footprint::default();
+        let held = Held { space, footprint, slots: Vec::new(), spare: Vec::new(), unwritten: 0 };
         let change = Counters::default();
         let tx = space.journal.begin();
         Self { space, tx, held, freed_slots: Vec::new(), change, may_dip: false, _pass: pass }
@@ -122,6 +128,18 @@ impl<'s> Op<'s> {
             let at = geometry.chunk_descriptor(chunk);
             Damage::new(Structure::Chunk, at, "a block released twice, of the run at", 0, run.start.0).into()
         })
+    }
+
+    /// Takes slots for `nodes` nodes, so that as many can not fail for want of space later.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], errors of opening an arena.
+    pub fn prepare_nodes(&mut self, nodes: u64) -> Result<()> {
+        for _ in 0..nodes {
+            let at = self.space.take_slot(SlotClass::Node, self.may_dip)?;
+            self.held.spare.push(at);
+        }
+        Ok(())
     }
 
     /// A free slot for an inode, counted.
@@ -375,7 +393,9 @@ impl WriteNodes for Op<'_> {
     }
 
     fn alloc_node(&mut self) -> Result<PoolOff> {
-        self.alloc_slot(SlotClass::Node)
+        let Some(at) = self.held.spare.pop() else { return self.alloc_slot(SlotClass::Node) };
+        self.held.slots.push((SlotClass::Node, at));
+        Ok(at)
     }
 
     fn free_node(&mut self, at: PoolOff) -> Result<()> {

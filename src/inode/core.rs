@@ -68,7 +68,7 @@ impl InodeCore {
     /// Sets `inode`'s times from the lazy word that lies beside its home, if that belongs to this version.
     pub(super) fn join_lazy_word(inode: &mut Inode, word: u64) {
         let time = (word & !LAZY_TAG_BITS) as i64;
-        if word & LAZY_TAG_BITS == inode.version & LAZY_TAG_BITS && time > inode.mtime {
+        if word & LAZY_TAG_BITS == inode.version & LAZY_TAG_BITS && time != 0 && time > inode.mtime {
             (inode.mtime, inode.ctime) = (time, time);
         }
     }
@@ -109,7 +109,7 @@ impl InodeCore {
     pub fn with_lazy(&self, inode: &Inode) -> Inode {
         let mut inode = inode.clone();
         let lazy = self.lazy_mtime.load(Ordering::Relaxed);
-        if lazy > inode.mtime {
+        if lazy != 0 && lazy > inode.mtime {
             (inode.mtime, inode.ctime) = (lazy, lazy);
         }
         inode

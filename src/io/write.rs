@@ -27,30 +27,20 @@ impl<'s, 'b> Source<'s, 'b> {
         Self { buffers: buffers.iter(), current: &[] }
     }
 
-    /// Gives the next `len` bytes, buffer by buffer, to `f` with how many came before.
-    fn take(&mut self, len: u64, mut f: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    fn copy(&mut self, writer: &mut DataWriter<'_>, map: &WriteMap) -> Result<()> {
         let mut done = 0;
-        while done < len {
+        while done < map.range.len {
             if self.current.is_empty() {
                 let Some(next) = self.buffers.next() else { return Ok(()) };
                 self.current = next;
             }
-            let part = self.current.len().min((len - done) as usize);
+            let part = self.current.len().min((map.range.len - done) as usize);
             let (now, later) = self.current.split_at(part);
-            f(done, now)?;
+            writer.copy(map.at.plus(done), now)?;
             self.current = later;
             done += part as u64;
         }
         Ok(())
-    }
-
-    fn copy(&mut self, writer: &mut DataWriter<'_>, map: &WriteMap) -> Result<()> {
-        self.take(map.range.len, |done, bytes| writer.copy(map.at.plus(done), bytes))
-    }
-
-    fn skip(&mut self, len: u64) {
-        // Nothing is done with the bytes, so nothing can fail.
-        let _nothing = self.take(len, |_, _| Ok(()));
     }
 }
 
@@ -141,16 +131,9 @@ fn write_held(
     if range.offset > size && !mutation::is(Mutation::NoTailZero) {
         zero_tail(fs, core, &mut data, size, range.offset)?;
     }
-    let mut later = Vec::new();
     let mut source = Source::new(buffers);
     let taken = iomap::walk_write(&mut map, range, |place| {
-        if place.before == Before::Data && place.range.offset < size {
-            // What everybody sees is overwritten last, when nothing can fail any more for want of space.
-            later.push(*place);
-            source.skip(place.range.len);
-        } else {
-            fill(&mut data, place, &mut source)?;
-        }
+        fill(&mut data, place, &mut source)?;
         Ok(place.range.len)
     })?;
     if taken < range.len && take == Take::All {
@@ -159,17 +142,8 @@ fn write_held(
     let end = range.offset + taken;
     if map.needs_record(end) {
         map.publish(data.fence()?, end)?;
-    }
-    if !later.is_empty() {
+    } else {
         core.touch_lazily(fs.region(), now())?;
-        let mut data = fs.region().data_writer();
-        let mut source = Source::new(buffers);
-        let mut at = range.offset;
-        for place in later {
-            source.skip(place.range.offset - at);
-            source.copy(&mut data, &place)?;
-            at = place.range.end();
-        }
         let _overwritten = data.fence()?;
     }
     Ok(taken as usize)
