@@ -48,6 +48,20 @@ impl<T> Mutex<T> {
     }
 }
 
+/// A mutual exclusion lock without poison that loom does not see: for instruments that watch a protocol and are no
+/// part of it. Nothing that loom sees may happen while it is held.
+#[cfg(feature = "sim")]
+#[derive(Debug, Default)]
+pub(crate) struct Instrument<T>(std::sync::Mutex<T>);
+
+#[cfg(feature = "sim")]
+impl<T> Instrument<T> {
+    /// Waits for the lock.
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A lock for many readers or one writer, without poison.
 #[derive(Debug, Default)]
 pub struct RwLock<T>(RawRwLock<T>);

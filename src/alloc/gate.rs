@@ -1,104 +1,93 @@
-//! Is no operation under way right now?
+//! How is a moment found in which no operation is under way?
 //!
-//! Operations count themselves in and out, each thread in a place of its own. Closing succeeds only at a moment when
-//! there is none, and holds new ones off until it is over; it never waits for an operation, so a thread may start
-//! one while it has another. (The counts and the flag are Dekker's pattern: hence sequential consistency.)
+//! Each operation counts itself in from begin to end; whoever wants the moment closes the gate, looks at the counts,
+//! and gives up at once if there is any: it never waits for an operation, so an operation may begin another one of
+//! the same thread while the gate is being closed. Operations that begin while it is closed wait until it opens.
+//!
+//! Invariants:
+//! 1. Between [`Gate::close`] and the drop of what it returned no operation is under way.
+//! 2. Either an operation that counts itself in sees that the gate is closing, or who closes it sees the count: both
+//!    store before they load, in the one order of `SeqCst`.
 
 use super::SHARDS;
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
-use crate::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crossbeam::utils::CachePadded;
 
-/// Counts operations, and keeps them out for a while.
-#[derive(Debug)]
+/// What operations pass.
+#[derive(Debug, Default)]
 pub(super) struct Gate {
-    inside: Box<[CachePadded<AtomicI64>]>,
-    closed: AtomicBool,
-    lock: Mutex<()>,
+    /// Operations under way, by the thread that began them.
+    inside: [CachePadded<AtomicU64>; SHARDS],
+    closing: AtomicBool,
+    /// Held while `closing` changes.
+    turn: Mutex<()>,
     opened: Condvar,
 }
 
-/// Proof that no operation is under way; opens the gate when dropped.
+/// An operation under way.
 #[derive(Debug)]
-pub(super) struct Closed<'g>(&'g Gate);
+#[must_use = "an operation is under way as long as its pass lives"]
+pub(super) struct Pass<'g>(&'g AtomicU64);
 
-/// An operation's ticket: where it is counted.
-#[derive(Debug)]
-pub(super) struct Inside(usize);
-
-impl Gate {
-    pub fn new() -> Self {
-        Self {
-            inside: std::iter::repeat_with(CachePadded::default).take(SHARDS).collect(),
-            closed: AtomicBool::new(false),
-            lock: Mutex::default(),
-            opened: Condvar::new(),
-        }
-    }
-
-    /// Counts an operation in, once the gate is open.
-    pub fn enter(&self) -> Inside {
-        let slot = thread_number() % SHARDS;
-        loop {
-            self.inside[slot].fetch_add(1, SeqCst);
-            if !self.closed.load(SeqCst) {
-                return Inside(slot);
-            }
-            self.inside[slot].fetch_sub(1, SeqCst);
-            let mut guard = self.lock.lock();
-            while self.closed.load(SeqCst) {
-                guard = self.opened.wait(guard);
-            }
-        }
-    }
-
-    /// Counts an operation out.
-    pub fn leave(&self, ticket: Inside) {
-        self.inside[ticket.0].fetch_sub(1, SeqCst);
-    }
-
-    /// Closes the gate if nothing is inside now.
-    pub fn try_close(&self) -> Option<Closed<'_>> {
-        if self.closed.swap(true, SeqCst) {
-            return None;
-        }
-        let closed = Closed(self);
-        self.inside.iter().all(|count| count.load(SeqCst) == 0).then_some(closed)
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
+/// The gate, closed.
+#[derive(Debug)]
+#[must_use = "the gate opens when this is dropped"]
+pub(super) struct Closed<'g>(&'g Gate);
+
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        {
-            let _guard = self.0.lock.lock();
-            self.0.closed.store(false, SeqCst);
-        }
+        let _turn = self.0.turn.lock();
+        self.0.closing.store(false, Ordering::SeqCst);
         self.0.opened.notify_all();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Loom takes `SeqCst` accesses for acquire and release only; a fence tells it of their order.
+#[inline(always)]
+fn in_one_order() {
+    #[cfg(loom)]
+    crate::sync::atomic::fence(Ordering::SeqCst);
+}
 
-    #[test]
-    fn closes_only_when_nothing_is_inside() {
-        let gate = Gate::new();
-        let ticket = gate.enter();
-        assert!(gate.try_close().is_none());
-        let second = gate.enter();
-        gate.leave(ticket);
-        gate.leave(second);
-        let closed = gate.try_close().unwrap();
-        assert!(gate.try_close().is_none(), "closed by another");
-        std::thread::scope(|s| {
-            let late = s.spawn(|| gate.enter());
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            assert!(!late.is_finished());
-            drop(closed);
-            gate.leave(late.join().unwrap());
-        });
-        assert!(gate.try_close().is_some());
+impl Gate {
+    /// Counts an operation in, once the gate is open.
+    pub fn enter(&self) -> Pass<'_> {
+        loop {
+            let inside = &*self.inside[thread_number() % SHARDS];
+            inside.fetch_add(1, Ordering::SeqCst);
+            in_one_order();
+            let pass = Pass(inside);
+            if !self.closing.load(Ordering::SeqCst) {
+                return pass;
+            }
+            drop(pass);
+            let mut turn = self.turn.lock();
+            while self.closing.load(Ordering::SeqCst) {
+                turn = self.opened.wait(turn);
+            }
+        }
+    }
+
+    /// Closes the gate, unless an operation is under way or somebody else closed it.
+    pub fn close(&self) -> Option<Closed<'_>> {
+        {
+            let _turn = self.turn.lock();
+            if self.closing.swap(true, Ordering::SeqCst) {
+                return None;
+            }
+        }
+        in_one_order();
+        let closed = Closed(self);
+        let nobody = self.inside.iter().all(|inside| inside.load(Ordering::SeqCst) == 0);
+        (nobody || mutation::is(Mutation::NoGate)).then_some(closed)
     }
 }

@@ -35,6 +35,7 @@ pub use report::{ChunkUse, SpaceReport};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::layout::Geometry;
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -97,7 +98,6 @@ impl Space {
         let locks = |n| std::iter::repeat_with(Mutex::default).take(n).collect();
         Ok(Self {
             slots: Slots::new(journal.geometry().arena_blocks),
-            gate: Gate::new(),
             journal,
             groups: RwLock::default(),
             index: Mutex::default(),
@@ -105,6 +105,7 @@ impl Space {
             shards: std::iter::repeat_with(CachePadded::default).take(SHARDS).collect(),
             chunk_stripes: locks(CHUNK_STRIPES),
             group_stripes: locks(GROUP_STRIPES),
+            gate: Gate::default(),
             taken: AtomicI64::new(totals.used),
             unwritten: AtomicI64::new(totals.unwritten),
             inode_free: AtomicI64::new(0),
@@ -117,14 +118,26 @@ impl Space {
         &self.journal
     }
 
-    /// Starts a change. Waits while [`Self::reclaim_arenas`] is at work.
+    /// Starts a change. Waits while [`Self::try_reclaim`] is at work.
     pub fn begin(&self) -> Op<'_> {
         Op::new(self, Some(self.gate.enter()))
     }
 
-    /// Starts a change inside of another, or while the gate is closed by this thread.
-    fn begin_inside(&self) -> Op<'_> {
-        Op::new(self, None)
+    /// Gives the blocks of arenas all of whose slots are free back to files: how many blocks, or `None` where a change
+    /// is under way, the caller's own included. Costs an epoch, and a look at every arena, if a slot was freed since it
+    /// was done last.
+    ///
+    /// # Errors
+    /// Damage, errors of the journal. What was given back before the error stays so.
+    pub fn try_reclaim(&self) -> Result<Option<u64>> {
+        if !self.slots.may_have_free_arenas() {
+            return Ok(Some(0));
+        }
+        let Some(_closed) = self.gate.close() else { return Ok(None) };
+        if !mutation::is(Mutation::NoEpochForArenas) {
+            self.journal.quiesce()?;
+        }
+        self.reclaim_arenas().map(Some)
     }
 
     /// Blocks that are neither used nor reserved, those set aside included.

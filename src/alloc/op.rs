@@ -6,12 +6,13 @@
 
 use super::Space;
 use super::footprint::{ChunkState, Footprint, pieces};
-use super::gate::Inside;
+use super::gate::Pass;
 use super::policy::Want;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Tx;
 use crate::layout::{ChunkObject, Counters, GroupObject, Image, Inode, Kind, SlotClass};
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use crate::tree::{ReadNodes, WriteNodes};
@@ -26,7 +27,6 @@ struct Held<'s> {
     /// What of the change to the unwritten blocks is counted already: an increase, so that the floor holds from
     /// the moment the blocks are given.
     unwritten: i64,
-    ticket: Option<Inside>,
 }
 
 impl Drop for Held<'_> {
@@ -38,9 +38,6 @@ impl Drop for Held<'_> {
             self.space.offer_slot(*class, *at);
         }
         self.space.unwritten.fetch_sub(self.unwritten, Ordering::AcqRel);
-        if let Some(ticket) = self.ticket.take() {
-            self.space.gate.leave(ticket);
-        }
     }
 }
 
@@ -54,13 +51,16 @@ pub struct Op<'s> {
     freed_slots: Vec<(SlotClass, PoolOff)>,
     change: Counters,
     may_dip: bool,
+    /// Given back last. Who closed the gate needs none.
+    _pass: Option<Pass<'s>>,
 }
 
 impl<'s> Op<'s> {
-    pub(super) fn new(space: &'s Space, ticket: Option<Inside>) -> Self {
-        let held = Held { space, footprint: Footprint::default(), slots: Vec::new(), unwritten: 0, ticket };
+    pub(super) fn new(space: &'s Space, pass: Option<Pass<'s>>) -> Self {
+        let held = Held { space, footprint: Footprint::default(), slots: Vec::new(), unwritten: 0 };
         let change = Counters::default();
-        Self { space, tx: space.journal.begin(), held, freed_slots: Vec::new(), change, may_dip: false }
+        let tx = space.journal.begin();
+        Self { space, tx, held, freed_slots: Vec::new(), change, may_dip: false, _pass: pass }
     }
 
     /// Marks an operation that frees more than it takes: its nodes may come from what is set aside.
@@ -190,7 +190,9 @@ impl<'s> Op<'s> {
 
     fn free_slot(&mut self, class: SlotClass, at: PoolOff) -> Result<()> {
         // While the slot is still in use at home, so that publishing it after the commit lists it once.
-        self.space.know_slot(class, at)?;
+        if !mutation::is(Mutation::FreeUnknownSlot) {
+            self.space.know_slot(class, at)?;
+        }
         let slot = (class, at);
         let is_free = self.tx.read(at, class.kind())?.kind() == Kind::Free;
         if self.freed_slots.contains(&slot) || is_free && !self.held.slots.contains(&slot) {
@@ -224,11 +226,14 @@ impl<'s> Op<'s> {
 
     /// Commits; with a class the blocks taken and freed are arenas of that class.
     pub(super) fn commit_as(self, data: Durable, arena: Option<SlotClass>) -> Result<()> {
-        let Op { space, mut tx, mut held, freed_slots, mut change, .. } = self;
+        let Op { space, mut tx, mut held, freed_slots, mut change, _pass, .. } = self;
         let chunks = space.lock_chunks(&held.footprint);
         let groups = space.stage_chunks(&mut tx, &held.footprint, arena)?;
         change.used += held.footprint.taken_blocks() as i64 - held.footprint.freed_blocks() as i64;
         tx.count(change);
+        if mutation::is(Mutation::FreeEarly) {
+            space.make_available(held.footprint.freed());
+        }
         tx.commit(data)?;
         held.publish(&freed_slots, change.unwritten);
         drop((groups, chunks));

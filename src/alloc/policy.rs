@@ -138,10 +138,18 @@ impl Space {
     /// Counts up to `blocks` as taken while `floor` are left; returns how many were.
     fn charge(&self, blocks: u64, floor: u64) -> u64 {
         let usable = self.geometry().usable_blocks().saturating_sub(floor) as i64;
-        let before = self.taken.fetch_add(blocks as i64, Ordering::AcqRel);
-        let kept = (usable - before).clamp(0, blocks as i64);
-        self.taken.fetch_sub(blocks as i64 - kept, Ordering::AcqRel);
-        kept as u64
+        // Never more for a moment than is kept: somebody else would be told that the pool is full.
+        let kept = |before: i64| (usable - before).clamp(0, blocks as i64);
+        let mut before = self.taken.load(Ordering::Acquire);
+        while let Err(now) = self.taken.compare_exchange_weak(
+            before,
+            before + kept(before),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            before = now;
+        }
+        kept(before) as u64
     }
 
     /// Makes a placed run that is not counted as taken available again.

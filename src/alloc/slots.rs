@@ -12,13 +12,13 @@
 //! back to files while anything runs (J7).
 
 use super::bits::run;
-use super::{SHARDS, Space};
+use super::{Op, SHARDS, Space};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{Bits, HEADER_BYTES, Kind, SlotClass};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Durable, thread_number};
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, thread};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::units::{BLOCK_BYTES, Block, CHUNK_BLOCKS, Chunk, Group, PoolOff, Run};
 use crossbeam::utils::CachePadded;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,9 +28,8 @@ const SCAN_WINDOWS: usize = 64;
 /// Groups that one call looks into for arenas to scan.
 const SCAN_GROUPS: usize = 8;
 /// How often a moment without operations is looked for.
-const CLOSE_TRIES: usize = 10_000;
 /// Entries of the cache of blocks known to be arenas'.
-const KNOWN: usize = 4096;
+const KNOWN: usize = if cfg!(loom) { 4 } else { 4096 };
 
 /// Free slots of a window, one bit each: at most 16 blocks of 16.
 type Mask = [u64; 4];
@@ -101,6 +100,8 @@ pub(super) struct Slots {
     window_blocks: u64,
     inodes: ClassSlots,
     nodes: ClassSlots,
+    /// A slot was offered since arenas were reclaimed, or nobody has looked in this session.
+    offered: AtomicBool,
     /// Blocks known to be arenas', by block modulo the length: block * 2 + class + 1 each, 0 for none.
     known: Box<[AtomicU64]>,
 }
@@ -111,8 +112,14 @@ impl Slots {
             window_blocks: u64::from(arena_blocks),
             inodes: ClassSlots::new(),
             nodes: ClassSlots::new(),
+            offered: AtomicBool::new(true),
             known: std::iter::repeat_with(AtomicU64::default).take(KNOWN).collect(),
         }
+    }
+
+    /// Whether an arena could be empty that was not when arenas were reclaimed last.
+    pub fn may_have_free_arenas(&self) -> bool {
+        self.offered.load(Ordering::Acquire)
     }
 
     fn of(&self, class: SlotClass) -> &ClassSlots {
@@ -235,6 +242,9 @@ impl Space {
     /// Makes a free slot of a known window available.
     pub(super) fn offer_slot(&self, class: SlotClass, at: PoolOff) {
         let (window, slot) = self.slots.place(class, at);
+        if !self.slots.offered.load(Ordering::Relaxed) {
+            self.slots.offered.store(true, Ordering::Release);
+        }
         let slots = self.slots.of(class);
         let mut local = slots.local();
         if local.window == window {
@@ -367,7 +377,8 @@ impl Space {
             SlotClass::Node => self.floor() + self.free_blocks().saturating_sub(self.node_blocks()),
         };
         let arena = self.reserve_arena(class, floor)?;
-        let mut op = self.begin_inside();
+        // Part of an operation that passed the gate already, or of no operation while it is closed.
+        let mut op = Op::new(self, None);
         op.hold(arena);
         let mut data = self.journal.region().data_writer();
         data.zero(arena.start.offset(), arena.len * BLOCK_BYTES)?;
@@ -402,28 +413,17 @@ impl Space {
     /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks, 0 also where
     /// there was no moment without an operation under way.
     ///
-    /// Operations are held off meanwhile, and the journal starts a new epoch first: else a record of this one could
-    /// name a slot of an arena, and recovery would write it into a file's block (J7). The caller has no operation
-    /// under way itself, and nobody changes slots but by operations.
+    /// The gate is closed, and [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal:
+    /// else a record of this epoch could name a slot of an arena, and recovery would write it into a file's block (J7).
     ///
     /// # Errors
     /// Damage, errors of the journal. What was given back before the error stays so.
-    pub fn reclaim_arenas(&self) -> Result<u64> {
-        let closed = (0..CLOSE_TRIES).find_map(|_| {
-            let closed = self.gate.try_close();
-            if closed.is_none() {
-                thread::yield_now();
-            }
-            closed
-        });
-        let Some(_closed) = closed else { return Ok(0) };
-        if !mutation::is(Mutation::NoEpochForArenas) {
-            self.journal.quiesce()?;
-        }
+    pub(super) fn reclaim_arenas(&self) -> Result<u64> {
         let mut blocks = 0;
         for class in SlotClass::ALL {
             blocks += self.reclaim_class(class)?;
         }
+        self.slots.offered.store(false, Ordering::Release);
         Ok(blocks)
     }
 
@@ -461,18 +461,16 @@ impl Space {
         if free != blocks.count() * (BLOCK_BYTES / class.bytes()) {
             return Ok(0);
         }
-        {
-            let mut central = self.slots.of(class).central.lock();
-            central.windows.remove(&window.0);
-            central.open.remove(&window.0);
-        }
-        let mut op = self.begin_inside();
+        let mut op = Op::new(self, None);
         for block in (0..self.slots.window_blocks).map(|i| Block(window.0 + i)) {
             if blocks.get(block.in_chunk()) {
                 op.release(Run::new(block, 1))?;
             }
         }
         op.commit_as(Durable::no_data(), Some(class))?;
+        let mut central = self.slots.of(class).central.lock();
+        central.windows.remove(&window.0);
+        central.open.remove(&window.0);
         Ok(blocks.count())
     }
 }

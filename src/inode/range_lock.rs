@@ -7,6 +7,7 @@
 //! 1. No two holders' ranges overlap unless both are shared.
 //! 2. A request waits only for conflicting requests that came before it.
 
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::{Condvar, Mutex};
 
 #[derive(Debug)]
@@ -57,13 +58,20 @@ impl RangeLock {
         self.acquire(start, end, true)
     }
 
+    /// How many requests wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.lock().waiting
+    }
+
     fn acquire(&self, start: u64, end: u64, exclusive: bool) -> RangeGuard<'_> {
         let mut queue = self.queue.lock();
         let id = queue.next;
         queue.next += 1;
         let request = Request { id, start, end: end.max(start + 1), exclusive };
         let free = |queue: &Queue, request: &Request| {
-            queue.requests.iter().take_while(|r| r.id < request.id).all(|r| !r.conflicts(request))
+            !exclusive && mutation::is(Mutation::ReadersDoNotWait)
+                || queue.requests.iter().take_while(|r| r.id < request.id).all(|r| !r.conflicts(request))
         };
         if free(&queue, &request) {
             queue.requests.push(request);
@@ -87,7 +95,11 @@ impl Drop for RangeGuard<'_> {
             queue.requests.remove(index);
         }
         if queue.waiting > 0 {
-            self.lock.released.notify_all();
+            if mutation::is(Mutation::WakeOne) {
+                self.lock.released.notify_one();
+            } else {
+                self.lock.released.notify_all();
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ pub use tx::Tx;
 
 use crate::error::{Error, Result};
 use crate::layout::{self, Counters, Geometry, HEADER_BYTES, Image, Kind, Seed, Superblock};
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -77,11 +78,30 @@ impl Journal {
     /// # Errors
     /// As [`Self::open`], and [`Error::NeedsRecovery`] where the last run did not close the pool.
     pub fn open_read_only(region: Arc<Region>) -> Result<Self> {
-        let superblock = Self::usable_superblock(&region)?;
-        if recover::is_needed(&region, &superblock)? {
-            return Err(Error::NeedsRecovery);
-        }
+        let superblock = Self::clean_superblock(&region)?;
         Self::new(region, superblock, true)
+    }
+
+    /// Recovers the pool in `region` without opening it, and returns its superblock: the part of [`Self::open`] that
+    /// works with damaged lane counters too.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn recover(region: &Region) -> Result<Superblock> {
+        let found = Self::usable_superblock(region)?;
+        if found.ro_compat != 0 {
+            return Err(Error::ReadOnlyFeatures(found.ro_compat));
+        }
+        Ok(recover::recover(region, &found)?.0)
+    }
+
+    /// The superblock of the pool in `region`, which needs no recovery.
+    ///
+    /// # Errors
+    /// As [`Self::open_read_only`].
+    pub fn clean_superblock(region: &Region) -> Result<Superblock> {
+        let superblock = Self::usable_superblock(region)?;
+        if recover::is_needed(region, &superblock)? { Err(Error::NeedsRecovery) } else { Ok(superblock) }
     }
 
     fn usable_superblock(region: &Region) -> Result<Superblock> {
@@ -207,12 +227,13 @@ impl Journal {
     }
 
     fn commit(&self, draft: &mut tx::Draft, change: Counters) -> Result<()> {
-        self.writable()?;
         for i in 0..draft.entries.len() {
             let entry = draft.entries[i];
             layout::seal(self.seed, entry.home, draft.image_mut(entry));
         }
         let mut lane = self.take_lane();
+        // Only now: a change that failed in this lane meanwhile left a record that may be valid.
+        self.writable()?;
         let counters = lane.counters.plus(change);
         if change != Counters::default() {
             let at = self.geometry.lane(lane.index);
@@ -220,8 +241,7 @@ impl Journal {
             image.seal(self.seed, at, self.region.load(at)? + 1);
             draft.put(at, &image);
         }
-        let origin =
-            Origin { seed: self.seed, epoch: self.epoch.load(Ordering::Acquire), lane: lane.index };
+        let origin = Origin { seed: self.seed, epoch: self.epoch.load(Ordering::Acquire), lane: lane.index };
         let result = lane.commit(&self.region, origin, draft, &self.known);
         match result {
             Ok(()) => lane.counters = counters,
@@ -244,15 +264,13 @@ impl Journal {
     /// # Errors
     /// As [`Self::quiesce`].
     pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.writable()?;
         let mut superblock = self.superblock.lock();
         let mut lanes: Vec<_> = self.lanes.iter().map(|lane| lane.lock()).collect();
-        for lane in &mut lanes {
-            lane.checkpoint(&self.region)?;
-        }
+        self.writable()?;
         let mut next = superblock::next_epoch(&superblock);
         change(&mut next);
-        if let Err(error) = superblock::write(&self.region, &next) {
+        // A fence that failed leaves unknown which homes are durable, as a superblock that was not written does.
+        if let Err(error) = self.start_epoch(&mut lanes, &next) {
             self.poisoned.store(true, Ordering::Release);
             return Err(error);
         }
@@ -260,6 +278,19 @@ impl Journal {
         self.size.store(next.geometry.size, Ordering::Release);
         *superblock = next;
         Ok(())
+    }
+}
+
+impl Journal {
+    /// Makes the homes of every lane durable, and then `next` the superblock.
+    fn start_epoch(&self, lanes: &mut Vec<MutexGuard<'_, Lane>>, next: &Superblock) -> Result<()> {
+        for lane in &mut *lanes {
+            lane.checkpoint(&self.region)?;
+        }
+        if mutation::is(Mutation::EpochWithoutLanes) {
+            lanes.clear();
+        }
+        superblock::write(&self.region, next)
     }
 }
 

@@ -108,7 +108,8 @@ impl<'j> Tx<'j> {
     /// [`Error::TooBig`] where the record would not fit a lane; nothing is staged then.
     pub fn stage(&mut self, at: PoolOff, mut image: Image) -> Result<()> {
         let old = self.draft.entries.iter().find(|entry| entry.home == at);
-        let needed = self.bytes() - old.map_or(0, |old| entry_bytes(old.len)) + entry_bytes(image.bytes().len());
+        let needed =
+            self.bytes() - old.map_or(0, |old| entry_bytes(old.len)) + entry_bytes(image.bytes().len());
         if needed > self.journal.capacity() {
             return Err(Error::TooBig { needed, capacity: self.journal.capacity() });
         }

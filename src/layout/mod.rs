@@ -12,8 +12,8 @@ mod superblock;
 
 pub use geometry::*;
 pub use inode::*;
-pub use object::*;
 pub(crate) use object::seal;
+pub use object::*;
 pub use space::*;
 pub use superblock::*;
 

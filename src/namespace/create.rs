@@ -9,6 +9,7 @@ use crate::inode::{Draft, InodeCore, Intent, Intents, now};
 use crate::io::Handle;
 use crate::layout::{FileKind, Inode, RootArea};
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::tree;
@@ -128,8 +129,14 @@ pub fn create_or_find(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> 
     parent.touch(inode.mtime);
     parent.stage(&mut op)?;
     op.commit(Durable::no_data())?;
+    if mutation::is(Mutation::IntroduceLate) {
+        parent.publish(fs.region())?;
+        return introduce(dir, ino, inode).map(Made::New);
+    }
+    // While nobody can find the name: who did would load a second core, or free the inode.
+    let handle = introduce(dir, ino, inode)?;
     parent.publish(fs.region())?;
-    introduce(dir, ino, inode).map(Made::New)
+    Ok(Made::New(handle))
 }
 
 /// Puts the core of a new inode into the table and pins it.

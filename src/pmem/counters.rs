@@ -50,16 +50,38 @@ pub(super) struct CountersByThread {
     shared: CachePadded<Slot>,
 }
 
-// A process-wide number for each thread, never used again. Loom does not see it: nothing is decided by it.
+// A process-wide number for each thread: it decides nothing but which slot is used.
+#[cfg(not(loom))]
 static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+#[cfg(not(loom))]
 std::thread_local! {
     static NUMBER: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// A small number that differs between threads of this process, from 0.
+#[cfg(not(loom))]
 #[must_use]
 pub fn thread_number() -> usize {
     NUMBER.with(|n| *n)
+}
+
+// Loom's threads all run on one thread of the system, and each run of a model must see the same numbers.
+#[cfg(loom)]
+loom::thread_local! {
+    static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
+/// The number that the model gave this thread, else 0.
+#[cfg(loom)]
+#[must_use]
+pub fn thread_number() -> usize {
+    NUMBER.with(std::cell::Cell::get)
+}
+
+/// Gives this thread of a model its number.
+#[cfg(loom)]
+pub fn set_thread_number(number: usize) {
+    NUMBER.with(|n| n.set(number));
 }
 
 // A bit for each owned slot that has a thread. Neither does loom see this.

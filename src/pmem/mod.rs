@@ -36,6 +36,8 @@ pub use info::{Durability, Medium, RegionInfo};
 pub use open::RegionOptions;
 
 use counters::CountersByThread;
+#[cfg(loom)]
+pub use counters::set_thread_number;
 pub use counters::{Counts, thread_number};
 
 use crate::error::{Error, Result};

@@ -85,7 +85,7 @@ impl Dir {
         let found = match last.name.as_slice() {
             b"." | b".." => return Err(Error::IsDirectory),
             _ if last.must_be_dir => namespace::lookup(&last.dir, &last.name)?,
-            name => match namespace::create_or_find(&last.dir, name, &new)? {
+            name => match self.create_or_find_in(&last.dir, name, &new)? {
                 Made::New(handle) => return Ok(handle),
                 Made::Found(_) if options.create_new => return Err(Error::Exists),
                 Made::Found(handle) => handle,
@@ -99,7 +99,7 @@ impl Dir {
         match found {
             Some(found) => Ok(found),
             None if last.must_be_dir => Err(Error::IsDirectory),
-            None => match namespace::create_or_find(&last.dir, &last.name, &new)? {
+            None => match self.create_or_find_in(&last.dir, &last.name, &new)? {
                 Made::New(handle) | Made::Found(handle) => Ok(handle),
             },
         }
@@ -134,7 +134,8 @@ impl Dir {
     /// No space, damage.
     pub fn open_unnamed(&self, options: &OpenOptions) -> Result<File> {
         let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-        self.file(namespace::create_unnamed(self.handle(), &new)?, options)
+        let make = || namespace::create_unnamed(self.handle(), &new);
+        self.file(self.handle().fs().with_room(make)?, options)
     }
 
     /// Gives an open file a (further) name.
@@ -144,7 +145,7 @@ impl Dir {
     pub fn link_file(&self, file: &File, path: impl AsRef<Path>) -> Result<()> {
         self.same_store(&file.node.handle)?;
         let last = self.last(path.as_ref())?;
-        namespace::link(&file.node.handle, &last.dir, &last.name)
+        self.handle().fs().with_room(|| namespace::link(&file.node.handle, &last.dir, &last.name))
     }
 
     fn same_store(&self, other: &Handle) -> Result<()> {
@@ -182,7 +183,15 @@ impl Dir {
         if last.must_be_dir && new.kind != FileKind::Directory {
             return Err(Error::NotFound);
         }
-        namespace::create(&last.dir, &last.name, new)
+        self.create_in(&last, new)
+    }
+
+    fn create_or_find_in(&self, dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> {
+        dir.fs().with_room(|| namespace::create_or_find(dir, name, new))
+    }
+
+    fn create_in(&self, last: &Last, new: &New<'_>) -> Result<Handle> {
+        self.handle().fs().with_room(|| namespace::create(&last.dir, &last.name, new))
     }
 
     /// Makes a directory with permission bits `mode`.
@@ -238,7 +247,7 @@ impl Dir {
     pub fn hard_link(&self, original: impl AsRef<Path>, link: impl AsRef<Path>) -> Result<()> {
         let file = namespace::resolve(self.handle(), bytes(original.as_ref()), Follow::No)?;
         let last = self.last(link.as_ref())?;
-        namespace::link(&file, &last.dir, &last.name)
+        self.handle().fs().with_room(|| namespace::link(&file, &last.dir, &last.name))
     }
 
     /// Removes the name of anything but a directory. The inode lives on as long as it has names or handles.
@@ -325,7 +334,8 @@ impl Dir {
                 return Err(Error::NotDirectory);
             }
         }
-        namespace::rename(&from.dir, &from.name, &to.dir, &to.name, mode)
+        let rename = || namespace::rename(&from.dir, &from.name, &to.dir, &to.name, mode);
+        self.handle().fs().with_room(rename)
     }
 
     fn metadata_of(&self, path: &Path, follow: Follow) -> Result<Metadata> {

@@ -16,6 +16,7 @@
 //!
 //! [`RootArea`]: crate::layout::RootArea
 
+mod cut;
 mod find;
 mod insert;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod rooted;
 mod tests;
 mod walk;
 
+pub use cut::{Cut, cut};
 pub use find::{ceil, floor, for_each_node, get, last, scan};
 pub(crate) use find::{with_ceil, with_floor};
 pub use insert::{insert, insert_writes};

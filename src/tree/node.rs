@@ -114,7 +114,8 @@ fn check(image: &Image, owner: Ino, span: Span) -> Result<(), Broken> {
         return Err(("level", u64::from(span.level), u64::from(b[24])));
     }
     let (area, count) = (&b[NODE_FIXED_BYTES..], usize::from(get16(b, 26)));
-    let view = if image.is_trusted() { View::trusted(area, count) } else { View::open(area, count, span.level)? };
+    let view =
+        if image.is_trusted() { View::trusted(area, count) } else { View::open(area, count, span.level)? };
     let Some(last) = view.count().checked_sub(1) else {
         return Err(("record count", 1, 0));
     };

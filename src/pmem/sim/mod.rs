@@ -14,7 +14,7 @@ mod images;
 
 use super::counters::thread_number;
 use super::memory::Memory;
-use crate::sync::Mutex;
+use crate::sync::Instrument;
 use crate::units::PoolOff;
 use std::ops::Range;
 
@@ -95,7 +95,7 @@ pub struct Sim {
     memory: Memory,
     _map: memmap2::MmapRaw,
     len: u64,
-    log: Mutex<Log>,
+    log: Instrument<Log>,
 }
 
 /// What a word adds to the digest.
@@ -116,7 +116,7 @@ impl Sim {
         // SAFETY: the mapping is page aligned, `len` bytes long, readable and writable, and a field of the same
         // value keeps it mapped.
         let memory = unsafe { Memory::new(map.as_mut_ptr(), len) };
-        Ok(Self { memory, _map: map, len, log: Mutex::default() })
+        Ok(Self { memory, _map: map, len, log: Instrument::default() })
     }
 
     /// Another piece of memory with the same content, without logs. Pages of zeros are not copied.

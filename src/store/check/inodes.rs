@@ -4,8 +4,9 @@
 //! files, and the lower number before the higher. Directories' entries are read in a second pass (`names`), when every
 //! inode is known.
 
-use super::media::{MAX_VERSION, Media};
-use super::report::{CheckReport, FaultKind, Faults, Phase, Progress};
+use super::media::Media;
+use super::remedy::{Field, Remedy};
+use super::report::{CheckReport, FaultKind, Faults, Found, Phase, Progress};
 use super::slots::{NodeReader, NodeSlots, SHARED, Slot, arena_blocks, look};
 use super::space::Chunks;
 use crate::error::{Damage, Error};
@@ -13,7 +14,7 @@ use crate::extent::Extent;
 use crate::inode::Intent;
 use crate::io::xattr;
 use crate::layout::{FileKind, INODE_KEEP_BEYOND_END, Inode, Kind, RootArea, SlotClass, get32};
-use crate::tree::{self, Lost, NodeRoot, Visit};
+use crate::tree::{self, Cut, Lost, NodeRoot, Visit};
 use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_SYMLINK_BYTES, PoolOff, Run};
 
 /// An intent to clean up is noted.
@@ -48,18 +49,6 @@ pub(super) enum Which {
     Attributes,
 }
 
-/// A node that a tree lacks.
-#[derive(Debug)]
-#[expect(dead_code, reason = "for repairs")]
-pub(super) struct LostNode {
-    pub owner: Ino,
-    pub which: Which,
-    pub at: PoolOff,
-    pub level: u8,
-    pub low: u64,
-    pub high: u64,
-}
-
 /// A check under way, and what it has found out.
 pub(super) struct Checker<'r> {
     pub media: Media<'r>,
@@ -72,7 +61,8 @@ pub(super) struct Checker<'r> {
     pub unreadable: Vec<Ino>,
     /// Inodes with intents, in order.
     pub intents: Vec<(Ino, u8)>,
-    pub lost: Vec<LostNode>,
+    /// Nodes that were looked for and not believed.
+    pub lost: Vec<PoolOff>,
     pub report: CheckReport,
     pub progress: &'r dyn Fn(Progress),
 }
@@ -81,7 +71,7 @@ pub(super) struct Checker<'r> {
 struct TreeVisit<'c, F> {
     nodes: &'c NodeSlots,
     faults: &'c mut Faults,
-    lost: &'c mut Vec<LostNode>,
+    lost: &'c mut Vec<PoolOff>,
     count: &'c mut u64,
     owner: Ino,
     which: Which,
@@ -102,8 +92,10 @@ impl<F: FnMut(u64, &[u8], &mut Faults)> Visit for TreeVisit<'_, F> {
         let Lost { at, level, low, high, error } = lost;
         let shared = matches!(&error, Error::Corrupt(damage) if damage.what == SHARED);
         let kind = if shared { FaultKind::NodeShared } else { FaultKind::Node };
-        self.faults.error(kind, at, Some(self.owner), &error);
-        self.lost.push(LostNode { owner: self.owner, which: self.which, at, level, low, high });
+        let part = Cut { at, level, low };
+        let remedy = Remedy::Cut { ino: self.owner, which: self.which, part, high };
+        self.faults.error(kind, at, Some(self.owner), &error).by(remedy);
+        self.lost.push(at);
     }
 }
 
@@ -112,7 +104,7 @@ pub(super) struct Trees<'c> {
     pub media: &'c Media<'c>,
     pub nodes: &'c NodeSlots,
     pub faults: &'c mut Faults,
-    pub lost: &'c mut Vec<LostNode>,
+    pub lost: &'c mut Vec<PoolOff>,
     pub count: &'c mut u64,
 }
 
@@ -136,7 +128,8 @@ impl Trees<'_> {
             record,
         };
         if let Err(error) = tree::walk(&reader, root, owner, &mut visit) {
-            self.faults.error(FaultKind::RootArea, owner.offset(), Some(owner), &error);
+            let found = self.faults.error(FaultKind::RootArea, owner.offset(), Some(owner), &error);
+            found.by(Remedy::Empty { ino: owner, which });
         }
     }
 }
@@ -201,14 +194,15 @@ impl<'r> Checker<'r> {
         let mut found: Vec<(Ino, u8)> = Vec::new();
         let (mut trees, ..) = self.trees();
         trees.walk(owner, Which::Content, &inode.root, |key, payload, faults| {
+            let drop = Remedy::Drop { ino: owner, which: Which::Content, key };
             let mask = match Intent::decode(owner, key, payload) {
                 Ok((_, Intent::CleanUp)) if key % 4 == 0 => CLEAN_UP,
                 Ok((_, Intent::Range { .. })) if key % 4 == 1 => RANGE,
                 Ok(_) => {
                     let at = owner.offset();
-                    return faults.number(FaultKind::Intent, at, None, "a key of its kind", key);
+                    return faults.number(FaultKind::Intent, at, None, "a key of its kind", key).by(drop);
                 }
-                Err(error) => return faults.error(FaultKind::Intent, owner.offset(), None, &error),
+                Err(error) => return faults.error(FaultKind::Intent, owner.offset(), None, &error).by(drop),
             };
             match found.last_mut() {
                 Some((ino, all)) if ino.0 == key / 4 => *all |= mask,
@@ -253,7 +247,7 @@ impl<'r> Checker<'r> {
             // `look` saw it in use: nobody changes it meanwhile.
             Ok(None) => {}
             Err(damage) => {
-                self.faults.damage(FaultKind::Inode, &damage, Some(ino));
+                self.faults.damage(FaultKind::Inode, &damage, Some(ino)).by(Remedy::FreeInode(ino));
                 self.unreadable.push(ino);
             }
         }
@@ -262,17 +256,17 @@ impl<'r> Checker<'r> {
     fn fields(&mut self, ino: Ino, mode: u32, inode: &Inode) {
         let (at, faults) = (ino.offset(), &mut self.faults);
         if mode >> 16 != 0 {
-            faults.number(FaultKind::Mode, at, Some(ino), "type and permission bits alone", mode);
+            let found = faults.number(FaultKind::Mode, at, Some(ino), "type and permission bits alone", mode);
+            found.by(Remedy::Set(ino, Field::Mode));
         }
         if inode.generation == 0 {
-            faults.number(FaultKind::Generation, at, Some(ino), "at least 1", 0);
-        }
-        if inode.version > MAX_VERSION {
-            faults.number(FaultKind::Version, at, Some(ino), "less than 2^48", inode.version);
+            let found = faults.number(FaultKind::Generation, at, Some(ino), "at least 1", 0);
+            found.by(Remedy::Set(ino, Field::Generation(1)));
         }
         let known = if inode.kind == FileKind::Regular { INODE_KEEP_BEYOND_END } else { 0 };
         if inode.flags & !known != 0 {
-            faults.number(FaultKind::Flags, at, Some(ino), known, inode.flags);
+            let found = faults.number(FaultKind::Flags, at, Some(ino), known, inode.flags);
+            found.by(Remedy::Set(ino, Field::Flags(known)));
         }
     }
 
@@ -301,7 +295,9 @@ impl<'r> Checker<'r> {
         self.inodes.push(facts);
         blocks += self.attributes(ino, inode);
         if blocks != inode.blocks {
-            self.faults.number(FaultKind::BlockCount, ino.offset(), Some(ino), blocks, inode.blocks);
+            let found =
+                self.faults.number(FaultKind::BlockCount, ino.offset(), Some(ino), blocks, inode.blocks);
+            found.by(Remedy::Set(ino, Field::Blocks(blocks)));
         }
     }
 
@@ -316,18 +312,14 @@ impl<'r> Checker<'r> {
         let (mut end, mut blocks, mut unwritten, mut extents) = (FileBlock(0), 0, 0, 0);
         let (mut trees, _, chunks) = self.trees();
         trees.walk(ino, Which::Content, &inode.root, |key, payload, faults| {
+            let drop = Remedy::Drop { ino, which: Which::Content, key };
             let extent = match Extent::decode(key, payload, ino, &geometry) {
                 Ok(extent) => extent,
-                Err(error) => return faults.error(FaultKind::Extent, at, Some(ino), &error),
+                Err(error) => return faults.error(FaultKind::Extent, at, Some(ino), &error).by(drop),
             };
             if extent.file < end {
-                faults.number(
-                    FaultKind::Extent,
-                    at,
-                    Some(ino),
-                    format_args!("file block {end} or later"),
-                    key,
-                );
+                let expected = format_args!("file block {end} or later");
+                faults.number(FaultKind::Extent, at, Some(ino), expected, key).by(drop);
             }
             end = end.max(extent.end());
             extents += 1;
@@ -337,9 +329,14 @@ impl<'r> Checker<'r> {
                 let state = if extent.written { "written" } else { "unwritten" };
                 let found = format_args!("{state} blocks up to {}", extent.end());
                 let expected = format_args!("none from file block {size_end} on");
-                faults.number(FaultKind::BeyondEnd, at, Some(ino), expected, found);
+                let remedy = Remedy::GiveUpFrom { ino, from: size_end };
+                faults.number(FaultKind::BeyondEnd, at, Some(ino), expected, found).by(remedy);
             }
-            chunks.claim(extent.run(), |run| shared(faults, ino, run, format_args!("file block {key}")));
+            chunks.claim(extent.run(), |run| {
+                let file = FileBlock(extent.file.0 + (run.start.0 - extent.pool.0));
+                let remedy = Remedy::GiveUp { ino, file, run };
+                shared(faults, ino, run, format_args!("file block {file}")).by(remedy);
+            });
         });
         self.report.extents += extents;
         self.report.blocks_unwritten += unwritten;
@@ -357,10 +354,18 @@ impl<'r> Checker<'r> {
         let longest = MAX_SYMLINK_BYTES as u64;
         let at = ino.offset();
         if !fits || nul {
-            self.faults.number(FaultKind::LinkTarget, at, Some(ino), "a text in one piece", "gaps or NUL");
+            let found = self.faults.number(
+                FaultKind::LinkTarget,
+                at,
+                Some(ino),
+                "a text in one piece",
+                "gaps or NUL",
+            );
+            found.by(Remedy::FreeInode(ino));
         } else if len != inode.size || !(1..=longest).contains(&len) {
             let expected = format_args!("{} bytes, 1 to {longest}", inode.size);
-            self.faults.number(FaultKind::LinkTarget, at, Some(ino), expected, len);
+            let found = self.faults.number(FaultKind::LinkTarget, at, Some(ino), expected, len);
+            found.by(Remedy::FreeInode(ino));
         }
     }
 
@@ -375,25 +380,26 @@ impl<'r> Checker<'r> {
         let (mut trees, _, chunks) = self.trees();
         trees.walk(ino, Which::Attributes, &root, |key, payload, faults| {
             count += 1;
+            let drop = Remedy::Drop { ino, which: Which::Attributes, key };
             let attribute = match xattr::decode(ino, key, payload) {
                 Ok(attribute) => attribute,
-                Err(error) => return faults.error(FaultKind::Xattr, at, Some(ino), &error),
+                Err(error) => return faults.error(FaultKind::Xattr, at, Some(ino), &error).by(drop),
             };
             let name = attribute.name;
             let expected = seed.name_key(&name);
             if xattr::check_name(&name).is_err() || key >> 8 != expected >> 8 || !names.is_new(key, &name) {
                 let expected = format_args!("a usable name, once, with key {expected:#x}");
                 let found = format_args!("{:?} with key {key:#x}", String::from_utf8_lossy(&name));
-                faults.number(FaultKind::Xattr, at, Some(ino), expected, found);
+                faults.number(FaultKind::Xattr, at, Some(ino), expected, found).by(drop);
             }
             let xattr::Value::Blocks { runs, .. } = attribute.value else { return };
             for run in runs {
                 if !geometry.is_allocatable(run.start, run.len) {
-                    faults.number(FaultKind::Xattr, at, Some(ino), "blocks in the pool", run.start);
+                    faults.number(FaultKind::Xattr, at, Some(ino), "blocks in the pool", run.start).by(drop);
                     continue;
                 }
                 blocks += run.len;
-                chunks.claim(run, |run| shared(faults, ino, run, "an attribute"));
+                chunks.claim(run, |run| shared(faults, ino, run, "an attribute").by(drop));
             }
         });
         self.report.xattrs += count;
@@ -402,7 +408,7 @@ impl<'r> Checker<'r> {
 }
 
 #[cold]
-fn shared(faults: &mut Faults, ino: Ino, run: Run, user: impl std::fmt::Display) {
+fn shared(faults: &mut Faults, ino: Ino, run: Run, user: impl std::fmt::Display) -> &mut Found {
     let found = format_args!("{} blocks from {} on that another owns, in {user}", run.len, run.start);
-    faults.number(FaultKind::BlockShared, run.start.offset(), Some(ino), "one owner", found);
+    faults.number(FaultKind::BlockShared, run.start.offset(), Some(ino), "one owner", found)
 }

@@ -32,9 +32,14 @@ impl Media<'_> {
         let mut slot = [0; MAX_OBJECT_BYTES];
         let slot = &mut slot[..kind.slot_bytes()];
         match self.region.read(at, slot) {
-            Ok(()) => Image::open(self.seed, at, kind, slot),
-            Err(_) => Err(self.outside(at, kind)),
+            Ok(()) => {}
+            Err(_) => return Err(self.outside(at, kind)),
         }
+        let image = Image::open(self.seed, at, kind, slot)?;
+        if image.version() > MAX_VERSION {
+            return Err(Damage::new(kind.structure(), at, "version", MAX_VERSION, image.version()));
+        }
+        Ok(image)
     }
 
     /// The first two words of the object at `at`.

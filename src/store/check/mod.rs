@@ -6,21 +6,30 @@
 //! inodes and records in use.
 
 mod inodes;
+mod marks;
 mod media;
+mod mend;
 mod names;
+mod reattach;
+mod remedy;
+mod repair;
 mod report;
 mod slots;
 mod space;
 
+pub use repair::check_path;
+#[cfg(feature = "sim")]
+pub use repair::check_sim;
 pub use report::{CheckReport, Fault, FaultKind, Phase, Progress, Repair};
 
 use super::Store;
 use crate::error::Result;
 use crate::layout::{Counters, Kind, SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Superblock};
 use crate::units::PoolOff;
-use inodes::Checker;
+use inodes::{CLEAN_UP, Checker, RANGE, Which};
 use media::Media;
-use report::Faults;
+use remedy::Remedy;
+use report::{Faults, Found};
 use slots::NodeSlots;
 use space::Chunks;
 
@@ -51,7 +60,7 @@ fn check_superblocks(region: &crate::pmem::Region, expected: &Superblock, faults
     let (mut first, mut second) = ([0; SUPERBLOCK_BYTES], [0; SUPERBLOCK_BYTES]);
     for (at, bytes) in [(SUPERBLOCK_A, &mut first), (SUPERBLOCK_B, &mut second)] {
         if let Err(error) = region.read(at, bytes) {
-            faults.error(FaultKind::Superblock, at, None, &error);
+            faults.error(FaultKind::Superblock, at, None, &error).by(Remedy::Rewritten);
         }
     }
     if Superblock::decode(SUPERBLOCK_A, &first).is_ok_and(|found| found == *expected) && first == second {
@@ -61,9 +70,10 @@ fn check_superblocks(region: &crate::pmem::Region, expected: &Superblock, faults
         match Superblock::decode(at, bytes) {
             Ok(found) if found == *expected => {}
             Ok(found) => {
-                faults.number(FaultKind::Superblock, at, None, expected.sequence, found.sequence);
+                let found = faults.number(FaultKind::Superblock, at, None, expected.sequence, found.sequence);
+                found.by(Remedy::Rewritten);
             }
-            Err(error) => faults.error(FaultKind::Superblock, at, None, &error),
+            Err(error) => faults.error(FaultKind::Superblock, at, None, &error).by(Remedy::Rewritten),
         }
     }
 }
@@ -99,24 +109,37 @@ impl Checker<'_> {
     /// Checks that intents are about inodes.
     fn check_intents(&mut self) {
         for i in 0..self.intents.len() {
-            let (ino, _) = self.intents[i];
-            if self.find(ino).is_none() || ino == self.media.intents {
-                let at = self.media.intents.offset();
-                self.faults.number(FaultKind::IntentDangling, at, Some(ino), "an inode in use", "none");
+            let (ino, mask) = self.intents[i];
+            let owner = self.media.intents;
+            if self.find(ino).is_some() && ino != owner {
+                continue;
+            }
+            for (bit, kind) in [(CLEAN_UP, "clean up"), (RANGE, "change a range")] {
+                if mask & bit != 0 {
+                    let key = ino.0.wrapping_mul(4) | u64::from(bit == RANGE);
+                    let found = format_args!("an intent to {kind} number {ino}");
+                    let remedy = Remedy::Drop { ino: owner, which: Which::Content, key };
+                    let at = owner.offset();
+                    self.faults
+                        .number(FaultKind::IntentDangling, at, None, "an inode in use", found)
+                        .by(remedy);
+                }
             }
         }
     }
 
     /// Checks the nodes that belong to no tree.
     fn check_leaked_nodes(&mut self) {
+        self.lost.sort_unstable();
         for at in self.nodes.unseen() {
-            if self.lost.iter().any(|lost| lost.at == at) {
+            if self.lost.binary_search(&at).is_ok() {
                 continue;
             }
-            match self.media.read(at, Kind::Node) {
+            let found = match self.media.read(at, Kind::Node) {
                 Ok(_) => self.faults.number(FaultKind::NodeLeaked, at, None, "a tree", "a node of none"),
                 Err(damage) => self.faults.damage(FaultKind::Slot, &damage, None),
-            }
+            };
+            found.by(Remedy::FreeSlot(at));
         }
     }
 
@@ -133,7 +156,7 @@ impl Checker<'_> {
         for (kind, expected, found) in counted {
             let known = kind != FaultKind::UsedTotal || self.chunks.all_known();
             if known && expected != found {
-                self.faults.number(kind, lane, None, expected, found);
+                self.faults.number(kind, lane, None, expected, found).by(Remedy::Leaks);
             }
         }
     }
@@ -149,7 +172,7 @@ impl Checker<'_> {
             match self.media.read(at, Kind::Lane) {
                 Ok(image) => sum = sum.map(|sum| sum.plus(Counters::decode(&image))),
                 Err(damage) => {
-                    self.faults.damage(FaultKind::LaneCounters, &damage, None);
+                    self.faults.damage(FaultKind::LaneCounters, &damage, None).by(Remedy::Lane(at));
                     sum = None;
                 }
             }
@@ -158,12 +181,16 @@ impl Checker<'_> {
     }
 
     /// What was found, with the paths of what is wrong.
-    fn into_report(mut self) -> CheckReport {
-        let mut faults = std::mem::take(&mut self.faults.0);
-        for fault in &mut faults {
+    fn take_found(&mut self) -> Vec<Found> {
+        let mut found = std::mem::take(&mut self.faults.0);
+        for Found { fault, .. } in &mut found {
             fault.path = fault.ino.and_then(|ino| self.path(ino));
         }
-        self.report.faults = faults;
-        self.report
+        found
+    }
+
+    fn into_report(mut self) -> CheckReport {
+        let faults = self.take_found().into_iter().map(|found| found.fault).collect();
+        CheckReport { faults, ..self.report }
     }
 }

@@ -4,6 +4,7 @@
 //! else may have more names, or none while its deletion is noted.
 
 use super::inodes::{CLEAN_UP, Checker, Facts, Names, Which};
+use super::remedy::{Field, Remedy};
 use super::report::{FaultKind, Faults, Phase, Progress};
 use super::slots::NodeReader;
 use crate::layout::{FileKind, RootArea, Seed};
@@ -39,47 +40,47 @@ impl Directory<'_> {
     fn record(&mut self, key: u64, payload: &[u8], faults: &mut Faults) {
         self.entries += 1;
         let (at, ino) = (self.at(), Some(self.ino));
+        let drop = Remedy::Drop { ino: self.ino, which: Which::Content, key };
         let (entry, name) = match entry::decode(self.ino, key, payload) {
             Ok(found) => found,
-            Err(error) => return faults.error(FaultKind::Entry, at, ino, &error),
+            Err(error) => return faults.error(FaultKind::Entry, at, ino, &error).by(drop),
         };
         let expected = self.seed.name_key(name);
         if key >> 8 != expected >> 8 {
             let expected = format_args!("key {expected:#x} for {:?}", text(name));
-            faults.number(FaultKind::Entry, at, ino, expected, format_args!("{key:#x}"));
+            return faults.number(FaultKind::Entry, at, ino, expected, format_args!("{key:#x}")).by(drop);
         }
         if !self.names.is_new(key, name) {
-            faults.number(
-                FaultKind::EntryTwice,
-                at,
-                ino,
-                "one entry",
-                format_args!("{:?} again", text(name)),
-            );
+            let found = format_args!("{:?} again", text(name));
+            return faults.number(FaultKind::EntryTwice, at, ino, "one entry", found).by(drop);
         }
         self.follow(&entry, name, faults);
     }
 
     fn follow(&mut self, entry: &Entry, name: &[u8], faults: &mut Faults) {
         let (at, ino) = (self.at(), Some(self.ino));
+        let drop = Remedy::Drop { ino: self.ino, which: Which::Content, key: entry.key };
         let found = self.inodes.binary_search_by_key(&entry.ino, |facts| facts.ino);
         let Some(child) = found.ok().filter(|_| entry.ino != self.hidden) else {
             let damaged = self.unreadable.binary_search(&entry.ino).is_ok();
             let what = if damaged { "a damaged inode" } else { "no inode" };
             let found = format_args!("{:?} leads to number {}, {what}", text(name), entry.ino);
-            return faults.number(FaultKind::EntryDangling, at, ino, "an inode in use", found);
+            return faults.number(FaultKind::EntryDangling, at, ino, "an inode in use", found).by(drop);
         };
         let child = &mut self.inodes[child];
         if child.kind != entry.kind {
             let expected = format_args!("{:?}, as inode {} is", child.kind, entry.ino);
             let found = format_args!("{:?} at {:?}", entry.kind, text(name));
-            faults.number(FaultKind::EntryKind, at, ino, expected, found);
+            let remedy = Remedy::Retype { ino: self.ino, key: entry.key, kind: child.kind };
+            faults.number(FaultKind::EntryKind, at, ino, expected, found).by(remedy);
         }
         child.names += 1;
         if child.kind == FileKind::Directory {
             if child.names > 1 || child.ino == self.root {
                 let found = format_args!("{:?} leads to directory {} too", text(name), child.ino);
-                return faults.number(FaultKind::SecondParent, at, ino, "one name for a directory", found);
+                let found =
+                    faults.number(FaultKind::SecondParent, at, ino, "one name for a directory", found);
+                return found.by(drop);
             }
             self.subdirectories += 1;
         }
@@ -116,7 +117,8 @@ impl Checker<'_> {
         let (entries, subdirectories) = self.read_entries(ino, &inode.root);
         self.inodes[i].subdirectories = subdirectories;
         if entries != size {
-            self.faults.number(FaultKind::DirectorySize, ino.offset(), Some(ino), entries, size);
+            let found = self.faults.number(FaultKind::DirectorySize, ino.offset(), Some(ino), entries, size);
+            found.by(Remedy::Set(ino, Field::Size(entries)));
         }
     }
 
@@ -145,11 +147,20 @@ impl Checker<'_> {
     pub fn check_links(&mut self) {
         if self.find(self.media.root).is_none_or(|i| self.inodes[i].kind != FileKind::Directory) {
             let at = self.media.root.offset();
-            self.faults.number(FaultKind::RootDirectory, at, Some(self.media.root), "a directory", "none");
+            let found = self.faults.number(
+                FaultKind::RootDirectory,
+                at,
+                Some(self.media.root),
+                "a directory",
+                "none",
+            );
+            found.by(Remedy::Root);
         }
         if self.find(self.media.intents).is_none_or(|i| self.inodes[i].kind != FileKind::Regular) {
             let at = self.media.intents.offset();
-            self.faults.number(FaultKind::IntentsInode, at, Some(self.media.intents), "an inode", "none");
+            let found =
+                self.faults.number(FaultKind::IntentsInode, at, Some(self.media.intents), "an inode", "none");
+            found.by(Remedy::Intents);
         }
         for i in 0..self.inodes.len() {
             let facts = &self.inodes[i];
@@ -168,15 +179,18 @@ impl Checker<'_> {
     fn check_file(&mut self, i: usize) {
         let Facts { ino, links, names, intents, .. } = self.inodes[i];
         if names == 0 && (links != 0 || intents & CLEAN_UP == 0) {
-            self.nameless(ino, links);
+            self.nameless(ino, links, links == 0);
         } else if links != names {
-            self.faults.number(FaultKind::LinkCount, ino.offset(), Some(ino), names, links);
+            let found = self.faults.number(FaultKind::LinkCount, ino.offset(), Some(ino), names, links);
+            found.by(Remedy::Set(ino, Field::Links(names)));
         }
     }
 
-    fn nameless(&mut self, ino: Ino, links: u32) {
+    /// An inode without a name is given one, unless it says itself that it is deleted.
+    fn nameless(&mut self, ino: Ino, links: u32, delete: bool) {
         let found = format_args!("{links} links, and no intent to delete it or links all the same");
-        self.faults.number(FaultKind::Orphan, ino.offset(), Some(ino), "a name", found);
+        let remedy = if delete { Remedy::FreeInode(ino) } else { Remedy::Reattach(ino) };
+        self.faults.number(FaultKind::Orphan, ino.offset(), Some(ino), "a name", found).by(remedy);
     }
 
     fn check_directory(&mut self, i: usize) {
@@ -184,17 +198,19 @@ impl Checker<'_> {
         let (at, is_root) = (ino.offset(), ino == self.media.root);
         if names == 0 && !is_root {
             if links != 0 || intents & CLEAN_UP == 0 || size != 0 {
-                self.nameless(ino, links);
+                self.nameless(ino, links, links == 0 && size == 0);
             }
             return;
         }
         let expected = subdirectories.saturating_add(2);
         if links != expected {
-            self.faults.number(FaultKind::LinkCount, at, Some(ino), expected, links);
+            let found = self.faults.number(FaultKind::LinkCount, at, Some(ino), expected, links);
+            found.by(Remedy::Set(ino, Field::Links(expected)));
         }
         let expected = if is_root { ino } else { named_in };
         if parent != expected {
-            self.faults.number(FaultKind::ParentField, at, Some(ino), expected, parent);
+            let found = self.faults.number(FaultKind::ParentField, at, Some(ino), expected, parent);
+            found.by(Remedy::Set(ino, Field::Parent(expected)));
         }
     }
 
@@ -219,14 +235,10 @@ impl Checker<'_> {
                 next = self.find(self.inodes[i].named_in);
             }
             if let Some(i) = next.filter(|i| states[*i] == ON_THE_WAY) {
-                let ino = self.inodes[i].ino;
-                self.faults.number(
-                    FaultKind::Unreachable,
-                    ino.offset(),
-                    Some(ino),
-                    "a way to the root",
-                    "a circle",
-                );
+                let Facts { ino, named_in, key, .. } = self.inodes[i];
+                let remedy = Remedy::Drop { ino: named_in, which: Which::Content, key };
+                let (at, kind) = (ino.offset(), FaultKind::Unreachable);
+                self.faults.number(kind, at, Some(ino), "a way to the root", "a circle").by(remedy);
             }
             way.drain(..).for_each(|i| states[i] = DONE);
         }

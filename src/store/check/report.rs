@@ -3,6 +3,7 @@
 //! Each [`Fault`] names a rule that does not hold, the place, and what was expected and found there; after a repair
 //! also what became of it.
 
+use super::remedy::Remedy;
 use crate::error::{Damage, Error};
 use crate::units::{Ino, PoolOff};
 use std::ffi::OsStr;
@@ -39,8 +40,6 @@ kinds! {
     HeaderBlocks = "header blocks",
     /// A slot of an arena is free or holds a sound object of the arena's class.
     Slot = "arena slot",
-    /// An object's version is one that changes can have led to.
-    Version = "version",
     /// An inode can be read.
     Inode = "inode",
     /// Mode bits are known ones.
@@ -224,19 +223,41 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// A fault, and what would mend it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub fault: Fault,
+    pub remedy: Remedy,
+}
+
+impl Found {
+    /// Notes what would mend the fault.
+    pub fn by(&mut self, remedy: Remedy) {
+        self.remedy = remedy;
+    }
+}
+
 /// The faults found so far.
 #[derive(Debug, Default)]
-pub(super) struct Faults(pub Vec<Fault>);
+pub(super) struct Faults(pub Vec<Found>);
 
 impl Faults {
     /// Notes that `kind` does not hold at `at`.
     #[cold]
-    pub fn add(&mut self, kind: FaultKind, at: PoolOff, ino: Option<Ino>, what: impl fmt::Display) {
-        let what = what.to_string();
-        self.0.push(Fault { kind, at, ino, path: None, what, outcome: None });
+    pub fn add(
+        &mut self,
+        kind: FaultKind,
+        at: PoolOff,
+        ino: Option<Ino>,
+        what: impl fmt::Display,
+    ) -> &mut Found {
+        let fault = Fault { kind, at, ino, path: None, what: what.to_string(), outcome: None };
+        self.0.push(Found { fault, remedy: Remedy::Nothing });
+        let last = self.0.len() - 1;
+        &mut self.0[last]
     }
 
-    /// Notes that a number is not what it must be.
+    /// Notes that something is not what it must be.
     #[cold]
     pub fn number(
         &mut self,
@@ -245,24 +266,23 @@ impl Faults {
         ino: Option<Ino>,
         expected: impl fmt::Display,
         found: impl fmt::Display,
-    ) {
-        self.add(kind, at, ino, format_args!("expected {expected}, found {found}"));
+    ) -> &mut Found {
+        self.add(kind, at, ino, format_args!("expected {expected}, found {found}"))
     }
 
     /// Notes damage that reading came upon.
     #[cold]
-    pub fn damage(&mut self, kind: FaultKind, damage: &Damage, ino: Option<Ino>) {
+    pub fn damage(&mut self, kind: FaultKind, damage: &Damage, ino: Option<Ino>) -> &mut Found {
         let Damage { what, expected, found, .. } = damage;
-        self.add(kind, damage.at, ino, format_args!("{what}: expected {expected:#x}, found {found:#x}"));
+        self.add(kind, damage.at, ino, format_args!("{what}: expected {expected:#x}, found {found:#x}"))
     }
 
     /// Notes an error that reading at `at` came upon.
     #[cold]
-    pub fn error(&mut self, kind: FaultKind, at: PoolOff, ino: Option<Ino>, error: &Error) {
+    pub fn error(&mut self, kind: FaultKind, at: PoolOff, ino: Option<Ino>, error: &Error) -> &mut Found {
         match error {
-            Error::Corrupt(damage) => {
-                let Damage { what, expected, found, .. } = damage;
-                self.add(kind, at, ino, format_args!("{what}: expected {expected:#x}, found {found:#x}"));
+            Error::Corrupt(Damage { what, expected, found, .. }) => {
+                self.add(kind, at, ino, format_args!("{what}: expected {expected:#x}, found {found:#x}"))
             }
             other => self.add(kind, at, ino, other),
         }

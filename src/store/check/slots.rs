@@ -1,6 +1,7 @@
 //! Which slots of arenas are in use, and which of them were found in a tree?
 
-use super::media::{MAX_VERSION, Media, kind_byte};
+use super::media::{Media, kind_byte};
+use super::remedy::Remedy;
 use super::report::{FaultKind, Faults};
 use super::space::{BrokenChunk, Chunks};
 use crate::error::{Damage, Result, Structure};
@@ -45,13 +46,9 @@ pub(super) enum Slot {
 pub(super) fn look(media: &Media<'_>, at: PoolOff, class: SlotClass, faults: &mut Faults) -> Slot {
     match media.header(at) {
         Ok([0, 0]) => Slot::Free,
-        Ok([version, word]) if kind_byte(word) == Kind::Free as u8 => {
-            match media.read(at, class.kind()) {
-                Err(damage) => faults.damage(FaultKind::Slot, &damage, None),
-                Ok(_) if version > MAX_VERSION => {
-                    faults.number(FaultKind::Version, at, None, "less than 2^48", version);
-                }
-                Ok(_) => {}
+        Ok([_, word]) if kind_byte(word) == Kind::Free as u8 => {
+            if let Err(damage) = media.read(at, class.kind()) {
+                faults.damage(FaultKind::Slot, &damage, None).by(Remedy::FreeSlot(at));
             }
             Slot::Free
         }
@@ -137,9 +134,6 @@ impl ReadNodes for NodeReader<'_> {
         let image = self.media.read(at, Kind::Node)?;
         if image.kind() != Kind::Node {
             return Err(damage("kind", image.kind() as u64).into());
-        }
-        if image.version() > MAX_VERSION {
-            return Err(Damage::new(Structure::Node, at, "version", MAX_VERSION, image.version()).into());
         }
         Ok(image)
     }

@@ -7,6 +7,7 @@
 //! objects in them, whose checks are salted with their place.
 
 use super::media::{Media, kind_byte};
+use super::remedy::Remedy;
 use super::report::{FaultKind, Faults};
 use crate::layout::{Bits, ChunkObject, GroupObject, Kind, SlotClass};
 use crate::units::{BLOCK_BYTES, Block, CHUNK_BLOCKS, Chunk, Group, PoolOff, Run};
@@ -20,7 +21,7 @@ pub(super) struct GroupMarks {
     /// The object could be read.
     pub known: bool,
     /// Chunks that one owner claimed as a whole.
-    whole: Bits,
+    pub whole: Bits,
 }
 
 /// A chunk whose descriptor tells what is used.
@@ -39,7 +40,7 @@ pub(super) struct Chunks {
     pub groups: Vec<GroupMarks>,
     pub broken: Vec<BrokenChunk>,
     /// Claims of parts of chunks that are not broken.
-    parts: BTreeMap<u64, Bits>,
+    pub parts: BTreeMap<u64, Bits>,
 }
 
 fn runs_of(bits: &Bits) -> impl Iterator<Item = (u64, u64)> {
@@ -60,7 +61,7 @@ pub(super) fn minus(a: &Bits, b: &Bits) -> Bits {
     Bits(std::array::from_fn(|i| a.0[i] & !b.0[i]))
 }
 
-fn union(a: &Bits, b: &Bits) -> Bits {
+pub(super) fn union(a: &Bits, b: &Bits) -> Bits {
     Bits(std::array::from_fn(|i| a.0[i] | b.0[i]))
 }
 
@@ -95,7 +96,7 @@ impl Chunks {
         let (mut object, known) = match found {
             Ok(object) => (object, true),
             Err(damage) => {
-                faults.damage(FaultKind::Group, &damage, None);
+                faults.damage(FaultKind::Group, &damage, None).by(Remedy::Marks);
                 (GroupObject::default(), false)
             }
         };
@@ -122,17 +123,19 @@ impl Chunks {
             Ok(object) if object.meta == Bits::default() => return,
             Ok(object) => (salvage(media, chunk, &object.meta), false),
             Err(damage) => {
-                faults.damage(FaultKind::Chunk, &damage, None);
+                faults.damage(FaultKind::Chunk, &damage, None).by(Remedy::Marks);
                 (salvage(media, chunk, &minus(&Bits::ALL, &headers)), false)
             }
         };
         if object.used.any(0, headers.count()) {
             let found = object.used.next_set(0);
-            faults.number(FaultKind::HeaderBlocks, at, None, "no header block among the used", found);
+            faults
+                .number(FaultKind::HeaderBlocks, at, None, "no header block among the used", found)
+                .by(Remedy::Marks);
             (object.used, object.meta) = (minus(&object.used, &headers), minus(&object.meta, &headers));
         }
         if known && object.used == Bits::default() && chunk.in_group() > 0 {
-            faults.number(FaultKind::Chunk, at, None, "a used block in a broken chunk", 0);
+            faults.number(FaultKind::Chunk, at, None, "a used block in a broken chunk", 0).by(Remedy::Marks);
         }
         self.broken.push(BrokenChunk { chunk, object, known, owned: object.meta });
     }
@@ -195,7 +198,7 @@ impl Chunks {
     }
 
     /// The blocks of `chunk` that have an owner, if it is not a broken one.
-    fn claimed(&self, marks: &GroupMarks, i: u64) -> Bits {
+    pub fn claimed(&self, marks: &GroupMarks, i: u64) -> Bits {
         if marks.whole.get(i) {
             return Bits::ALL;
         }
@@ -257,11 +260,11 @@ fn differ(media: &Media<'_>, chunk: Chunk, marked: &Bits, owned: &Bits, faults: 
     let at = media.geometry.chunk_descriptor(chunk);
     for run in block_runs(chunk, &minus(marked, owned)) {
         let found = format_args!("{} used blocks from block {} on that nobody owns", run.len, run.start);
-        faults.number(FaultKind::BlockLeaked, at, None, "an owner", found);
+        faults.number(FaultKind::BlockLeaked, at, None, "an owner", found).by(Remedy::Leaks);
     }
     for run in block_runs(chunk, &minus(owned, marked)) {
         let found = format_args!("{} owned blocks from block {} on marked free", run.len, run.start);
-        faults.number(FaultKind::BlockNotMarked, at, None, "used marks", found);
+        faults.number(FaultKind::BlockNotMarked, at, None, "used marks", found).by(Remedy::Marks);
     }
 }
 

@@ -1,0 +1,133 @@
+//! Model 1: the lock of byte ranges.
+//!
+//! The bytes stand for themselves: a cell a byte, entered and left by its holders, says at once when two hold it that
+//! must not. A lost wakeup is a deadlock, which loom finds. Mutations: `WakeOne`, `ReadersDoNotWait`.
+
+use crate::{explore, part, pick, together};
+use daxstore::inode::RangeLock;
+use daxstore::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use daxstore::sync::thread::yield_now;
+use std::sync::Arc;
+
+/// Bytes with a lock and with who is inside: readers count up, a writer counts down.
+struct Bytes {
+    lock: RangeLock,
+    inside: Vec<AtomicI64>,
+}
+
+const WRITER: i64 = -1000;
+
+impl Bytes {
+    fn new(len: usize) -> Arc<Self> {
+        let inside = (0..len).map(|_| AtomicI64::new(0)).collect();
+        Arc::new(Self { lock: RangeLock::default(), inside })
+    }
+
+    fn write(&self, start: usize, end: usize) {
+        let _guard = self.lock.exclusive(start as u64, end as u64);
+        for byte in &self.inside[start..end] {
+            assert_eq!(byte.fetch_add(WRITER, Ordering::Relaxed), 0, "a writer is alone");
+        }
+        self.inside[start..end].iter().for_each(|byte| _ = byte.fetch_sub(WRITER, Ordering::Relaxed));
+    }
+
+    fn read(&self, start: usize, end: usize) {
+        let _guard = self.lock.shared(start as u64, end as u64);
+        for byte in &self.inside[start..end] {
+            assert!(byte.fetch_add(1, Ordering::Relaxed) >= 0, "no reader beside a writer");
+        }
+        self.inside[start..end].iter().for_each(|byte| _ = byte.fetch_sub(1, Ordering::Relaxed));
+    }
+}
+
+#[test]
+fn writers_exclude_each_other_and_readers() {
+    explore("range lock: exclusion", || {
+        let bytes = Bytes::new(3);
+        let (a, b, c) = (bytes.clone(), bytes.clone(), bytes);
+        together(vec![
+            part(move || (0..pick(1, 200)).for_each(|_| a.write(0, 2))),
+            part(move || (0..pick(1, 200)).for_each(|_| b.read(1, 3))),
+            part(move || (0..pick(1, 200)).for_each(|_| c.write(1, 2))),
+        ]);
+    });
+}
+
+/// One release can let several go: both readers of a range that a writer held.
+#[test]
+fn every_waiter_is_woken() {
+    explore("range lock: wakeups", || {
+        let bytes = Bytes::new(2);
+        let (a, b, c) = (bytes.clone(), bytes.clone(), bytes);
+        together(vec![
+            part(move || (0..pick(1, 200)).for_each(|_| a.read(0, 1))),
+            part(move || (0..pick(1, 200)).for_each(|_| b.read(0, 2))),
+            part(move || (0..pick(1, 200)).for_each(|_| c.write(0, 2))),
+        ]);
+    });
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    while !what() {
+        yield_now();
+    }
+}
+
+/// Invariant 2: who comes later does not overtake. The reader of byte 1 asks while the writer of both bytes waits for
+/// byte 0, and gets its byte after the writer.
+#[test]
+fn requests_are_granted_in_order_of_arrival() {
+    explore("range lock: order", || {
+        let lock = Arc::new(RangeLock::default());
+        let written = Arc::new(AtomicU64::new(0));
+        let held = Arc::new(AtomicU64::new(0));
+        let (first, writer, reader) = (lock.clone(), lock.clone(), lock);
+        let (is_held, was_written) = (held.clone(), written.clone());
+        together(vec![
+            part(move || {
+                let guard = first.shared(0, 1);
+                held.store(1, Ordering::Release);
+                wait_until(|| first.waiting() == 2);
+                drop(guard);
+            }),
+            part(move || {
+                wait_until(|| is_held.load(Ordering::Acquire) == 1);
+                let _guard = writer.exclusive(0, 2);
+                written.store(1, Ordering::Relaxed);
+            }),
+            part(move || {
+                wait_until(|| reader.waiting() == 1);
+                let _guard = reader.shared(1, 2);
+                assert_eq!(was_written.load(Ordering::Relaxed), 1, "the writer came first");
+            }),
+        ]);
+    });
+}
+
+/// Invariant 2, the other way: nobody waits for a range that does not conflict. Each holds its range until the other
+/// has its own, which would be a deadlock if one waited.
+#[test]
+fn disjoint_ranges_and_readers_are_held_at_once() {
+    explore("range lock: parallel", || {
+        let lock = Arc::new(RangeLock::default());
+        let inside = Arc::new(AtomicU64::new(0));
+        let parts = [(0, 4, false), (2, 6, false), (6, 9, true)].map(|(start, end, exclusive)| {
+            let (lock, inside) = (lock.clone(), inside.clone());
+            part(move || {
+                let _guard = if exclusive { lock.exclusive(start, end) } else { lock.shared(start, end) };
+                inside.fetch_add(1, Ordering::AcqRel);
+                wait_until(|| inside.load(Ordering::Acquire) == 3);
+            })
+        });
+        together(parts.into());
+    });
+}
+
+#[cfg(loom)]
+#[test]
+fn mutations_are_caught() {
+    use daxstore::pmem::mutation::Mutation;
+    crate::assert_caught("range_lock::every_waiter_is_woken", Mutation::WakeOne);
+    crate::assert_caught("range_lock::writers_exclude_each_other_and_readers", Mutation::ReadersDoNotWait);
+    crate::assert_caught("range_lock::requests_are_granted_in_order_of_arrival", Mutation::ReadersDoNotWait);
+}
