@@ -27,7 +27,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const SCAN_WINDOWS: usize = 64;
 /// Groups that one call looks into for arenas to scan.
 const SCAN_GROUPS: usize = 8;
-/// How often a moment without operations is looked for.
 /// Entries of the cache of blocks known to be arenas'.
 const KNOWN: usize = if cfg!(loom) { 4 } else { 4096 };
 
