@@ -6,7 +6,7 @@
 
 use super::Journal;
 use super::record::{RECORD_HEADER_BYTES, entry_bytes};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{Counters, Image, Kind};
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
@@ -20,6 +20,16 @@ pub struct Tx<'j> {
     images: Vec<(PoolOff, Image)>,
     bytes: u64,
     counters: Counters,
+}
+
+/// The version after that of the object at `at`.
+///
+/// # Errors
+/// Damage where there is none.
+pub(super) fn next_version(journal: &Journal, at: PoolOff, step: u64) -> Result<u64> {
+    let version = journal.region().load(at)?;
+    let next = version.checked_add(step);
+    Ok(next.ok_or_else(|| Damage::new(Structure::Record, at, "the last version", 0, version))?)
 }
 
 impl<'j> Tx<'j> {
@@ -47,7 +57,7 @@ impl<'j> Tx<'j> {
     /// [`Error::TooBig`] where the record would not fit a lane; nothing is staged then.
     pub fn stage(&mut self, at: PoolOff, mut image: Image) -> Result<()> {
         let step = if mutation::is(Mutation::NoVersion) { 0 } else { 1 };
-        image.seal(self.journal.seed(), at, self.journal.region().load(at)? + step);
+        image.seal(self.journal.seed(), at, next_version(self.journal, at, step)?);
         let index = self.images.iter().position(|(home, _)| *home == at);
         let old = index.map_or(0, |i| entry_bytes(self.images[i].1.bytes().len()));
         let bytes = self.bytes - old + entry_bytes(image.bytes().len());
