@@ -238,7 +238,7 @@ impl Journal {
         if change != Counters::default() {
             let at = self.geometry.lane(lane.index);
             let mut image = counters.encode();
-            image.seal(self.seed, at, self.region.load(at)? + 1);
+            image.seal(self.seed, at, tx::next_version(self, at, 1)?);
             draft.put(at, &image);
         }
         let origin = Origin { seed: self.seed, epoch: self.epoch.load(Ordering::Acquire), lane: lane.index };

@@ -6,7 +6,7 @@
 
 use super::Journal;
 use super::record::{self, RECORD_HEADER_BYTES, entry_bytes};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{Counters, Image, Kind, get64, put};
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
@@ -81,6 +81,16 @@ pub struct Tx<'j> {
     counters: Counters,
 }
 
+/// The version after that of the object at `at`.
+///
+/// # Errors
+/// Damage where there is none.
+pub(super) fn next_version(journal: &Journal, at: PoolOff, step: u64) -> Result<u64> {
+    let version = journal.region().load(at)?;
+    let next = version.checked_add(step);
+    Ok(next.ok_or_else(|| Damage::new(Structure::Record, at, "the last version", 0, version))?)
+}
+
 impl<'j> Tx<'j> {
     pub(super) fn new(journal: &'j Journal) -> Self {
         let mut draft = SPARE.with(|spare| spare.borrow_mut().pop()).unwrap_or_default();
@@ -114,7 +124,7 @@ impl<'j> Tx<'j> {
             return Err(Error::TooBig { needed, capacity: self.journal.capacity() });
         }
         let step = if mutation::is(Mutation::NoVersion) { 0 } else { 1 };
-        let version = self.journal.region().load(at)? + step;
+        let version = next_version(self.journal, at, step)?;
         put(image.bytes_mut(), 0, &version.to_le_bytes());
         self.draft.put(at, &image);
         Ok(())

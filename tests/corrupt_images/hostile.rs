@@ -1,0 +1,1 @@
+//! Lies with a good seal: what somebody could write who knows the pool's seed.
