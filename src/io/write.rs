@@ -94,7 +94,7 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<(u64,
         let size = core.state.read().size;
         let range = FileRange::new(size, len)?;
         let _guard = core.io.exclusive(block_start(size), u64::MAX);
-        if core.state.read().size == size {
+        if core.state.read().size == size || mutation::is(Mutation::StaleEnd) {
             let taken = if len == 0 { 0 } else { write_held(handle, buffers, range, size)? };
             return Ok((size, taken));
         }

@@ -66,9 +66,11 @@ impl Dir {
                 "open for reading, writing or appending; making needs writing",
             ));
         }
-        let handle = if makes { self.open_or_make(path, options)? } else { self.find(path, options)? };
+        let (handle, made) =
+            if makes { self.open_or_make(path, options)? } else { (self.find(path, options)?, false) };
         let file = self.file(handle, options)?;
-        if options.truncate && !file.is_empty() {
+        // What is in a file made just now, somebody else who found it has written.
+        if options.truncate && !made && !file.is_empty() {
             file.set_len(0)?;
         }
         Ok(file)
@@ -79,7 +81,8 @@ impl Dir {
         namespace::resolve(self.handle(), path, follow)
     }
 
-    fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<Handle> {
+    /// The file at the path, and whether it was made for this.
+    fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<(Handle, bool)> {
         loop {
             let (last, found) = if options.create_new || !options.follow {
                 let last = namespace::to_last(self.handle(), path)?;
@@ -95,7 +98,7 @@ impl Dir {
             };
             match found {
                 Some(_) if options.create_new => return Err(Error::Exists),
-                Some(found) => return Ok(found),
+                Some(found) => return Ok((found, false)),
                 None if last.must_be_dir => return Err(Error::IsDirectory),
                 None => {}
             }
@@ -103,7 +106,7 @@ impl Dir {
             match self.create_in(&last, &new) {
                 // Somebody else made it meanwhile: open theirs.
                 Err(Error::Exists) if !options.create_new => {}
-                made => return made,
+                made => return made.map(|handle| (handle, true)),
             }
         }
     }
