@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Where the set of operations is in an object, after its header.
 const SET_AT: usize = 16;
-const OBJECTS: usize = 4;
+const OBJECTS: usize = 5;
 const KIND: Kind = Kind::Node;
 
 fn home(object: usize) -> PoolOff {
@@ -126,7 +126,8 @@ fn pool(lanes: u32) -> Arc<Pool> {
 fn changes_of_overlapping_objects_in_one_lane() {
     let pool = pool(1);
     explore("journal: one lane", move || {
-        let before: &[(u64, &[usize])] = &[(0, &[0, 1]), (1, &[2])];
+        // Object 4 is in the first record only, which the others overwrite.
+        let before: &[(u64, &[usize])] = &[(0, &[4]), (1, &[0, 2])];
         run(&pool, before, &[&[Some((2, &[0, 1])), Some((3, &[3]))], &[Some((4, &[1, 2])), Some((5, &[0]))]]);
     });
 }

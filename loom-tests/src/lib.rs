@@ -1,7 +1,7 @@
 //! Does every concurrent protocol of daxstore keep its rules in every order of events?
 //!
 //! One scenario, two engines: built with `--cfg loom`, [`explore`] runs the body of a model in every interleaving
-//! with a bounded number of preemptions (`LOOM_MAX_PREEMPTIONS`, else 2); built without, it runs it over and over
+//! with a bounded number of preemptions (`LOOM_MAX_PREEMPTIONS`, else 2 or 3); built without, it runs it over and over
 //! with real threads and larger constants ([`pick`]).
 //!
 //! Loom sees locks and atomics. It does not see the simulated medium, which is touched through raw pointers: models
@@ -80,34 +80,44 @@ const STRESS: Duration = Duration::from_millis(1500);
 #[cfg(loom)]
 const LOOM: Duration = Duration::from_secs(20);
 
-/// Runs `body` in every interleaving within the bounds.
+/// Runs `body` in every interleaving with two preemptions, and goes on to three where that took little time.
+/// `LOOM_MAX_PREEMPTIONS` sets another bound.
 #[cfg(loom)]
 pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    let body: Arc<dyn Fn() + Send + Sync> = Arc::new(body);
+    if loom::model::Builder::new().preemption_bound.is_some() {
+        explore_within(name, None, &body);
+    } else if explore_within(name, Some(2), &body) < LOOM / 5 {
+        explore_within(name, Some(3), &body);
+    }
+}
+
+#[cfg(loom)]
+fn explore_within(name: &str, bound: Option<usize>, body: &Arc<dyn Fn() + Send + Sync>) -> Duration {
     use std::sync::atomic::{AtomicU64, Ordering};
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.preemption_bound = builder.preemption_bound.or(bound);
     builder.max_branches = 200_000;
     builder.max_duration = builder.max_duration.or(Some(LOOM));
     builder.checkpoint_interval = 100;
     builder.expect_explicit_explore = true;
     let count = Arc::new(AtomicU64::new(0));
-    let counter = count.clone();
-    let limit = builder.max_duration.unwrap_or(LOOM);
+    let (counter, body) = (count.clone(), body.clone());
+    let (limit, preemptions) = (builder.max_duration.unwrap_or(LOOM), builder.preemption_bound.unwrap_or(0));
     let start = Instant::now();
-    let body = Arc::new(body);
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
         mutation::set(active());
         let body = body.clone();
         spawn(move || body()).join().expect("the model's body");
     });
-    let took = start.elapsed();
+    let (took, count) = (start.elapsed(), count.load(Ordering::Relaxed));
     let all = if took < limit { "all" } else { "NOT all" };
     println!(
-        "{name}: {} interleavings ({all}) in {:.1} s",
-        count.load(Ordering::Relaxed),
+        "{name}: {count} interleavings ({all} with {preemptions} preemptions), {:.1} s",
         took.as_secs_f64()
     );
+    took
 }
 
 /// Words of a model thread's stack; loom's own 32 KiB are too few for a store.

@@ -98,18 +98,18 @@ fn requests_are_granted_in_order_of_arrival() {
     explore("range lock: order", || {
         let lock = Arc::new(RangeLock::default());
         let written = Arc::new(AtomicU64::new(0));
-        let held = Arc::new(AtomicU64::new(0));
+        let held = Arc::new(Event::default());
         let (first, writer, reader) = (lock.clone(), lock.clone(), lock);
         let (is_held, was_written) = (held.clone(), written.clone());
         together(vec![
             part(move || {
                 let guard = first.shared(0, 1);
-                held.store(1, Ordering::Release);
+                held.set();
                 wait_until(|| first.waiting() == 2);
                 drop(guard);
             }),
             part(move || {
-                wait_until(|| is_held.load(Ordering::Acquire) == 1);
+                is_held.wait();
                 let _guard = writer.exclusive(0, 2);
                 written.store(1, Ordering::Relaxed);
             }),
