@@ -27,6 +27,7 @@ use crate::layout::{Counters, Geometry, Image, Kind, Seed, Superblock};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::rank::{Held, Rank};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::units::PoolOff;
 use crossbeam::utils::CachePadded;
@@ -194,6 +195,7 @@ impl Journal {
     }
 
     fn commit(&self, mut images: Vec<(PoolOff, Image)>, change: Counters) -> Result<()> {
+        let _rank = Held::new(Rank::Lane);
         let mut lane = self.take_lane();
         // Only now: a change that failed in this lane meanwhile left a record that may be valid.
         self.writable()?;
@@ -227,6 +229,7 @@ impl Journal {
     /// # Errors
     /// As [`Self::quiesce`].
     pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let _rank = Held::new(Rank::Lane);
         let mut superblock = self.superblock.lock();
         let mut lanes: Vec<_> = self.lanes.iter().map(|lane| lane.lock()).collect();
         self.writable()?;
