@@ -3,6 +3,8 @@
 //! Counts are exact: a fence more is a regression, a fence less a lost guarantee. "Steady" means that no arena has to
 //! be opened and no lane to be checkpointed; lanes are large here so that neither happens.
 
+#![cfg(feature = "sim")]
+
 use daxstore::pmem::sim::Sim;
 use daxstore::{
     AllocateMode, Dir, File, Follow, OpenOptions, RenameMode, SetAttributes, Store, StoreOptions, XattrMode,

@@ -2,11 +2,13 @@
 //!
 //! Sequences are made from seeds, so that a failure is a number: it belongs into [`REGRESSIONS`] then, and stays.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
-use common::crash::{Options, Report, Rig, scaled, tiny};
+use common::crash::{Options, Report, Rig, first_seed, scaled, tiny};
 use common::model::Model;
-use common::ops::{BLOCK, Op, any_op};
+use common::ops::{BLOCK, Blocks, On, Op, any_op};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::time::Instant;
@@ -32,8 +34,11 @@ fn sequence(mut model: Model, seed: u64, len: usize) -> Vec<Op> {
     ops
 }
 
-fn judge(seeds: impl Iterator<Item = u64>, lanes: u32, lane_bytes: u32, len: usize, images: usize) {
-    let rig = Rig::new(tiny(lanes, lane_bytes), &[]);
+fn judge(seeds: impl Iterator<Item = u64>, lanes: u32, len: usize, images: usize) {
+    judge_on(&Rig::new(tiny(lanes, 8192), &[]), seeds, len, images);
+}
+
+fn judge_on(rig: &Rig, seeds: impl Iterator<Item = u64>, len: usize, images: usize) {
     let (started, mut sum) = (Instant::now(), Report::default());
     for seed in seeds {
         match rig.run(&sequence(rig.start().clone(), seed, len), &Options::sampled(seed, images)) {
@@ -44,23 +49,37 @@ fn judge(seeds: impl Iterator<Item = u64>, lanes: u32, lane_bytes: u32, len: usi
     println!("{sum}; {:.1} s", started.elapsed().as_secs_f64());
 }
 
+fn seeds(first: u64, count: usize) -> std::ops::Range<u64> {
+    let first = first + first_seed();
+    first..first + scaled(count) as u64
+}
+
 #[test]
 fn sequences_that_failed_once() {
-    judge(REGRESSIONS.into_iter(), 1, 8192, 60, 20);
-    judge(REGRESSIONS.into_iter(), 2, 8192, 60, 20);
+    judge(REGRESSIONS.into_iter(), 1, 60, 20);
+    judge(REGRESSIONS.into_iter(), 2, 60, 20);
 }
 
 #[test]
 fn one_lane_that_wraps() {
-    judge(0..scaled(60) as u64, 1, 8192, 60, 6);
+    judge(seeds(0, 60), 1, 60, 6);
 }
 
 #[test]
 fn two_lanes() {
-    judge(1000..1000 + scaled(40) as u64, 2, 8192, 60, 6);
+    judge(seeds(1_000_000, 40), 2, 60, 6);
+}
+
+/// Space that was freed is used again soon, and operations are refused.
+#[test]
+fn a_nearly_full_pool() {
+    let on = On::Path("filler");
+    let fill = |blocks| Op::Fallocate { on, blocks: Blocks::Allocate, at: 0, len: blocks * BLOCK };
+    let rig = Rig::new(tiny(1, 8192), &[Op::Create("filler"), fill(1975)]);
+    judge_on(&rig, seeds(3_000_000, 40), 30, 10);
 }
 
 #[test]
 fn short_sequences_with_many_images() {
-    judge(2000..2000 + scaled(100) as u64, 1, 8192, 8, 40);
+    judge(seeds(2_000_000, 100), 1, 8, 40);
 }

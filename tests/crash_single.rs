@@ -2,10 +2,17 @@
 //!
 //! Each operation alone, from several prepared states, with many images a point.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
-use common::crash::{Options, Report, Rig, tiny};
+use common::crash::{Options, POOL_BYTES, Report, Rig, tiny};
 use common::ops::{Attributes, BLOCK, Blocks, Must, On, Op, Target};
+use daxstore::error::Class;
+use daxstore::pmem::sim::crash::{Cause, Replay};
+use daxstore::pmem::sim::{Event, Sim};
+use daxstore::{Store, StoreOptions};
+use std::sync::Arc;
 
 /// A pool with files, directories, links and attributes, each small.
 fn small() -> Vec<Op> {
@@ -196,4 +203,43 @@ fn files_that_are_open_when_the_power_goes() {
         }
     }
     println!("{sum}");
+}
+
+/// A pool whose making was cut short is no pool, or a whole and empty one.
+#[test]
+fn making_a_pool() {
+    let sims = [(); 2].map(|()| Arc::new(Sim::new(POOL_BYTES).expect("memory")));
+    let [primary, scratch] = &sims;
+    primary.start_trace();
+    let store = Store::create_sim(primary.clone(), &StoreOptions::new().geometry(tiny(2, 8192)));
+    primary.mark(Event::Return(0));
+    let trace = primary.take_trace();
+    let empty = common::real::state(&store.expect("a new pool")).expect("an empty pool");
+    scratch.start_undo();
+    let (mut replay, mut made, mut missing) = (Replay::new(scratch, &trace), 0, 0);
+    while let Some(stop) = replay.advance() {
+        for plan in &Options::sampled(1, 2000).plans {
+            let pending = replay.pending(plan.mode);
+            let mut images = pending.images(plan, stop.event as u64);
+            while let Some(words) = images.next_image() {
+                let base = scratch.savepoint();
+                scratch.poke_words(words);
+                match Store::open_sim(scratch.clone()) {
+                    Ok(store) => {
+                        let found = common::real::state(&store).expect("a pool that opens can be read");
+                        assert_eq!(empty.difference(&found, &empty, &[]), None, "{stop:?}");
+                        made += 1;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.class(), Class::Damage, "{stop:?}: {error}");
+                        assert!(!matches!(stop.cause, Cause::Return(_) | Cause::End), "{stop:?}: {error}");
+                        missing += 1;
+                    }
+                }
+                scratch.roll_back_to(base);
+            }
+        }
+    }
+    println!("{made} images with a pool, {missing} without");
+    assert!(made > 20 && missing > 1000, "{made} images with a pool, {missing} without");
 }

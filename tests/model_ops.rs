@@ -4,11 +4,13 @@
 //! names and through open handles, is compared. The pool is so small that it fills up: then an operation
 //! says so, and nothing has changed.
 
+#![cfg(feature = "sim")]
+
 mod common;
 
 use common::crash::{POOL_BYTES, check, scaled, step, tiny};
 use common::model::Model;
-use common::ops::{BLOCK, On, Op, any_op};
+use common::ops::{BLOCK, Blocks, On, Op, any_op};
 use common::real::{self, Real};
 use common::state::State;
 use daxstore::layout::Geometry;
@@ -114,6 +116,15 @@ fn agree(geometry: Geometry, steps: &[Step]) -> Result<(), String> {
     pair.compare().map_err(|what| format!("at the end: {what}"))
 }
 
+/// Takes most of the pool, and then goes on.
+fn nearly_full(most: u64, len: usize) -> impl Strategy<Value = Vec<Step>> {
+    (1500..1950_u64, steps(most, len)).prop_map(|(blocks, rest)| {
+        let on = On::Path("filler");
+        let fill = Op::Fallocate { on, blocks: Blocks::Allocate, at: 0, len: blocks * BLOCK };
+        [Op::Create("filler"), fill].map(Step::Op).into_iter().chain(rest).collect()
+    })
+}
+
 fn cases(n: usize, geometry: Geometry, steps: impl Strategy<Value = Vec<Step>>) {
     let config = Config { cases: scaled(n) as u32, failure_persistence: None, ..Config::default() };
     let run = |steps: Vec<Step>| agree(geometry, &steps).map_err(TestCaseError::fail);
@@ -128,8 +139,14 @@ fn small_files() {
 }
 
 #[test]
-fn large_files_and_a_full_pool() {
-    cases(150, Geometry { arena_blocks: 4, ..tiny(4, 16384) }, steps(600 * BLOCK, 120));
+fn large_files() {
+    cases(100, Geometry { arena_blocks: 4, ..tiny(4, 16384) }, steps(600 * BLOCK, 120));
+}
+
+#[test]
+fn a_nearly_full_pool() {
+    cases(100, tiny(1, 8192), nearly_full(100 * BLOCK, 120));
+    cases(50, Geometry { arena_blocks: 4, ..tiny(4, 16384) }, nearly_full(600 * BLOCK, 120));
 }
 
 #[test]
@@ -162,12 +179,32 @@ fn a_full_pool_says_so_and_changes_nothing() {
     pair.take(&Step::Reopen).expect("reopen");
 }
 
+/// A write that overwrites mapped blocks and fills holes, refused because the tree's new nodes found no space: it
+/// had overwritten the mapped blocks already.
+fn refused_for_a_tree_node() -> Vec<Op> {
+    let b = On::Path("b");
+    let write = |at, len, fill| Op::Write { on: b, at, len, fill };
+    let filler = Op::Fallocate { on: On::Path("filler"), blocks: Blocks::Allocate, at: 0, len: 6_287_360 };
+    let c = Op::Fallocate { on: On::Path("c"), blocks: Blocks::KeepSize, at: 12_289, len: 4096 };
+    vec![
+        Op::Create("filler"),
+        filler,
+        Op::CreateUnnamed { path: "b", len: 1, fill: 0 },
+        write(151_552, 1, 0),
+        Op::CreateUnnamed { path: "c", len: 6679, fill: 0 },
+        c,
+        Op::Append { on: On::Path("c"), len: 1514, fill: 0 },
+        write(28_672, 1, 0),
+        write(4096, 1, 0),
+        write(0, 155_650, 101),
+    ]
+}
+
 /// Sequences that failed once.
 #[test]
 fn regressions() {
-    let steps: &[&[Op]] = &[];
-    for steps in steps {
-        let steps: Vec<_> = steps.iter().cloned().map(Step::Op).collect();
+    for ops in [refused_for_a_tree_node()] {
+        let steps: Vec<_> = ops.into_iter().map(Step::Op).collect();
         agree(tiny(1, 8192), &steps).expect("a sequence that failed once");
     }
 }

@@ -1,4 +1,6 @@
 //! Does the store work end to end?
+
+#![cfg(feature = "sim")]
 use daxstore::pmem::sim::Sim;
 use daxstore::{AllocateMode, Follow, RenameMode, Store, StoreOptions, XattrMode};
 use std::sync::Arc;

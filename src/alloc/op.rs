@@ -358,11 +358,19 @@ impl ReadNodes for Space {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         node(at, self.journal.read(at, Kind::Node)?)
     }
+
+    fn vouch(&self, at: PoolOff, node: &Image) {
+        self.journal.vouch(at, node.version());
+    }
 }
 
 impl ReadNodes for Op<'_> {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         node(at, self.tx.read(at, Kind::Node)?)
+    }
+
+    fn vouch(&self, at: PoolOff, node: &Image) {
+        self.space.journal.vouch(at, node.version());
     }
 }
 

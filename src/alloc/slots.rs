@@ -15,6 +15,7 @@ use super::bits::run;
 use super::{Op, SHARDS, Space};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{Bits, HEADER_BYTES, Kind, SlotClass};
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Durable, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -307,6 +308,10 @@ impl Space {
         if self.geometry().group_chunks(group) == 0 {
             return Ok(Next::End);
         }
+        let next_group = Next::NotBelow(Group(group.0 + 1).first_chunk().first_block());
+        if self.is_untouched(group)? {
+            return Ok(next_group);
+        }
         let found = self.with_group(group, |state, journal| {
             state.read_all(journal)?;
             Ok(state.arena_chunks(class, from.chunk().in_group()).find_map(|(i, broken)| {
@@ -318,11 +323,17 @@ impl Space {
         });
         match found {
             Ok(Some(block)) => Ok(Next::Window(Block(self.slots.window(block)))),
-            Ok(None) | Err(Error::Corrupt(_)) => {
-                Ok(Next::NotBelow(Group(group.0 + 1).first_chunk().first_block()))
-            }
+            Ok(None) | Err(Error::Corrupt(_)) => Ok(next_group),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether neither the group's object nor its first descriptor was ever written, so that it has no arena: to
+    /// know that, it needs not be loaded.
+    fn is_untouched(&self, group: Group) -> Result<bool> {
+        let (geometry, region) = (self.geometry(), self.journal.region());
+        Ok(region.load(geometry.group_object(group))? == 0
+            && region.load(geometry.chunk_descriptor(group.first_chunk()))? == 0)
     }
 
     /// The arena blocks of `class` in `window`, as bits of its chunk.
@@ -362,13 +373,20 @@ impl Space {
 
     fn open_arena(&self, class: SlotClass, may_dip: bool) -> Result<()> {
         self.journal.writable()?;
-        let floor = if may_dip { 0 } else { self.floor() };
+        let floor = match class {
+            _ if may_dip => 0,
+            SlotClass::Inode => self.floor(),
+            // What is set aside is set aside where nodes can be.
+            SlotClass::Node => self.floor() + self.free_blocks().saturating_sub(self.node_blocks()),
+        };
         let arena = self.reserve_arena(class, floor)?;
-        let mut op = self.begin();
+        // Part of an operation that passed the gate already, or of no operation while it is closed.
+        let mut op = Op::new(self, None);
         op.hold(arena);
         let mut data = self.journal.region().data_writer();
         data.zero(arena.start.offset(), arena.len * BLOCK_BYTES)?;
-        op.commit_as(data.fence()?, Some(class))?;
+        let zeroed = if mutation::is(Mutation::NoArenaFence) { Durable::no_data() } else { data.fence()? };
+        op.commit_as(zeroed, Some(class))?;
         self.offer_arena(class, arena)
     }
 
@@ -397,7 +415,8 @@ impl Space {
         Ok(())
     }
 
-    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks.
+    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks, 0 also where
+    /// there was no moment without an operation under way.
     ///
     /// The gate is closed, and [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal:
     /// else a record of this epoch could name a slot of an arena, and recovery would write it into a file's block (J7).

@@ -1,3 +1,5 @@
+//! Do extents hold what a map of single blocks holds, whatever is done to them?
+
 use super::*;
 use crate::error::{Error, Result, Structure};
 use crate::layout::{Geometry, RootArea};

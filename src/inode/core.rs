@@ -12,7 +12,7 @@
 
 use super::RangeLock;
 use crate::error::Result;
-use crate::layout::{Inode, LAZY_MTIME_AT};
+use crate::layout::{FileKind, Inode, LAZY_MTIME_AT};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::RwLock;
@@ -28,6 +28,8 @@ const LAZY_TAG_BITS: u64 = (1 << 10) - 1;
 pub struct InodeCore {
     /// Its number.
     pub ino: Ino,
+    /// What it is, which never changes.
+    pub kind: FileKind,
     /// The `io_lock`: which bytes are being read and written.
     pub io: RangeLock,
     /// The content as committed: the extent lock of a file, the namespace lock of a directory.
@@ -40,6 +42,8 @@ pub struct InodeCore {
     pub gone: AtomicBool,
     /// Moves on with each change of the mapping of bytes to blocks.
     pub mapping: AtomicU64,
+    /// The size in `state`, to be read without its lock: moved after the mapping (R13), under the exclusive lock.
+    size: AtomicU64,
     lazy_mtime: AtomicI64,
 }
 
@@ -49,6 +53,8 @@ impl InodeCore {
     pub fn new(ino: Ino, inode: Inode) -> Self {
         Self {
             ino,
+            kind: inode.kind,
+            size: AtomicU64::new(inode.size),
             io: RangeLock::default(),
             state: RwLock::new(inode),
             pins: AtomicU32::new(0),
@@ -107,6 +113,17 @@ impl InodeCore {
             (inode.mtime, inode.ctime) = (lazy, lazy);
         }
         inode
+    }
+
+    /// The size as committed, in bytes (of a directory: entries). It stands still for whoever holds the file's end in
+    /// `io`.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
     }
 
     /// Whether some handle pins the inode.

@@ -81,7 +81,9 @@ impl<'c> Draft<'c> {
         if self.inode.root != self.committed.root {
             self.core.mapping.fetch_add(1, Ordering::Release);
         }
+        let size = self.inode.size;
         *self.committed = self.inode;
+        self.core.set_size(size);
         Ok(())
     }
 }

@@ -35,22 +35,27 @@ pub enum XattrMode {
 }
 
 /// A value, or where it lies.
-enum Value {
+pub(crate) enum Value {
     Inline(Vec<u8>),
     Blocks { len: usize, runs: Vec<Run> },
 }
 
-struct Attribute {
+/// One attribute, as its record tells it.
+pub(crate) struct Attribute {
     key: u64,
-    name: Vec<u8>,
-    value: Value,
+    pub(crate) name: Vec<u8>,
+    pub(crate) value: Value,
 }
 
 fn root(inode: &Inode) -> NodeRoot {
     NodeRoot { at: inode.xattrs, level: inode.xattr_level }
 }
 
-fn decode(owner: Ino, key: u64, payload: &[u8]) -> Result<Attribute> {
+/// The attribute in a record of the attribute tree of `owner`.
+///
+/// # Errors
+/// Damage.
+pub(crate) fn decode(owner: Ino, key: u64, payload: &[u8]) -> Result<Attribute> {
     let damage =
         |what| Error::Corrupt(Damage::new(Structure::Xattr, owner.offset(), what, 0, payload.len() as u64));
     let [name_len, kind, rest @ ..] = payload else { return Err(damage("length")) };
@@ -113,7 +118,11 @@ fn probe<N: ReadNodes + ?Sized>(
     Ok((found, free))
 }
 
-fn check_name(name: &[u8]) -> Result<()> {
+/// Whether `name` can be an attribute's name.
+///
+/// # Errors
+/// [`Error::InvalidName`], [`Error::NameTooLong`].
+pub(crate) fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > MAX_NAME_BYTES {
         return Err(Error::NameTooLong { len: name.len() });
     }

@@ -12,6 +12,7 @@
 //! - J9 data overwrites in place touch data blocks only.
 //! - J10 recovery applies, flushes, fences, and then starts the next epoch (`recover`).
 
+mod known;
 mod lane;
 mod record;
 mod recover;
@@ -23,7 +24,7 @@ pub use superblock::Copies;
 pub use tx::Tx;
 
 use crate::error::{Error, Result};
-use crate::layout::{Counters, Geometry, Image, Kind, Seed, Superblock};
+use crate::layout::{self, Counters, Geometry, HEADER_BYTES, Image, Kind, Seed, Superblock};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use crate::sync::rank::{Held, Rank};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::units::PoolOff;
 use crossbeam::utils::CachePadded;
+use known::Known;
 use lane::Lane;
 use record::Origin;
 
@@ -45,6 +47,7 @@ pub struct Journal {
     epoch: AtomicU64,
     superblock: Mutex<Superblock>,
     lanes: Box<[CachePadded<Mutex<Lane>>]>,
+    known: Known,
     read_only: bool,
     poisoned: AtomicBool,
 }
@@ -76,11 +79,30 @@ impl Journal {
     /// # Errors
     /// As [`Self::open`], and [`Error::NeedsRecovery`] where the last run did not close the pool.
     pub fn open_read_only(region: Arc<Region>) -> Result<Self> {
-        let superblock = Self::usable_superblock(&region)?;
-        if recover::is_needed(&region, &superblock)? {
-            return Err(Error::NeedsRecovery);
-        }
+        let superblock = Self::clean_superblock(&region)?;
         Self::new(region, superblock, true)
+    }
+
+    /// Recovers the pool in `region` without opening it, and returns its superblock: the part of [`Self::open`] that
+    /// works with damaged lane counters too.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn recover(region: &Region) -> Result<Superblock> {
+        let found = Self::usable_superblock(region)?;
+        if found.ro_compat != 0 {
+            return Err(Error::ReadOnlyFeatures(found.ro_compat));
+        }
+        Ok(recover::recover(region, &found)?.0)
+    }
+
+    /// The superblock of the pool in `region`, which needs no recovery.
+    ///
+    /// # Errors
+    /// As [`Self::open_read_only`].
+    pub fn clean_superblock(region: &Region) -> Result<Superblock> {
+        let superblock = Self::usable_superblock(region)?;
+        if recover::is_needed(region, &superblock)? { Err(Error::NeedsRecovery) } else { Ok(superblock) }
     }
 
     fn usable_superblock(region: &Region) -> Result<Superblock> {
@@ -108,6 +130,7 @@ impl Journal {
             epoch: AtomicU64::new(superblock.epoch),
             superblock: Mutex::new(superblock),
             lanes,
+            known: Known::new(geometry.blocks()),
             read_only,
             poisoned: AtomicBool::new(false),
         })
@@ -148,7 +171,17 @@ impl Journal {
     /// # Errors
     /// Damage of the object.
     pub fn read(&self, at: PoolOff, kind: Kind) -> Result<Image> {
-        read_object(&self.region, self.seed, at, kind)
+        let mut header = [0; HEADER_BYTES];
+        self.region.read(at, &mut header)?;
+        let known = |version| self.known.has(at, version);
+        Image::fetch(self.seed, at, kind, &header, known, |body| {
+            self.region.read(at.plus(HEADER_BYTES as u64), body)
+        })
+    }
+
+    /// Notes that the content of the object at `at` was found well formed at `version`: it is trusted from now on.
+    pub fn vouch(&self, at: PoolOff, version: u64) {
+        self.known.note(at, version);
     }
 
     /// Starts a change.
@@ -194,7 +227,11 @@ impl Journal {
         after.iter().chain(before).find_map(|lane| lane.try_lock()).unwrap_or_else(|| self.lanes[own].lock())
     }
 
-    fn commit(&self, mut images: Vec<(PoolOff, Image)>, change: Counters) -> Result<()> {
+    fn commit(&self, draft: &mut tx::Draft, change: Counters) -> Result<()> {
+        for i in 0..draft.entries.len() {
+            let entry = draft.entries[i];
+            layout::seal(self.seed, entry.home, draft.image_mut(entry));
+        }
         let _rank = Held::new(Rank::Lane);
         let mut lane = self.take_lane();
         // Only now: a change that failed in this lane meanwhile left a record that may be valid.
@@ -204,10 +241,10 @@ impl Journal {
             let at = self.geometry.lane(lane.index);
             let mut image = counters.encode();
             image.seal(self.seed, at, self.region.load(at)? + 1);
-            images.push((at, image));
+            draft.put(at, &image);
         }
         let origin = Origin { seed: self.seed, epoch: self.epoch.load(Ordering::Acquire), lane: lane.index };
-        let result = lane.commit(&self.region, origin, &images);
+        let result = lane.commit(&self.region, origin, draft, &self.known);
         match result {
             Ok(()) => lane.counters = counters,
             Err(_) => self.poisoned.store(true, Ordering::Release),

@@ -57,6 +57,13 @@ pub fn decode(owner: Ino, key: u64, payload: &[u8]) -> Result<(Entry, &[u8])> {
     Ok((Entry { key, ino: Ino(get64(fixed, 0)), kind }, name))
 }
 
+/// Makes `payload`, the record of an entry, say that the inode is of `kind`.
+pub fn set_kind(payload: &mut [u8], kind: FileKind) {
+    if let Some(byte) = payload.get_mut(8) {
+        *byte = kind.entry_byte();
+    }
+}
+
 /// What a directory has for a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {

@@ -102,6 +102,8 @@ pub fn rename(from: &Handle, from_name: &[u8], to: &Handle, to_name: &[u8], mode
     entry::check_name(to_name)?;
     let fs = from.fs();
     let (from, to) = (Side { dir: from, name: from_name }, Side { dir: to, name: to_name });
+    check_dir(&from.dir.core().state.read())?;
+    check_dir(&to.dir.core().state.read())?;
     let across = from.dir.ino() != to.dir.ino();
     let _lock = (across && !mutation::is(Mutation::NoRenameLock)).then(|| fs.rename.lock());
     let (mut above_from, mut above_to) = (Vec::new(), Vec::new());

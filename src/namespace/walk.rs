@@ -146,7 +146,7 @@ impl<'p> Walk<'p> {
 }
 
 fn is_symlink(handle: &Handle) -> bool {
-    handle.core().state.read().kind == FileKind::Symlink
+    handle.core().kind == FileKind::Symlink
 }
 
 /// The directory and name that `path`, from `base`, ends in; a symbolic link at the end is not followed.
@@ -192,7 +192,7 @@ pub fn resolve(base: &Handle, path: &[u8], follow: Follow) -> Result<Handle> {
 }
 
 fn finish(found: Handle, must_be_dir: bool) -> Result<Handle> {
-    if must_be_dir && found.core().state.read().kind != FileKind::Directory {
+    if must_be_dir && found.core().kind != FileKind::Directory {
         return Err(Error::NotDirectory);
     }
     Ok(found)

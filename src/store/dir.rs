@@ -6,7 +6,7 @@ use super::options::OpenOptions;
 use crate::error::{Error, Result};
 use crate::io::{self, Handle, Metadata, SetAttributes};
 use crate::layout::FileKind;
-use crate::namespace::{self, Follow, Last, New, RenameMode, What, entry};
+use crate::namespace::{self, Follow, Last, Made, New, RenameMode, What, entry};
 use crate::tree;
 use crate::units::Ino;
 use std::collections::VecDeque;
@@ -83,31 +83,29 @@ impl Dir {
 
     /// The file at the path, and whether it was made for this.
     fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<(Handle, bool)> {
-        loop {
-            let (last, found) = if options.create_new || !options.follow {
-                let last = namespace::to_last(self.handle(), path)?;
-                let found = namespace::lookup(&last.dir, &last.name);
-                (
-                    last,
-                    found
-                        .map(Some)
-                        .or_else(|e| if matches!(e, Error::NotFound) { Ok(None) } else { Err(e) })?,
-                )
-            } else {
-                namespace::to_last_followed(self.handle(), path)?
-            };
-            match found {
-                Some(_) if options.create_new => return Err(Error::Exists),
-                Some(found) => return Ok((found, false)),
-                None if last.must_be_dir => return Err(Error::IsDirectory),
-                None => {}
-            }
-            let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-            match self.create_in(&last, &new) {
-                // Somebody else made it meanwhile: open theirs.
-                Err(Error::Exists) if !options.create_new => {}
-                made => return made.map(|handle| (handle, true)),
-            }
+        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let last = namespace::to_last(self.handle(), path)?;
+        let found = match last.name.as_slice() {
+            b"." | b".." => return Err(Error::IsDirectory),
+            _ if last.must_be_dir => namespace::lookup(&last.dir, &last.name)?,
+            name => match self.create_or_find_in(&last.dir, name, &new)? {
+                Made::New(handle) => return Ok((handle, true)),
+                Made::Found(_) if options.create_new => return Err(Error::Exists),
+                Made::Found(handle) => handle,
+            },
+        };
+        if found.core().kind != FileKind::Symlink || !options.follow {
+            return if last.must_be_dir { Err(Error::IsDirectory) } else { Ok((found, false)) };
+        }
+        // The file is to be where the link points, if anywhere.
+        let (last, found) = namespace::to_last_followed(self.handle(), path)?;
+        match found {
+            Some(found) => Ok((found, false)),
+            None if last.must_be_dir => Err(Error::IsDirectory),
+            None => match self.create_or_find_in(&last.dir, &last.name, &new)? {
+                Made::New(handle) => Ok((handle, true)),
+                Made::Found(handle) => Ok((handle, false)),
+            },
         }
     }
 
@@ -190,6 +188,10 @@ impl Dir {
             return Err(Error::NotFound);
         }
         self.create_in(&last, new)
+    }
+
+    fn create_or_find_in(&self, dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> {
+        dir.fs().with_room(|| namespace::create_or_find(dir, name, new))
     }
 
     fn create_in(&self, last: &Last, new: &New<'_>) -> Result<Handle> {

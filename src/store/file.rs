@@ -89,7 +89,8 @@ impl File {
         self.writes()?;
         let handle = &self.node.handle;
         if self.append {
-            return Ok(handle.fs().with_room(|| io::append_vectored(handle, bufs))?.1);
+            handle.fs().with_room(|| io::append_vectored(handle, bufs))?;
+            return Ok(bufs.iter().map(|buf| buf.len()).sum());
         }
         handle.fs().with_room(|| io::write_vectored(handle, bufs, offset))
     }
@@ -106,20 +107,15 @@ impl File {
         Ok(())
     }
 
-    /// Writes all of `buf` at the end of the file, wherever that is, without another writer in between: the offset
-    /// it got.
+    /// Writes all of `buf` at the end of the file, wherever that is, in one atomic step: the offset it got.
     ///
     /// # Errors
-    /// As [`Self::write_at`].
+    /// As [`Self::write_at`]; [`Error::TooBig`] where the pool is so fragmented that the extents do not fit one journal
+    /// record: append less at a time.
     pub fn append(&self, buf: &[u8]) -> Result<u64> {
         self.writes()?;
         let handle = &self.node.handle;
-        let (offset, taken) = handle.fs().with_room(|| io::append_vectored(handle, &[IoSlice::new(buf)]))?;
-        if taken < buf.len() {
-            // Only a pool in splinters gets here: the rest follows where the first part ended, if it still is the end.
-            self.append(&buf[taken..])?;
-        }
-        Ok(offset)
+        handle.fs().with_room(|| io::append_vectored(handle, &[IoSlice::new(buf)]))
     }
 
     /// Sets the size in bytes: cuts the file, or makes it longer by a hole.

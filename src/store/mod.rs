@@ -2,6 +2,7 @@
 //!
 //! [`Store`], [`Dir`], [`File`] and [`Node`]: handles that keep the pool open as long as any of them lives.
 
+pub mod check;
 mod dir;
 mod file;
 mod node;

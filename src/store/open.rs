@@ -58,7 +58,7 @@ fn clear(region: &Region, geometry: &Geometry) -> Result<()> {
     region.fence()
 }
 
-fn hidden(kind: FileKind, permissions: u32, links: u32, parent: Ino) -> Inode {
+pub(super) fn hidden(kind: FileKind, permissions: u32, links: u32, parent: Ino) -> Inode {
     let (uid, gid) = super::process_owner();
     let time = now();
     Inode {

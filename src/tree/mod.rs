@@ -16,6 +16,7 @@
 //!
 //! [`RootArea`]: crate::layout::RootArea
 
+mod cut;
 mod find;
 mod insert;
 #[cfg(test)]
@@ -29,7 +30,9 @@ mod remove;
 mod rooted;
 #[cfg(test)]
 mod tests;
+mod walk;
 
+pub use cut::{Cut, cut};
 pub use find::{ceil, floor, for_each_node, get, last, scan};
 pub(crate) use find::{with_ceil, with_floor};
 pub use insert::{insert, insert_writes};
@@ -38,3 +41,4 @@ pub use payload::{MAX_PAYLOAD, Payload};
 pub(crate) use rekey::rekey;
 pub use remove::remove;
 pub use rooted::NodeRoot;
+pub use walk::{Lost, Visit, walk};

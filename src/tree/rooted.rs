@@ -56,7 +56,7 @@ impl NodeRoot {
         root
     }
 
-    fn from_area(root: &RootArea) -> Self {
+    pub(super) fn from_area(root: &RootArea) -> Self {
         match root.level.checked_sub(1) {
             Some(level) => Self { at: root.view().child(0), level },
             None => Self::EMPTY,

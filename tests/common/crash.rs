@@ -13,7 +13,8 @@ use super::ops::{Op, Outcome};
 use super::real::{self, Real};
 use super::state::{State, Torn};
 use daxstore::layout::Geometry;
-use daxstore::pmem::sim::crash::{Mode, Plan, Replay, Stop, crash_recovery};
+pub use daxstore::pmem::sim::crash::Plan;
+use daxstore::pmem::sim::crash::{Mode, Replay, Stop, crash_recovery};
 use daxstore::pmem::sim::{Event, Sim, Trace};
 use daxstore::{OpenOptions, Store, StoreOptions};
 use std::collections::{HashMap, HashSet};
@@ -54,6 +55,11 @@ pub fn scale() -> f64 {
 /// `n`, scaled, and at least 1.
 pub fn scaled(n: usize) -> usize {
     ((n as f64 * scale()) as usize).max(1)
+}
+
+/// `DAXSTORE_CRASH_SEED`: where seeds start, so that a long run tries what no run tried before.
+pub fn first_seed() -> u64 {
+    std::env::var("DAXSTORE_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
 }
 
 impl Options {
@@ -189,8 +195,11 @@ fn open(sim: &Arc<Sim>) -> Result<Store, String> {
 
 /// Whether `check` finds nothing wrong.
 pub fn check(store: &Store) -> Result<(), String> {
-    let _ = store; // CHECK
-    Ok(())
+    let report = store.check().map_err(|error| format!("check: {error}"))?;
+    match report.faults.first() {
+        Some(fault) => Err(format!("check finds {} faults; the first: {fault}", report.faults.len())),
+        None => Ok(()),
+    }
 }
 
 /// Runs `op` on both and compares what they answer. No space is an answer that only the store can give; then nothing
@@ -217,15 +226,18 @@ pub fn step(model: &mut Model, real: &mut Real, op: &Op) -> Result<Op, String> {
 /// Whether both errors of `op` apply: then POSIX lets a file system choose.
 fn either_is_right(op: &Op, a: i32, b: i32) -> bool {
     let both: &[(i32, i32)] = match op {
-        // A directory into itself; a file or directory over one of its parents.
+        // A directory into itself; a file or directory over one of its parents; two paths that lead nowhere.
         Op::Rename { .. } => &[
             (libc::EINVAL, libc::EEXIST),
             (libc::EINVAL, libc::ENOENT),
             (libc::ENOTEMPTY, libc::EISDIR),
             (libc::ENOTEMPTY, libc::ENOTDIR),
+            (libc::ENOENT, libc::ENOTDIR),
         ],
-        // A directory, over a name that is there or below one that is not.
-        Op::Link { .. } => &[(libc::EPERM, libc::EEXIST), (libc::EPERM, libc::ENOENT)],
+        // A directory, over a name that is there or below one that is none.
+        Op::Link { .. } => {
+            &[(libc::EPERM, libc::EEXIST), (libc::EPERM, libc::ENOENT), (libc::EPERM, libc::ENOTDIR)]
+        }
         _ => &[],
     };
     both.contains(&(a, b)) || both.contains(&(b, a))
@@ -267,15 +279,15 @@ impl Rig {
     }
 
     /// Runs `ops` and judges every crash; on failure drops operations while it still fails.
-    pub fn run(&self, ops: &[Op], options: &Options) -> Result<Report, Failure> {
+    pub fn run(&self, ops: &[Op], options: &Options) -> Result<Report, Box<Failure>> {
         self.attempt(ops, options).map_err(|failure| self.shrink(failure, options))
     }
 
     /// As [`Self::run`], without shrinking.
-    pub fn attempt(&self, ops: &[Op], options: &Options) -> Result<Report, Failure> {
+    pub fn attempt(&self, ops: &[Op], options: &Options) -> Result<Report, Box<Failure>> {
         let fail = |what, image| {
             let (setup, ops) = (self.setup.clone(), ops.to_vec());
-            Failure { what, setup, ops, geometry: self.geometry, image }
+            Box::new(Failure { what, setup, ops, geometry: self.geometry, image })
         };
         let traced = catch_unwind(AssertUnwindSafe(|| self.trace(ops)));
         let _ = self.primary.take_trace();
@@ -291,11 +303,11 @@ impl Rig {
         let result = judge.every_image(&trace, options);
         let _ = self.scratch.take_trace();
         self.scratch.roll_back();
-        result.map_err(|(what, crash)| fail(what, Some(crash)))?;
+        result.map_err(|bad| fail(bad.0, Some(bad.1)))?;
         Ok(judge.report)
     }
 
-    fn shrink(&self, mut failure: Failure, options: &Options) -> Failure {
+    fn shrink(&self, mut failure: Box<Failure>, options: &Options) -> Box<Failure> {
         let mut at = failure.ops.len();
         let mut options = options.clone();
         while at > 0 {
@@ -313,10 +325,10 @@ impl Rig {
 
     /// Does `ops` on the primary memory and closes the store, with a mark around each operation.
     fn trace(&self, ops: &[Op]) -> Result<(Trace, Expected), String> {
+        self.primary.start_trace();
         let mut real = Real::new(open(&self.primary)?);
         let mut model = self.start.clone();
         let mut expected = Expected { states: vec![Rc::new(model.state())], torn: Vec::new() };
-        self.primary.start_trace();
         for (number, op) in (0..).zip(ops) {
             let before = model.clone();
             self.primary.mark(Event::Begin(number));
@@ -361,6 +373,9 @@ impl Between {
     }
 }
 
+/// What is wrong, and in which image.
+type Bad = Box<(String, Crash)>;
+
 struct Judge<'r> {
     scratch: &'r Arc<Sim>,
     expected: &'r Expected,
@@ -372,12 +387,12 @@ struct Judge<'r> {
 }
 
 impl Judge<'_> {
-    fn every_image(&mut self, trace: &Trace, options: &Options) -> Result<(), (String, Crash)> {
+    fn every_image(&mut self, trace: &Trace, options: &Options) -> Result<(), Bad> {
         let started = Instant::now();
         let mut replay = Replay::new(self.scratch, trace);
         while let Some(stop) = replay.advance() {
             let between = Between::of(&stop);
-            if between.after.max(between.before) <= options.first {
+            if options.first > 0 && between.after.max(between.before) <= options.first {
                 continue;
             }
             self.report.points += 1;
@@ -405,7 +420,7 @@ impl Judge<'_> {
         plan: &Plan,
         image: u64,
         options: &Options,
-    ) -> Result<(), (String, Crash)> {
+    ) -> Result<(), Bad> {
         let count = self.report.images;
         self.report.images += 1;
         let crash = |again| Crash { stop: stop.clone(), plan: *plan, image, again };
@@ -413,11 +428,12 @@ impl Judge<'_> {
         let nested = count % options.nested == options.nested / 2;
         let base = self.scratch.savepoint();
         let judged = catch_unwind(AssertUnwindSafe(|| self.recover(between, further)));
-        let state = judged.unwrap_or_else(panicked).map_err(|what| (what, crash(None)))?;
+        let state = judged.unwrap_or_else(panicked).map_err(|what| Box::new((what, crash(None))))?;
         if nested {
             self.scratch.roll_back_to(base);
             self.crash_again(&state, &options.nested_plan)
-                .map_err(|(what, again)| (format!("after a crash in recovery: {what}"), crash(again)))?;
+                .map_err(|(what, again)| (format!("after a crash in recovery: {what}"), crash(again)))
+                .map_err(Box::new)?;
         }
         Ok(())
     }
@@ -425,18 +441,7 @@ impl Judge<'_> {
     /// Recovers what the scratch memory holds and judges it; `further`: uses the store, too.
     fn recover(&mut self, between: Between, further: bool) -> Result<Rc<State>, String> {
         let store = open(self.scratch)?;
-        let digest = self.scratch.digest();
-        let state = match self.known.get(&digest) {
-            Some(state) if !further => state.clone(),
-            _ => {
-                check(&store)?;
-                self.report.states += 1;
-                let state = real::state(&store).map_err(|error| format!("read: {error}"))?;
-                let state = Rc::new(state);
-                self.known.insert(digest, state.clone());
-                state
-            }
-        };
+        let (digest, state) = self.look(&store, further)?;
         if self.passed.insert((digest, between)) {
             self.compare(between, &state)?;
         }
@@ -445,6 +450,20 @@ impl Judge<'_> {
             use_further(&store, &state)?;
         }
         Ok(state)
+    }
+
+    /// What the store just opened holds, and the digest of its memory; checked and read if the digest is new, or
+    /// if `again`.
+    fn look(&mut self, store: &Store, again: bool) -> Result<(u64, Rc<State>), String> {
+        let digest = self.scratch.digest();
+        if let Some(state) = self.known.get(&digest).filter(|_| !again) {
+            return Ok((digest, state.clone()));
+        }
+        check(store)?;
+        self.report.states += 1;
+        let state = Rc::new(real::state(store).map_err(|error| format!("read: {error}"))?);
+        self.known.insert(digest, state.clone());
+        Ok((digest, state))
     }
 
     fn compare(&self, between: Between, found: &State) -> Result<(), String> {
@@ -462,14 +481,15 @@ impl Judge<'_> {
     }
 
     /// Crashes the recovery of the image that the scratch memory holds.
-    fn crash_again(&mut self, state: &State, plan: &Plan) -> Result<(), (String, Option<(Stop, u64)>)> {
+    fn crash_again(&mut self, state: &Rc<State>, plan: &Plan) -> Result<(), (String, Option<(Stop, u64)>)> {
         let scratch = self.scratch;
         let counts = crash_recovery(scratch, plan, |again| {
             let recovered = catch_unwind(AssertUnwindSafe(|| {
-                let store = open(scratch)?;
-                check(&store)?;
-                let found = real::state(&store).map_err(|error| format!("read: {error}"))?;
-                state.difference(&found, state, &[]).map_or(Ok(()), Err)
+                let store = open(self.scratch)?;
+                let (_, found) = self.look(&store, false)?;
+                let same = Rc::ptr_eq(&found, state);
+                let difference = if same { None } else { state.difference(&found, state, &[]) };
+                difference.map_or(Ok(()), Err)
             }));
             let at = again.map(|(stop, image)| (stop.clone(), image));
             recovered.unwrap_or_else(panicked).map_err(|what| (what, at))

@@ -396,13 +396,12 @@ impl Model {
         };
         let node = self.node(id);
         let ranges = match *op {
-            Op::Write { at, len, .. } => vec![at..at + len],
-            Op::Append { len, .. } => vec![node.size..node.size + len],
+            Op::Write { at, len, .. } => std::iter::once(at..at + len).collect(),
+            Op::Append { len, .. } => std::iter::once(node.size..node.size + len).collect(),
             Op::Fallocate { blocks: Blocks::Punch | Blocks::Zero, at, len, .. } => edges(at..at + len),
             _ => Vec::new(),
         };
-        let torn = ranges.into_iter().filter(|range| range.start < range.end);
-        torn.map(|range| (entry.identity.clone(), range)).collect()
+        ranges.into_iter().map(|range| (entry.identity.clone(), range)).collect()
     }
 
     /// Every path with its node, in order.
