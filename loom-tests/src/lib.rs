@@ -1,7 +1,7 @@
 //! Does every concurrent protocol of daxstore keep its rules in every order of events?
 //!
 //! One scenario, two engines: built with `--cfg loom`, [`explore`] runs the body of a model in every interleaving
-//! with a bounded number of preemptions (`LOOM_MAX_PREEMPTIONS`, else 2); built without, it runs it over and over
+//! with a bounded number of preemptions (`LOOM_MAX_PREEMPTIONS`, else 2 or 3); built without, it runs it over and over
 //! with real threads and larger constants ([`pick`]).
 //!
 //! Loom sees locks and atomics. It does not see the simulated medium, which is touched through raw pointers: models
@@ -12,12 +12,28 @@
 //! own, which must fail.
 
 #[cfg(test)]
+mod directories;
+#[cfg(test)]
+mod handles;
+#[cfg(test)]
+mod inode_table;
+#[cfg(test)]
+mod journal;
+#[cfg(test)]
 mod range_lock;
+#[cfg(test)]
+mod reclaim;
+#[cfg(test)]
+mod size;
+#[cfg(test)]
+mod slots;
+#[cfg(test)]
+mod space;
 
-use daxstore::layout::Geometry;
+use daxstore::layout::{Geometry, LABEL_BYTES, Seed, Superblock};
 use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
-use daxstore::units::PoolOff;
+use daxstore::units::{Ino, PoolOff};
 use daxstore::{Store, StoreOptions};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,7 +52,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::ForgetLate,
     Mutation::IntroduceLate,
     Mutation::NoPinCheck,
-    Mutation::AppendHoldsLittle,
+    Mutation::StaleEnd,
     Mutation::NoRenameLock,
     Mutation::NoGate,
     Mutation::NoEpochForArenas,
@@ -62,33 +78,55 @@ const STRESS: Duration = Duration::from_millis(1500);
 
 /// How long loom may look at a model: a bound for slow machines, said aloud when it is met.
 #[cfg(loom)]
-const LOOM: Duration = Duration::from_secs(40);
+const LOOM: Duration = Duration::from_secs(20);
 
-/// Runs `body` in every interleaving within the bounds.
+/// Runs `body` in every interleaving with two preemptions, and goes on to three where that took little time.
+/// `LOOM_MAX_PREEMPTIONS` sets another bound.
 #[cfg(loom)]
 pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    let body: Arc<dyn Fn() + Send + Sync> = Arc::new(body);
+    if loom::model::Builder::new().preemption_bound.is_some() {
+        explore_within(name, None, &body);
+    } else if explore_within(name, Some(2), &body) < LOOM / 5 {
+        explore_within(name, Some(3), &body);
+    }
+}
+
+#[cfg(loom)]
+fn explore_within(name: &str, bound: Option<usize>, body: &Arc<dyn Fn() + Send + Sync>) -> Duration {
     use std::sync::atomic::{AtomicU64, Ordering};
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.preemption_bound = builder.preemption_bound.or(bound);
     builder.max_branches = 200_000;
     builder.max_duration = builder.max_duration.or(Some(LOOM));
+    builder.checkpoint_interval = 100;
     builder.expect_explicit_explore = true;
     let count = Arc::new(AtomicU64::new(0));
-    let counter = count.clone();
-    let limit = builder.max_duration.unwrap_or(LOOM);
+    let (counter, body) = (count.clone(), body.clone());
+    let (limit, preemptions) = (builder.max_duration.unwrap_or(LOOM), builder.preemption_bound.unwrap_or(0));
     let start = Instant::now();
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
         mutation::set(active());
-        body();
+        let body = body.clone();
+        spawn(move || body()).join().expect("the model's body");
     });
-    let took = start.elapsed();
+    let (took, count) = (start.elapsed(), count.load(Ordering::Relaxed));
     let all = if took < limit { "all" } else { "NOT all" };
     println!(
-        "{name}: {} interleavings ({all}) in {:.1} s",
-        count.load(Ordering::Relaxed),
+        "{name}: {count} interleavings ({all} with {preemptions} preemptions), {:.1} s",
         took.as_secs_f64()
     );
+    took
+}
+
+/// Words of a model thread's stack; loom's own 32 KiB are too few for a store.
+#[cfg(loom)]
+const STACK: usize = 64 << 10;
+
+#[cfg(loom)]
+fn spawn(f: impl FnOnce() + Send + 'static) -> loom::thread::JoinHandle<()> {
+    loom::thread::Builder::new().stack_size(STACK).spawn(f).expect("a thread")
 }
 
 /// Runs `body` over and over.
@@ -114,13 +152,13 @@ pub fn together(mut parts: Vec<Part>) {
     let Some(last) = parts.pop() else { return };
     loom::explore();
     let own = parts.len() + 1;
-    let spawn = |(i, part): (usize, Part)| {
-        loom::thread::spawn(move || {
+    let start = |(i, part): (usize, Part)| {
+        spawn(move || {
             daxstore::pmem::set_thread_number(i + 1);
             part();
         })
     };
-    let threads: Vec<_> = parts.into_iter().enumerate().map(spawn).collect();
+    let threads: Vec<_> = parts.into_iter().enumerate().map(start).collect();
     daxstore::pmem::set_thread_number(own);
     last();
     threads.into_iter().for_each(|thread| thread.join().expect("a thread of the model"));
@@ -144,6 +182,29 @@ pub fn together(parts: Vec<Part>) {
     });
 }
 
+/// Something that happens once, which others wait for.
+#[derive(Debug, Default)]
+pub struct Event {
+    happened: daxstore::sync::Mutex<bool>,
+    told: daxstore::sync::Condvar,
+}
+
+impl Event {
+    /// It happened.
+    pub fn set(&self) {
+        *self.happened.lock() = true;
+        self.told.notify_all();
+    }
+
+    /// Waits until it happened.
+    pub fn wait(&self) {
+        let mut happened = self.happened.lock();
+        while !*happened {
+            happened = self.told.wait(happened);
+        }
+    }
+}
+
 /// A part of a scenario.
 pub fn part(f: impl FnOnce() + Send + 'static) -> Part {
     Box::new(f)
@@ -157,6 +218,60 @@ pub struct Pool {
 }
 
 const PAGE: u64 = 4096;
+
+/// A superblock for `geometry`, for models below the store.
+#[must_use]
+pub fn superblock(geometry: Geometry) -> Superblock {
+    Superblock {
+        compat: 0,
+        ro_compat: 0,
+        incompat: 0,
+        uuid: [7; 16],
+        label: [0; LABEL_BYTES],
+        geometry,
+        epoch: 1,
+        sequence: 1,
+        seed: Seed(11),
+        root: Ino(0),
+        intents: Ino(0),
+        created: 0,
+    }
+}
+
+/// Fails unless what is in use is what `files` (paths of all files) and arenas have, the counters agree with the
+/// media, and no work is left; also after the store was opened again. Everything else of the store is dropped.
+///
+/// # Panics
+/// Where it is not so.
+pub fn assert_settled(sim: &Arc<Sim>, store: Store, files: &[&str], directories: u64) {
+    let check = |store: &Store| {
+        let blocks: u64 = files.iter().map(|path| store.metadata(path).expect("a file").blocks).sum();
+        for path in files {
+            let metadata = store.metadata(path).expect("a file");
+            assert_eq!(metadata.links, 1, "links of {path}");
+            assert_eq!(metadata.blocks, metadata.size.div_ceil(PAGE), "blocks of {path}");
+        }
+        let space = store.info().expect("a sound pool").space;
+        assert_eq!(space.damage, []);
+        assert_eq!(
+            space.free_chunks * 512 + space.free_in_broken,
+            space.free_blocks,
+            "media against counters"
+        );
+        let used = space.usable_blocks - space.free_blocks;
+        assert_eq!(
+            used,
+            blocks + space.inode_arena_blocks + space.node_arena_blocks,
+            "blocks without an owner"
+        );
+        assert_eq!(store.statfs().files, files.len() as u64 + directories, "inodes");
+    };
+    check(&store);
+    drop(store);
+    let store = Store::open_sim(sim.clone()).expect("a store");
+    assert_eq!(store.recovery().intents, 0, "work left behind");
+    check(&store);
+}
 
 /// The smallest pool there is, whose lanes hold two or three records.
 #[must_use]
@@ -215,7 +330,11 @@ fn once(f: impl Fn() + Send + Sync + 'static) {
     builder.max_branches = 1_000_000;
     builder.max_permutations = Some(1);
     builder.expect_explicit_explore = true;
-    builder.check(f);
+    let f = Arc::new(f);
+    builder.check(move || {
+        let f = f.clone();
+        spawn(move || f()).join().expect("the preparation");
+    });
 }
 
 #[cfg(not(loom))]

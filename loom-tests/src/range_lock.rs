@@ -3,7 +3,7 @@
 //! The bytes stand for themselves: a cell a byte, entered and left by its holders, says at once when two hold it that
 //! must not. A lost wakeup is a deadlock, which loom finds. Mutations: `WakeOne`, `ReadersDoNotWait`.
 
-use crate::{explore, part, pick, together};
+use crate::{Event, explore, part, pick, together};
 use daxstore::inode::RangeLock;
 use daxstore::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use daxstore::sync::thread::yield_now;
@@ -53,16 +53,34 @@ fn writers_exclude_each_other_and_readers() {
     });
 }
 
-/// One release can let several go: both readers of a range that a writer held.
+/// A release wakes whoever can go, not only whoever waits longest: the first in the queue waits for a second range
+/// that is held until the other one has got what was released.
 #[test]
 fn every_waiter_is_woken() {
     explore("range lock: wakeups", || {
-        let bytes = Bytes::new(2);
-        let (a, b, c) = (bytes.clone(), bytes.clone(), bytes);
+        let lock = Arc::new(RangeLock::default());
+        let held = Arc::new(Event::default());
+        let got = Arc::new(Event::default());
+        let (holder, long, short) = (lock.clone(), lock.clone(), lock);
+        let (held_long, held_short, got_short) = (held.clone(), held.clone(), got.clone());
         together(vec![
-            part(move || (0..pick(1, 200)).for_each(|_| a.read(0, 1))),
-            part(move || (0..pick(1, 200)).for_each(|_| b.read(0, 2))),
-            part(move || (0..pick(1, 200)).for_each(|_| c.write(0, 2))),
+            part(move || {
+                let low = holder.exclusive(0, 2);
+                let high = holder.exclusive(5, 6);
+                held.set();
+                drop(low);
+                got.wait();
+                drop(high);
+            }),
+            part(move || {
+                held_short.wait();
+                drop(short.exclusive(0, 1));
+                got_short.set();
+            }),
+            part(move || {
+                held_long.wait();
+                drop(long.exclusive(1, 6));
+            }),
         ]);
     });
 }
@@ -80,18 +98,18 @@ fn requests_are_granted_in_order_of_arrival() {
     explore("range lock: order", || {
         let lock = Arc::new(RangeLock::default());
         let written = Arc::new(AtomicU64::new(0));
-        let held = Arc::new(AtomicU64::new(0));
+        let held = Arc::new(Event::default());
         let (first, writer, reader) = (lock.clone(), lock.clone(), lock);
         let (is_held, was_written) = (held.clone(), written.clone());
         together(vec![
             part(move || {
                 let guard = first.shared(0, 1);
-                held.store(1, Ordering::Release);
+                held.set();
                 wait_until(|| first.waiting() == 2);
                 drop(guard);
             }),
             part(move || {
-                wait_until(|| is_held.load(Ordering::Acquire) == 1);
+                is_held.wait();
                 let _guard = writer.exclusive(0, 2);
                 written.store(1, Ordering::Relaxed);
             }),
@@ -109,17 +127,20 @@ fn requests_are_granted_in_order_of_arrival() {
 #[test]
 fn disjoint_ranges_and_readers_are_held_at_once() {
     explore("range lock: parallel", || {
-        let lock = Arc::new(RangeLock::default());
-        let inside = Arc::new(AtomicU64::new(0));
-        let parts = [(0, 4, false), (2, 6, false), (6, 9, true)].map(|(start, end, exclusive)| {
-            let (lock, inside) = (lock.clone(), inside.clone());
-            part(move || {
-                let _guard = if exclusive { lock.exclusive(start, end) } else { lock.shared(start, end) };
-                inside.fetch_add(1, Ordering::AcqRel);
-                wait_until(|| inside.load(Ordering::Acquire) == 3);
-            })
-        });
-        together(parts.into());
+        for ranges in [[(0, 4, false), (2, 6, false)], [(0, 4, true), (4, 5, true)]] {
+            let lock = Arc::new(RangeLock::default());
+            let inside = [Arc::new(Event::default()), Arc::new(Event::default())];
+            let parts = [0, 1].map(|i| {
+                let (lock, own, other) = (lock.clone(), inside[i].clone(), inside[1 - i].clone());
+                let (start, end, exclusive) = ranges[i];
+                part(move || {
+                    let _guard = if exclusive { lock.exclusive(start, end) } else { lock.shared(start, end) };
+                    own.set();
+                    other.wait();
+                })
+            });
+            together(parts.into());
+        }
     });
 }
 

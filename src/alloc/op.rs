@@ -15,6 +15,7 @@ use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
+use crate::sync::rank::{Held as HeldRank, Rank};
 use crate::tree::{ReadNodes, WriteNodes};
 use crate::units::{Chunk, Group, Ino, PoolOff, Run};
 
@@ -245,6 +246,7 @@ impl<'s> Op<'s> {
     /// Commits; with a class the blocks taken and freed are arenas of that class.
     pub(super) fn commit_as(self, data: Durable, arena: Option<SlotClass>) -> Result<()> {
         let Op { space, mut tx, mut held, freed_slots, mut change, _pass, .. } = self;
+        let _rank = HeldRank::new(Rank::Space);
         let chunks = space.lock_chunks(&held.footprint);
         let groups = space.stage_chunks(&mut tx, &held.footprint, arena)?;
         change.used += held.footprint.taken_blocks() as i64 - held.footprint.freed_blocks() as i64;
@@ -271,6 +273,9 @@ impl Held<'_> {
         self.space.unwritten.fetch_add(unwritten - self.unwritten, Ordering::AcqRel);
         self.unwritten = 0;
         self.slots.clear();
+        if !freed_slots.is_empty() {
+            self.space.slots.expect_free_arenas();
+        }
         for (class, at) in freed_slots {
             self.space.offer_slot(*class, *at);
         }

@@ -99,8 +99,8 @@ pub(super) struct Slots {
     window_blocks: u64,
     inodes: ClassSlots,
     nodes: ClassSlots,
-    /// A slot was offered since arenas were reclaimed, or nobody has looked in this session.
-    offered: AtomicBool,
+    /// A slot was freed or an arena opened since arenas were reclaimed, or nobody has looked in this session.
+    has_news: AtomicBool,
     /// Blocks known to be arenas', by block modulo the length: block * 2 + class + 1 each, 0 for none.
     known: Box<[AtomicU64]>,
 }
@@ -111,14 +111,21 @@ impl Slots {
             window_blocks: u64::from(arena_blocks),
             inodes: ClassSlots::new(),
             nodes: ClassSlots::new(),
-            offered: AtomicBool::new(true),
+            has_news: AtomicBool::new(true),
             known: std::iter::repeat_with(AtomicU64::default).take(KNOWN).collect(),
         }
     }
 
     /// Whether an arena could be empty that was not when arenas were reclaimed last.
     pub fn may_have_free_arenas(&self) -> bool {
-        self.offered.load(Ordering::Acquire)
+        self.has_news.load(Ordering::Acquire)
+    }
+
+    /// Notes that an arena could be empty now.
+    pub fn expect_free_arenas(&self) {
+        if !self.has_news.load(Ordering::Relaxed) {
+            self.has_news.store(true, Ordering::Release);
+        }
     }
 
     fn of(&self, class: SlotClass) -> &ClassSlots {
@@ -241,9 +248,6 @@ impl Space {
     /// Makes a free slot of a known window available.
     pub(super) fn offer_slot(&self, class: SlotClass, at: PoolOff) {
         let (window, slot) = self.slots.place(class, at);
-        if !self.slots.offered.load(Ordering::Relaxed) {
-            self.slots.offered.store(true, Ordering::Release);
-        }
         let slots = self.slots.of(class);
         let mut local = slots.local();
         if local.window == window {
@@ -388,6 +392,8 @@ impl Space {
 
     /// Makes the slots of an arena that is open on the media available.
     fn offer_arena(&self, class: SlotClass, arena: Run) -> Result<()> {
+        // If the operation it was opened for does not happen after all.
+        self.slots.expect_free_arenas();
         let slots = self.slots.of(class);
         let (chunk, window) = (arena.start.chunk(), self.slots.window(arena.start));
         slots.group.store(chunk.group().0, Ordering::Relaxed);
@@ -422,7 +428,7 @@ impl Space {
         for class in SlotClass::ALL {
             blocks += self.reclaim_class(class)?;
         }
-        self.slots.offered.store(false, Ordering::Release);
+        self.slots.has_news.store(false, Ordering::Release);
         Ok(blocks)
     }
 

@@ -8,6 +8,7 @@
 //! 2. A request waits only for conflicting requests that came before it.
 
 use crate::pmem::mutation::{self, Mutation};
+use crate::sync::rank::{Held, Rank};
 use crate::sync::{Condvar, Mutex};
 
 #[derive(Debug)]
@@ -45,6 +46,7 @@ pub struct RangeLock {
 pub struct RangeGuard<'l> {
     lock: &'l RangeLock,
     id: u64,
+    _rank: Held,
 }
 
 impl RangeLock {
@@ -65,6 +67,7 @@ impl RangeLock {
     }
 
     fn acquire(&self, start: u64, end: u64, exclusive: bool) -> RangeGuard<'_> {
+        let rank = Held::new(Rank::Io);
         let mut queue = self.queue.lock();
         let id = queue.next;
         queue.next += 1;
@@ -75,7 +78,7 @@ impl RangeLock {
         };
         if free(&queue, &request) {
             queue.requests.push(request);
-            return RangeGuard { lock: self, id };
+            return RangeGuard { lock: self, id, _rank: rank };
         }
         let probe = Request { ..request };
         queue.requests.push(request);
@@ -84,7 +87,7 @@ impl RangeLock {
             queue = self.released.wait(queue);
         }
         queue.waiting -= 1;
-        RangeGuard { lock: self, id }
+        RangeGuard { lock: self, id, _rank: rank }
     }
 }
 

@@ -93,7 +93,7 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> 
         let size = core.size();
         let range = FileRange::new(size, len)?;
         let _guard = core.io.exclusive(block_start(size), u64::MAX);
-        if core.size() == size {
+        if core.size() == size || mutation::is(Mutation::StaleEnd) {
             if len > 0 {
                 write_held(handle, buffers, range, size, Take::All)?;
             }

@@ -28,6 +28,7 @@ use crate::layout::{self, Counters, Geometry, HEADER_BYTES, Image, Kind, Seed, S
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::rank::{Held, Rank};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::units::PoolOff;
 use crossbeam::utils::CachePadded;
@@ -231,6 +232,7 @@ impl Journal {
             let entry = draft.entries[i];
             layout::seal(self.seed, entry.home, draft.image_mut(entry));
         }
+        let _rank = Held::new(Rank::Lane);
         let mut lane = self.take_lane();
         // Only now: a change that failed in this lane meanwhile left a record that may be valid.
         self.writable()?;
@@ -264,6 +266,7 @@ impl Journal {
     /// # Errors
     /// As [`Self::quiesce`].
     pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let _rank = Held::new(Rank::Lane);
         let mut superblock = self.superblock.lock();
         let mut lanes: Vec<_> = self.lanes.iter().map(|lane| lane.lock()).collect();
         self.writable()?;

@@ -55,8 +55,8 @@ pub enum Mutation {
     IntroduceLate,
     /// The pins of an inode are not looked at when its last name goes.
     NoPinCheck,
-    /// An append holds only the bytes it writes.
-    AppendHoldsLittle,
+    /// An append goes where the end was before it held it.
+    StaleEnd,
     /// Directories are moved without the rename lock.
     NoRenameLock,
     /// Space is reclaimed although changes are under way.

@@ -66,9 +66,11 @@ impl Dir {
                 "open for reading, writing or appending; making needs writing",
             ));
         }
-        let handle = if makes { self.open_or_make(path, options)? } else { self.find(path, options)? };
+        let (handle, made) =
+            if makes { self.open_or_make(path, options)? } else { (self.find(path, options)?, false) };
         let file = self.file(handle, options)?;
-        if options.truncate && !file.is_empty() {
+        // What is in a file made just now, somebody else who found it has written.
+        if options.truncate && !made && !file.is_empty() {
             file.set_len(0)?;
         }
         Ok(file)
@@ -79,28 +81,30 @@ impl Dir {
         namespace::resolve(self.handle(), path, follow)
     }
 
-    fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<Handle> {
+    /// The file at the path, and whether it was made for this.
+    fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<(Handle, bool)> {
         let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
         let last = namespace::to_last(self.handle(), path)?;
         let found = match last.name.as_slice() {
             b"." | b".." => return Err(Error::IsDirectory),
             _ if last.must_be_dir => namespace::lookup(&last.dir, &last.name)?,
             name => match self.create_or_find_in(&last.dir, name, &new)? {
-                Made::New(handle) => return Ok(handle),
+                Made::New(handle) => return Ok((handle, true)),
                 Made::Found(_) if options.create_new => return Err(Error::Exists),
                 Made::Found(handle) => handle,
             },
         };
         if found.core().kind != FileKind::Symlink || !options.follow {
-            return if last.must_be_dir { Err(Error::IsDirectory) } else { Ok(found) };
+            return if last.must_be_dir { Err(Error::IsDirectory) } else { Ok((found, false)) };
         }
         // The file is to be where the link points, if anywhere.
         let (last, found) = namespace::to_last_followed(self.handle(), path)?;
         match found {
-            Some(found) => Ok(found),
+            Some(found) => Ok((found, false)),
             None if last.must_be_dir => Err(Error::IsDirectory),
             None => match self.create_or_find_in(&last.dir, &last.name, &new)? {
-                Made::New(handle) | Made::Found(handle) => Ok(handle),
+                Made::New(handle) => Ok((handle, true)),
+                Made::Found(handle) => Ok((handle, false)),
             },
         }
     }
