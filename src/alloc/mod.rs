@@ -304,8 +304,7 @@ impl Space {
 
     fn lock_chunks(&self, footprint: &Footprint) -> Vec<MutexGuard<'_, ()>> {
         let wanted = footprint.chunks().fold(0u64, |set, chunk| set | 1 << (chunk.0 % CHUNK_STRIPES as u64));
-        let stripes = self.chunk_stripes.iter().enumerate();
-        stripes.filter(|(i, _)| wanted >> i & 1 == 1).map(|(_, stripe)| stripe.lock()).collect()
+        lock_each(&self.chunk_stripes, wanted)
     }
 
     fn lock_chunk(&self, chunk: Chunk) -> MutexGuard<'_, ()> {
@@ -314,7 +313,16 @@ impl Space {
 
     fn lock_groups(&self, groups: impl Iterator<Item = Group>) -> Vec<MutexGuard<'_, ()>> {
         let wanted = groups.fold(0u64, |set, group| set | 1 << (group.0 % GROUP_STRIPES as u64));
-        let stripes = self.group_stripes.iter().enumerate();
-        stripes.filter(|(i, _)| wanted >> i & 1 == 1).map(|(_, stripe)| stripe.lock()).collect()
+        lock_each(&self.group_stripes, wanted)
     }
+}
+
+/// Locks the stripes whose bits are set in `wanted`, in ascending order.
+fn lock_each(stripes: &[Mutex<()>], mut wanted: u64) -> Vec<MutexGuard<'_, ()>> {
+    let mut guards = Vec::new();
+    while wanted != 0 {
+        guards.push(stripes[wanted.trailing_zeros() as usize].lock());
+        wanted &= wanted - 1;
+    }
+    guards
 }

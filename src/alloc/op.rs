@@ -317,6 +317,9 @@ impl Space {
         footprint: &Footprint,
         arena: Option<SlotClass>,
     ) -> Result<Vec<MutexGuard<'_, ()>>> {
+        if footprint.is_empty() {
+            return Ok(Vec::new());
+        }
         let geometry = self.geometry();
         let mut groups: Vec<GroupChange> = Vec::new();
         for chunk in footprint.touched() {

@@ -17,6 +17,7 @@ use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::tree;
 use crate::units::Ino;
 
 /// How far apart two stored lazy times are at least, in nanoseconds: the resolution of file times.
@@ -50,7 +51,8 @@ pub struct InodeCore {
 impl InodeCore {
     /// An inode with its committed content.
     #[must_use]
-    pub fn new(ino: Ino, inode: Inode) -> Self {
+    pub fn new(ino: Ino, mut inode: Inode) -> Self {
+        tree::vouch_root(&mut inode.root, ino);
         Self {
             ino,
             kind: inode.kind,

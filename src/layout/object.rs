@@ -14,6 +14,8 @@
 use super::{get16, get32, get64, put};
 use crate::error::{Damage, Structure};
 use crate::units::PoolOff;
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the header of every object.
@@ -97,11 +99,61 @@ impl Seed {
     }
 }
 
+// Images come and go many times in an operation: a thread uses their buffers again.
+std::thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+const MAX_SPARE: usize = 32;
+
+/// The bytes of an image; what lies past its length is whatever the last one left.
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn new() -> Self {
+        Self(SPARE.with(|spare| spare.borrow_mut().pop()).unwrap_or_else(|| vec![0; MAX_OBJECT_BYTES]))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.0);
+        // At the end of a thread the spare buffers may be gone already.
+        let _kept = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MAX_SPARE {
+                spare.push(bytes);
+            }
+        });
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new();
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
 /// A copy of one object, checked or about to be staged.
 #[derive(Clone)]
 pub struct Image {
-    /// On the heap: an image is handed through many calls, and moving half a KiB costs more than an allocation.
-    bytes: Box<[u8; MAX_OBJECT_BYTES]>,
+    /// As long as the largest object, on the heap: an image is handed through many calls.
+    bytes: Buffer,
     len: usize,
     /// The content was found to be well formed before, or was made by this process.
     trusted: bool,
@@ -119,9 +171,10 @@ impl Image {
     #[must_use]
     pub fn new(kind: Kind, len: usize) -> Self {
         let len = len.clamp(HEADER_BYTES, kind.slot_bytes());
-        let mut bytes = Box::new([0; MAX_OBJECT_BYTES]);
+        let mut bytes = Buffer::new();
+        bytes[..len].fill(0);
         bytes[12] = kind as u8;
-        put(&mut *bytes, 14, &(len as u16).to_le_bytes());
+        put(&mut bytes, 14, &(len as u16).to_le_bytes());
         Self { bytes, len, trusted: true }
     }
 
@@ -157,7 +210,7 @@ impl Image {
             self.bytes[self.len..len].fill(0);
         }
         self.len = len;
-        put(&mut *self.bytes, 14, &(len as u16).to_le_bytes());
+        put(&mut self.bytes, 14, &(len as u16).to_le_bytes());
     }
 
     /// The kind.
@@ -169,19 +222,19 @@ impl Image {
     /// The version.
     #[must_use]
     pub fn version(&self) -> u64 {
-        get64(&*self.bytes, 0)
+        get64(&self.bytes, 0)
     }
 
     /// Sets the version, and the check that covers it.
     pub fn seal(&mut self, seed: Seed, at: PoolOff, version: u64) {
-        put(&mut *self.bytes, 0, &version.to_le_bytes());
+        put(&mut self.bytes, 0, &version.to_le_bytes());
         seal(seed, at, &mut self.bytes[..self.len]);
     }
 
     /// The image of an object of `bytes` (header included) that this process made.
     pub(crate) fn made(bytes: &[u8]) -> Self {
         let len = bytes.len().min(MAX_OBJECT_BYTES);
-        let mut image = Self { bytes: Box::new([0; MAX_OBJECT_BYTES]), len, trusted: true };
+        let mut image = Self { bytes: Buffer::new(), len, trusted: true };
         image.bytes[..len].copy_from_slice(&bytes[..len]);
         image
     }
@@ -227,16 +280,16 @@ impl Image {
         if len < HEADER_BYTES || len > kind.slot_bytes() {
             return damage("length", kind.slot_bytes() as u64, len as u64);
         }
-        let mut image = Self { bytes: Box::new([0; MAX_OBJECT_BYTES]), len, trusted: false };
+        let mut image = Self { bytes: Buffer::new(), len, trusted: false };
         image.bytes[..HEADER_BYTES].copy_from_slice(header);
         read(&mut image.bytes[HEADER_BYTES..len])?;
         if known(get64(header, 0)) {
             image.trusted = true;
             return Ok(image);
         }
-        put(&mut *image.bytes, 8, &[0; 4]);
+        put(&mut image.bytes, 8, &[0; 4]);
         let (expected, found) = (seed.object(at, &image.bytes[..len]), get32(header, 8));
-        put(&mut *image.bytes, 8, &header[8..12]);
+        put(&mut image.bytes, 8, &header[8..12]);
         if expected != found {
             return damage("check", u64::from(expected), u64::from(found));
         }

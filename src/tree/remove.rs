@@ -183,7 +183,8 @@ impl<N: WriteNodes + ?Sized> Remover<'_, N> {
     /// Puts the records of `child`, the only child, into the root.
     fn pull_up(&mut self, root: &mut RootArea, child: &Node) -> Result<()> {
         self.nodes.free_node(root.view().child(0))?;
-        *root = RootArea { level: root.level.saturating_sub(1), ..RootArea::default() };
+        let (level, trusted) = (root.level.saturating_sub(1), root.trusted);
+        *root = RootArea { level, trusted, ..RootArea::default() };
         root.extend(child.view(), 0..child.count());
         Ok(())
     }
