@@ -4,7 +4,12 @@
 //! those this process wrote. A version never comes twice to a home, so a pair stays true; what is damaged later by
 //! the medium is found at the next open, or by `check`.
 
+// A hint that orders nothing, and loom would spend its time on it.
+#[cfg(not(loom))]
 use crate::sync::atomic::{AtomicU64, Ordering};
+#[cfg(loom)]
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::units::PoolOff;
 
 /// The set. An entry is one word that mixes both numbers; a false match needs 64 equal bits.
