@@ -1,5 +1,7 @@
 //! Does space that metadata no longer needs come back to files?
 
+#![cfg(feature = "sim")]
+
 use daxstore::pmem::sim::Sim;
 use daxstore::{Error, Store, StoreOptions};
 use std::sync::Arc;

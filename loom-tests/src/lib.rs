@@ -8,7 +8,7 @@
 //! watch it through things of their own that loom sees, or compare what the store says at the end. Loom's threads
 //! never run at once, so what a missing lock alone would tear shows in the stress form only.
 //!
-//! Each model has mutations ([`assert_caught`], built with loom): a rule is broken on purpose in a process of its
+//! Each model has mutations (`assert_caught`, built with loom): a rule is broken on purpose in a process of its
 //! own, which must fail.
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod op;
 mod policy;
 mod report;
 mod slots;
-#[cfg(test)]
+#[cfg(all(test, feature = "sim"))]
 mod tests;
 
 pub use op::Op;

@@ -248,7 +248,7 @@ impl<'f> Chain<'f> {
         let rest = at.min(self.blocks.end);
         let intent =
             Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
-        if done == !self.has_intent {
+        if done != self.has_intent {
             return Ok(None);
         }
         let mut intents = Intents::lock(&self.fs.intents);

@@ -1,12 +1,12 @@
 //! How does a change of several objects become durable as one, with one fence?
 //!
 //! Version-guarded image redo lanes (`docs/crash-consistency.md`). The invariants, by number:
-//! - J1 no home byte is stored before the commit fence returned ([`lane`]).
+//! - J1 no home byte is stored before the commit fence returned (`lane`).
 //! - J2 data a record makes reachable is fenced before: [`Tx::commit`] asks for the token.
 //! - J3 locks, frees and sizes are published after commit and apply: callers hold their locks across `commit`.
 //! - J4 versions only grow: [`Tx::stage`] takes the home's plus one.
 //! - J5 images are whole objects, and nothing else stores to an object.
-//! - J6 ring space is reused only once it is covered ([`lane`]).
+//! - J6 ring space is reused only once it is covered (`lane`).
 //! - J7 arenas become something else only after [`Journal::quiesce`].
 //! - J8 only a salted hash makes a record valid (`record`).
 //! - J9 data overwrites in place touch data blocks only.

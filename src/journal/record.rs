@@ -46,7 +46,7 @@ pub(super) const fn entry_bytes(len: usize) -> u64 {
 
 /// The word before an image of `len` bytes that goes to `home`.
 pub(super) const fn entry_word(home: PoolOff, len: usize) -> u64 {
-    home.0 / 64 | (len as u64) << 48
+    (home.0 / 64) | ((len as u64) << 48)
 }
 
 /// Fills in the header of a record whose images are in place after it.

@@ -62,7 +62,6 @@ pub(super) fn remove_in<N: WriteNodes + ?Sized>(
 }
 
 /// What is left of a node that a record was taken from.
-#[expect(clippy::large_enum_variant, reason = "a copy on the stack is what keeps a removal off the heap")]
 enum After {
     /// It is written, or was not changed.
     Settled,

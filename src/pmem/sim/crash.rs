@@ -3,7 +3,7 @@
 //! [`Replay`] walks a trace over a scratch copy of the memory as it was when the trace began, and stops where a
 //! crash is worth enumerating: before every fence, at every return of an operation, and at the end. (What may be
 //! lost between two fences is largest just before the second.) The scratch copy holds what is certainly durable;
-//! what else may have become durable is [`Replay::pending`], and [`super::images`] makes images of it.
+//! what else may have become durable is [`Replay::pending`], and `images` makes images of it.
 //!
 //! Invariants:
 //! 1. The unit of tearing is the aligned 8-byte word: a shorter store changes a part of one, a longer one several.
