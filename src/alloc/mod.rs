@@ -25,7 +25,8 @@ mod op;
 mod policy;
 mod report;
 mod slots;
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;
 
 pub use op::Op;

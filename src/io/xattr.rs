@@ -179,8 +179,10 @@ pub fn set(handle: &Handle, name: &[u8], value: &[u8], mode: XattrMode) -> Resul
         return Err(Error::ValueTooLong { len: value.len() });
     }
     let fs = handle.fs();
-    let mut draft = Draft::lock(handle.core());
     let mut op = fs.space.begin();
+    // The value is the user's memory: it is copied before the inode is locked.
+    let (payload, data) = place_value(handle, &mut op, name, value)?;
+    let mut draft = Draft::lock(handle.core());
     let (old, free) = probe(&op, fs.journal().seed(), draft.ino(), &draft.inode, name)?;
     match (mode, &old) {
         (XattrMode::Create, Some(_)) => return Err(Error::Exists),
@@ -194,33 +196,31 @@ pub fn set(handle: &Handle, name: &[u8], value: &[u8], mode: XattrMode) -> Resul
     if let Some(old) = old {
         release_value(&mut op, &mut draft, &old.value)?;
     }
-    let mut payload = vec![name.len() as u8, 0];
-    payload.extend_from_slice(name);
-    let data = if payload.len() + value.len() <= INLINE_BYTES {
-        payload.extend_from_slice(value);
-        Durable::no_data()
-    } else {
-        payload[1] = 1;
-        place_value(handle, &mut op, &mut draft, value, &mut payload)?
-    };
+    draft.inode.blocks += payload.blocks;
     let mut tree = root(&draft.inode);
-    tree.insert(&mut op, draft.ino(), key, &payload)?;
+    tree.insert(&mut op, draft.ino(), key, &payload.bytes)?;
     finish(handle, op, draft, tree, data)
 }
 
-/// Writes `value` to blocks of its own and adds where they are to `payload`.
-fn place_value(
-    handle: &Handle,
-    op: &mut Op<'_>,
-    draft: &mut Draft<'_>,
-    value: &[u8],
-    payload: &mut Vec<u8>,
-) -> Result<Durable> {
-    payload.extend_from_slice(&(value.len() as u32).to_le_bytes());
+/// A record in the making, and how many blocks its value has.
+struct Payload {
+    bytes: Vec<u8>,
+    blocks: u64,
+}
+
+/// Makes the record of `name` and `value`; a long value is written to blocks of its own.
+fn place_value(handle: &Handle, op: &mut Op<'_>, name: &[u8], value: &[u8]) -> Result<(Payload, Durable)> {
+    let mut bytes = vec![name.len() as u8, 0];
+    bytes.extend_from_slice(name);
+    if bytes.len() + value.len() <= INLINE_BYTES {
+        bytes.extend_from_slice(value);
+        return Ok((Payload { bytes, blocks: 0 }, Durable::no_data()));
+    }
+    bytes[1] = 1;
+    bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
     let mut writer = handle.fs().region().data_writer();
     let blocks = (value.len() as u64).div_ceil(BLOCK_BYTES);
     op.ensure(blocks)?;
-    draft.inode.blocks += blocks;
     let (mut done, mut goal) = (0, None);
     while done < blocks {
         let run = op.reserve(&Want { blocks: blocks - done, file_block: FileBlock(done), goal })?;
@@ -229,11 +229,11 @@ fn place_value(
         writer.copy(run.start.offset(), part)?;
         let tail = run.len * BLOCK_BYTES - part.len() as u64;
         writer.zero(run.start.offset().plus(part.len() as u64), tail)?;
-        payload.extend_from_slice(&(run.start.0 | run.len << 36).to_le_bytes());
+        bytes.extend_from_slice(&(run.start.0 | (run.len << 36)).to_le_bytes());
         done += run.len;
         goal = Some(run.end());
     }
-    writer.fence()
+    Ok((Payload { bytes, blocks }, writer.fence()?))
 }
 
 fn release_value(op: &mut Op<'_>, draft: &mut Draft<'_>, value: &Value) -> Result<()> {

@@ -154,6 +154,12 @@ impl Journal {
         Geometry { size: self.size.load(Ordering::Acquire), ..self.geometry }
     }
 
+    /// The epoch of now.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
     /// The superblock of now.
     #[must_use]
     pub fn superblock(&self) -> Superblock {

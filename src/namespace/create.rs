@@ -5,7 +5,7 @@
 use super::entry::{self, Entry};
 use crate::alloc::Op;
 use crate::error::{Error, Result};
-use crate::inode::{Draft, InodeCore, Intent, Intents, now};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now};
 use crate::io::Handle;
 use crate::layout::{FileKind, Inode, RootArea};
 use crate::pmem::Durable;
@@ -55,7 +55,7 @@ fn new_inode(
         mtime: time,
         ctime: time,
         btime: time,
-        generation: handle.fs().region().load(ino.offset())?.wrapping_add(1) as u32,
+        generation: generation(handle.fs(), ino)?,
         flags: 0,
         xattrs: PoolOff(0),
         xattr_level: 0,
@@ -67,6 +67,13 @@ fn new_inode(
     }
     op.write_inode(ino, &inode)?;
     Ok((ino, inode))
+}
+
+/// A number that tells the inode from those that had its slot before: versions tell them apart, and where an arena
+/// was given back and opened again, so that they start anew, the epoch is another one.
+fn generation(fs: &Fs, ino: Ino) -> Result<u32> {
+    let version = fs.region().load(ino.offset())?.wrapping_add(1);
+    Ok((fs.journal().epoch() as u32).wrapping_mul(0x9e37_79b1).wrapping_add(version as u32).max(1))
 }
 
 /// Whether something can be made in the directory.
