@@ -22,6 +22,8 @@ mod journal;
 #[cfg(test)]
 mod range_lock;
 #[cfg(test)]
+mod recent;
+#[cfg(test)]
 mod reclaim;
 #[cfg(test)]
 mod size;

@@ -10,7 +10,7 @@
 //!    directory exclusively and sees 0 after removing the last name may free the inode.
 //! 3. The lazy time is stored under the shared lock of `state`, tagged with the version it belongs to.
 
-use super::RangeLock;
+use super::{RangeLock, Recent};
 use crate::error::Result;
 use crate::layout::{FileKind, Inode, LAZY_MTIME_AT};
 use crate::pmem::Region;
@@ -43,6 +43,8 @@ pub struct InodeCore {
     pub gone: AtomicBool,
     /// Moves on with each change of the mapping of bytes to blocks.
     pub mapping: AtomicU64,
+    /// The run of the file that was looked for last.
+    pub recent: Recent,
     /// The size in `state`, to be read without its lock: moved after the mapping (R13), under the exclusive lock.
     size: AtomicU64,
     lazy_mtime: AtomicI64,
@@ -62,7 +64,8 @@ impl InodeCore {
             pins: AtomicU32::new(0),
             has_intent: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            mapping: AtomicU64::new(0),
+            mapping: AtomicU64::new(1),
+            recent: Recent::default(),
             lazy_mtime: AtomicI64::new(0),
         }
     }

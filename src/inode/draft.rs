@@ -78,9 +78,8 @@ impl<'c> Draft<'c> {
     /// Errors of the medium.
     pub fn publish(mut self, region: &Region) -> Result<()> {
         self.inode.version = region.load(self.core.ino.offset())?;
-        if self.inode.root != self.committed.root {
-            self.core.mapping.fetch_add(1, Ordering::Release);
-        }
+        // Nodes below the root may have changed although the root did not: the number moves with every change.
+        self.core.mapping.fetch_add(1, Ordering::Release);
         let size = self.inode.size;
         *self.committed = self.inode;
         self.core.set_size(size);

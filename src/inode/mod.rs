@@ -7,12 +7,14 @@ mod core;
 mod draft;
 mod intents;
 mod range_lock;
+mod recent;
 mod table;
 
 pub use self::core::InodeCore;
 pub use draft::Draft;
 pub use intents::{Intent, Intents, RangeChange, list as list_intents};
 pub use range_lock::{RangeGuard, RangeLock};
+pub use recent::Recent;
 pub use table::InodeTable;
 
 use crate::alloc::Space;

@@ -13,11 +13,11 @@ mod writer;
 pub use writer::Writer;
 
 use crate::error::Result;
-use crate::extent::{Content, ExtentMap, FileRun};
+use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};
 use crate::inode::{Fs, InodeCore};
 use crate::iomap::{Cookie, FileRange, Intent, Iomap, IomapOps, State};
 use crate::sync::atomic::Ordering;
-use crate::units::{BLOCK_BYTES, FileBlock};
+use crate::units::{BLOCK_BYTES, FileBlock, Run};
 
 /// A file's mapping, for readers.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,23 @@ impl<'f> FileMap<'f> {
 
     /// The run at block `from`, at most `len` blocks.
     fn run(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
+        let mapping = self.core.mapping.load(Ordering::Acquire);
+        if let Some((run, written)) = self.core.recent.get(mapping, from) {
+            let content = if written { Content::Mapped(run.start) } else { Content::Unwritten(run.start) };
+            return Ok((FileRun { file: from, len: run.len.min(len), content }, Cookie(mapping)));
+        }
         let state = self.core.state.read();
-        let cookie = Cookie(self.core.mapping.load(Ordering::Acquire));
+        let mapping = self.core.mapping.load(Ordering::Acquire);
         let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
-        Ok((map.run_at(from, len)?, cookie))
+        // As far as it goes: whoever asks for what follows finds it kept.
+        let mut run = map.run_at(from, MAX_FILE_BLOCKS.saturating_sub(from.0).max(len))?;
+        match run.content {
+            Content::Hole => {}
+            Content::Unwritten(block) => self.core.recent.put(mapping, from, Run::new(block, run.len), false),
+            Content::Mapped(block) => self.core.recent.put(mapping, from, Run::new(block, run.len), true),
+        }
+        run.len = run.len.min(len);
+        Ok((run, Cookie(mapping)))
     }
 }
 
