@@ -44,6 +44,10 @@ pub fn drop_inode<'f>(
         if draft.core().has_intent.load(Ordering::Acquire) {
             intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove(op, ino, Intent::CleanUp)?;
         }
+        // One that could not be finished must not meet the slot's next inode.
+        if intents.is_some() || Intents::has_range(&fs.intents, &fs.space, ino)? {
+            intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove_range(op, ino)?;
+        }
         op.free_inode(ino)?;
         return Ok(Fate::Gone);
     }
