@@ -1,6 +1,8 @@
 //! Lies with a good seal: what somebody could write who knows the pool's seed.
 use super::pool::Map;
 use super::trial::{Bench, Expect};
+use daxstore::Store;
+use daxstore::error::Class;
 use daxstore::layout::{
     Bits, ChunkObject, Counters, GroupObject, Image, Kind, NODE_FIXED_BYTES, ROOT_BYTES, RootArea, Superblock,
 };
@@ -269,6 +271,15 @@ fn directories_in_circles() {
             (inode.size, inode.links) = (1, 3);
         });
     });
+    let circle = |map: &Map<'_>| {
+        map.reseal_inode(c, |inode| inode.root = root(0, &[entry(map, b"up", a.0, 4)]));
+    };
+    circle(&liar.bench.map());
+    let store = Store::open_sim(liar.bench.sim.clone()).unwrap();
+    let error = store.remove_dir_all("/a").unwrap_err();
+    assert_eq!(error.class(), Class::Damage, "{error}");
+    drop(store);
+    liar.bench.sim.roll_back();
     liar.lie("a directory in itself", Expect::Found, |map| {
         map.reseal_inode(c, |inode| inode.root = root(0, &[entry(map, b"me", c.0, 4)]));
     });
