@@ -4,6 +4,8 @@
 //! from here, so that a loom model runs the very code that ships. Locks do not carry std's poison: a store
 //! that must not go on is poisoned as a whole, by `journal`, with the reason.
 
+pub mod rank;
+
 #[cfg(not(loom))]
 mod imp {
     pub use std::sync::{Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard, Weak, atomic};
@@ -45,6 +47,20 @@ impl<T> Mutex<T> {
             Err(std::sync::TryLockError::Poisoned(e)) => Some(e.into_inner()),
             Err(std::sync::TryLockError::WouldBlock) => None,
         }
+    }
+}
+
+/// A mutual exclusion lock without poison that loom does not see: for instruments that watch a protocol and are no
+/// part of it. Nothing that loom sees may happen while it is held.
+#[cfg(feature = "sim")]
+#[derive(Debug, Default)]
+pub(crate) struct Instrument<T>(std::sync::Mutex<T>);
+
+#[cfg(feature = "sim")]
+impl<T> Instrument<T> {
+    /// Waits for the lock.
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Does a check find nothing wrong with a store that did nothing wrong, and how long does it take?
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use daxstore::layout::Geometry;
 use daxstore::pmem::sim::Sim;
 use daxstore::{AllocateMode, Follow, OpenOptions, RenameMode, Store, StoreOptions, XattrMode};

@@ -1,4 +1,7 @@
 //! Does the store work end to end?
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use daxstore::pmem::sim::Sim;
 use daxstore::{AllocateMode, Follow, RenameMode, Store, StoreOptions, XattrMode};
 use std::sync::Arc;

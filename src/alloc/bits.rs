@@ -32,13 +32,20 @@ pub(super) fn floor_log2(n: u64) -> usize {
     n.max(1).ilog2() as usize
 }
 
+/// Whether no bit is set. Comparing with zeros would call `memcmp`.
+pub(super) fn is_zero(bits: &Bits) -> bool {
+    bits.0.iter().fold(0, |all, word| all | word) == 0
+}
+
 fn shifted_down(bits: &Bits, by: u64) -> Bits {
-    let (words, rest) = ((by / 64) as usize, by % 64);
-    let word = |i: usize| bits.0.get(i).copied().unwrap_or(0);
-    Bits(std::array::from_fn(|i| {
-        let low = word(i + words) >> rest;
-        if rest == 0 { low } else { low | word(i + words + 1) << (64 - rest) }
-    }))
+    if by >= 512 {
+        return Bits::default();
+    }
+    let mut padded = [0; 17];
+    padded[..8].copy_from_slice(&bits.0);
+    let (words, rest) = ((by / 64) as usize & 7, by % 64);
+    // In two steps, since a shift by 64 is none.
+    Bits(std::array::from_fn(|i| padded[i + words] >> rest | (padded[i + words + 1] << 1) << (63 - rest)))
 }
 
 fn both(a: &Bits, b: &Bits) -> Bits {
@@ -72,7 +79,7 @@ pub(super) fn runs_of(taken: &Bits, len: u64) -> Option<(u64, u64)> {
 pub(super) fn longest_class(taken: &Bits) -> Option<u8> {
     let mut at = minus(&Bits::ALL, taken);
     let mut class = None;
-    while at != Bits::default() {
+    while !is_zero(&at) {
         let next = class.map_or(0, |c: u8| c + 1);
         class = Some(next);
         at = both(&at, &shifted_down(&at, 1 << next));

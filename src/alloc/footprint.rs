@@ -3,7 +3,7 @@
 //! A [`Footprint`] notes blocks by chunk: whole chunks as one bit in their group, so that a terabyte is noted in a
 //! thousand entries, and parts of chunks as bits. What a chunk becomes is one pure function, [`ChunkState::after`].
 
-use super::bits::{minus, overlap, run, union};
+use super::bits::{is_zero, minus, overlap, run, union};
 use crate::error::{Damage, Structure};
 use crate::layout::{Bits, ChunkObject, Geometry, SlotClass};
 use crate::units::{CHUNK_BLOCKS, Chunk, Group, PoolOff, Run};
@@ -85,7 +85,7 @@ impl Footprint {
         for (chunk, from, len) in pieces(back) {
             let held = self.part(chunk).take;
             let gone = minus(&run(from, len), &minus(&Bits::ALL, &held));
-            if gone == Bits::default() {
+            if is_zero(&gone) {
                 continue;
             }
             if get(&self.whole, chunk.group()).take.get(chunk.in_group()) {
@@ -215,7 +215,7 @@ impl ChunkState {
             return Err(damage("a free block that is used, first in chunk", part.take));
         }
         let not_used = minus(&part.free, &used);
-        if not_used != Bits::default() {
+        if !is_zero(&not_used) {
             return Err(damage("a block to be freed that is not used", not_used));
         }
         match arena {
@@ -224,16 +224,16 @@ impl ChunkState {
             }
             None => {}
             Some(wanted) => {
-                if class.is_some_and(|class| class != wanted) || minus(&part.free, &meta) != Bits::default() {
+                if class.is_some_and(|class| class != wanted) || !is_zero(&minus(&part.free, &meta)) {
                     return Err(damage("an arena in a chunk of another class, first in chunk", part.free));
                 }
                 meta = union(&minus(&meta, &part.free), &part.take);
-                class = (meta != Bits::default()).then_some(wanted);
+                class = (!is_zero(&meta)).then_some(wanted);
             }
         }
         let used = union(&minus(&used, &part.free), &part.take);
         Ok(match self {
-            _ if used == Bits::default() && chunk.in_group() > 0 => Self::Free,
+            _ if is_zero(&used) && chunk.in_group() > 0 => Self::Free,
             Self::Free | Self::Whole if used == Bits::ALL && arena.is_none() => Self::Whole,
             _ => Self::Broken(ChunkObject { used, meta, class }),
         })

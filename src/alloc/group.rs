@@ -9,7 +9,7 @@
 //! 3. The group's objects change only after the group was loaded, and a chunk's descriptor only after it was read
 //!    here, so reading them needs no further lock.
 
-use super::bits::{floor_log2, longest_class, longest_run, minus, overlap, run_at, runs_of, union};
+use super::bits::{floor_log2, is_zero, longest_class, longest_run, minus, overlap, run_at, runs_of, union};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Journal;
 use crate::layout::{Bits, ChunkObject, GroupObject, Kind, SlotClass};
@@ -38,6 +38,8 @@ pub(super) struct Broken {
     pub class: Option<SlotClass>,
     pub owner: Owner,
     bucket: Option<u8>,
+    /// What of `inode_free` is this chunk's.
+    inode_free: i64,
 }
 
 /// What the index over groups knows of a group.
@@ -61,10 +63,19 @@ pub(super) struct GroupState {
     unread: Bits,
     broken: BTreeMap<u64, Broken>,
     buckets: [Bits; BUCKETS],
+    /// Which buckets have a chunk.
+    nonempty: u16,
+    /// What the index was told last.
+    shown: Summary,
+    /// Available blocks in chunks with arenas of inodes: no node can be there.
+    inode_free: i64,
+    /// As the pool's sum has it.
+    shown_inode_free: i64,
     /// Chunks that the host has provided: in use since, or asked for in this session.
     provided: Bits,
-    /// Nothing was ever written to the group: the host may not have provided its first chunk yet.
-    pub fresh: bool,
+    /// Nothing was ever written to the group. The host may not have provided its first chunk, so that one gives
+    /// nothing before another chunk of the group is taken: looking for room does not use up the host's.
+    fresh: bool,
     /// What a descriptor turned out to be; from then on the group gives nothing.
     damage: Option<Damage>,
 }
@@ -89,6 +100,10 @@ impl GroupState {
         object.broken.set(0);
         let mut all = Bits::default();
         all.set_run(0, chunks);
+        let fresh = image.version() == 0 && group.0 > 0;
+        if fresh {
+            object.broken.clear(0);
+        }
         Ok(Self {
             group,
             header_blocks: geometry.header_blocks(group),
@@ -98,7 +113,11 @@ impl GroupState {
             provided: object.used,
             broken: BTreeMap::new(),
             buckets: [Bits::default(); BUCKETS],
-            fresh: image.version() == 0 && group.0 > 0,
+            nonempty: 0,
+            shown: Summary::default(),
+            inode_free: 0,
+            shown_inode_free: 0,
+            fresh,
             damage: None,
         })
     }
@@ -108,6 +127,23 @@ impl GroupState {
         if chunks > self.chunks {
             self.free.set_run(self.chunks, chunks - self.chunks);
             self.chunks = chunks;
+        }
+    }
+
+    /// Whether the host may not have provided the first chunk.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Whether there is nothing but the first chunk.
+    pub fn is_single(&self) -> bool {
+        self.chunks == 1
+    }
+
+    /// Notes that the host has provided the first chunk.
+    pub fn begin_use(&mut self) {
+        if std::mem::take(&mut self.fresh) {
+            self.unread.set(0);
         }
     }
 
@@ -121,14 +157,27 @@ impl GroupState {
         self.provided.set_run(first, count);
     }
 
-    pub fn summary(&self) -> Summary {
+    /// What the index knows, and what it is to know now where that differs.
+    pub fn show(&mut self) -> Option<(Summary, Summary)> {
+        let now = self.summary();
+        let before = std::mem::replace(&mut self.shown, now);
+        (before != now).then_some((before, now))
+    }
+
+    /// By how much the available blocks in chunks of inodes have changed since this was asked last.
+    pub fn show_inode_free(&mut self) -> i64 {
+        let before = std::mem::replace(&mut self.shown_inode_free, self.inode_free);
+        self.inode_free - before
+    }
+
+    fn summary(&self) -> Summary {
         if self.damage.is_some() {
             return Summary::default();
         }
         Summary {
-            free: self.free != Bits::default(),
-            unread: self.unread != Bits::default(),
-            best: (0..BUCKETS as u8).rev().find(|b| self.buckets[usize::from(*b)] != Bits::default()),
+            free: !is_zero(&self.free),
+            unread: !is_zero(&self.unread),
+            best: self.nonempty.checked_ilog2().map(|b| b as u8),
         }
     }
 
@@ -192,7 +241,7 @@ impl GroupState {
     }
 
     fn insert(&mut self, i: u64, taken: Bits, meta: Bits, class: Option<SlotClass>) {
-        self.broken.insert(i, Broken { taken, meta, class, owner: 0, bucket: None });
+        self.broken.insert(i, Broken { taken, meta, class, owner: 0, bucket: None, inode_free: 0 });
         self.update(i, |_| ());
     }
 
@@ -200,15 +249,24 @@ impl GroupState {
     fn update(&mut self, i: u64, change: impl FnOnce(&mut Broken)) {
         let Some(broken) = self.broken.get_mut(&i) else { return };
         change(broken);
+        let is_inodes = broken.class == Some(SlotClass::Inode);
+        let inode_free = if is_inodes { (CHUNK_BLOCKS - broken.taken.count()) as i64 } else { 0 };
+        self.inode_free += inode_free - broken.inode_free;
+        broken.inode_free = inode_free;
         let bucket = longest_class(&broken.taken);
         if bucket == broken.bucket {
             return;
         }
         if let Some(old) = broken.bucket {
-            self.buckets[usize::from(old)].clear(i);
+            let bucket = &mut self.buckets[usize::from(old)];
+            bucket.clear(i);
+            if is_zero(bucket) {
+                self.nonempty &= !(1 << old);
+            }
         }
         if let Some(new) = bucket {
             self.buckets[usize::from(new)].set(i);
+            self.nonempty |= 1 << new;
         }
         broken.bucket = bucket;
     }
@@ -220,7 +278,7 @@ impl GroupState {
 
     /// Makes `bits` of chunk `i` available.
     pub fn give(&mut self, i: u64, bits: &Bits) {
-        if self.free.get(i) || self.unread.get(i) || bits.count() == 0 {
+        if self.free.get(i) || self.unread.get(i) || is_zero(bits) {
             return;
         }
         if !self.broken.contains_key(&i) {
@@ -230,10 +288,10 @@ impl GroupState {
             broken.taken = minus(&broken.taken, bits);
             if overlap(&broken.meta, bits) {
                 broken.meta = minus(&broken.meta, bits);
-                broken.class = broken.class.filter(|_| broken.meta != Bits::default());
+                broken.class = broken.class.filter(|_| !is_zero(&broken.meta));
             }
         });
-        if self.broken.get(&i).is_some_and(|b| b.taken == Bits::default()) {
+        if self.broken.get(&i).is_some_and(|b| is_zero(&b.taken)) {
             self.update(i, |broken| broken.taken = Bits::ALL);
             self.broken.remove(&i);
             self.free.set(i);
@@ -250,11 +308,16 @@ impl GroupState {
         self.broken.get(&i)
     }
 
+    /// Whether chunk `i` is one for arenas of inodes.
+    pub fn has_inodes(&self, i: u64) -> bool {
+        self.broken.get(&i).is_some_and(|b| b.class == Some(SlotClass::Inode))
+    }
+
     /// The chunks at or after `from` that have arenas of `class`.
     pub fn arena_chunks(&self, class: SlotClass, from: u64) -> impl Iterator<Item = (u64, &Broken)> {
         self.broken
             .range(from..)
-            .filter(move |(_, b)| b.class == Some(class) && b.meta != Bits::default())
+            .filter(move |(_, b)| b.class == Some(class) && !is_zero(&b.meta))
             .map(|(i, b)| (*i, b))
     }
 
@@ -353,35 +416,42 @@ impl GroupState {
         (free >= least).then(|| self.take(Piece { chunk, from, len: len.min(free) }))
     }
 
+    /// Takes up to `len` blocks in a row from a chunk with arenas of inodes.
+    pub fn take_beside_inodes(&mut self, len: u64) -> Option<Piece> {
+        self.sound().ok()?;
+        let is_one = |b: &Broken| b.class == Some(SlotClass::Inode) && b.bucket.is_some();
+        let (chunk, broken) = self.broken.iter().find(|(_, b)| is_one(b))?;
+        let (chunk, (from, free)) = (*chunk, longest_run(&broken.taken)?);
+        Some(self.take(Piece { chunk, from, len: len.min(free) }))
+    }
+
     /// Takes `len` aligned blocks for an arena of `class`: in a chunk that has such arenas, else in one that has
-    /// none. The chunk is of that class from now on.
-    pub fn take_arena(&mut self, class: SlotClass, len: u64) -> Option<Piece> {
+    /// none and at most `most` available blocks. The chunk is of that class from now on.
+    pub fn take_arena(&mut self, class: SlotClass, len: u64, most: u64) -> Option<Piece> {
         self.sound().ok()?;
         let place =
             |b: &Broken| (0..CHUNK_BLOCKS / len).map(|n| n * len).find(|from| !b.taken.any(*from, len));
-        let find = |wanted: Option<SlotClass>| {
+        let find = |wanted: Option<SlotClass>, most: u64| {
             let mut chunks = self.broken.iter().filter(|(_, b)| b.class == wanted && b.bucket.is_some());
-            chunks.find_map(|(i, b)| place(b).map(|from| Piece { chunk: *i, from, len }))
+            chunks.find_map(|(i, b)| {
+                let fits = CHUNK_BLOCKS - b.taken.count() <= most;
+                place(b).filter(|_| fits).map(|from| Piece { chunk: *i, from, len })
+            })
         };
-        let piece = find(Some(class)).or_else(|| find(None))?;
+        let piece = find(Some(class), CHUNK_BLOCKS).or_else(|| find(None, most))?;
         self.claim(piece.chunk, class).then(|| self.take(piece))
     }
 
     /// Makes the broken chunk `i` one of `class`; `false` where it is one of another.
     pub fn claim(&mut self, i: u64, class: SlotClass) -> bool {
-        let Some(broken) = self.broken.get_mut(&i) else { return false };
-        *broken.class.get_or_insert(class) == class
+        let mut is_ours = false;
+        self.update(i, |broken| is_ours = *broken.class.get_or_insert(class) == class);
+        is_ours
     }
 
     /// Whether all of `bits` of chunk `i` are available.
     #[cfg(test)]
     pub fn is_available(&self, i: u64, bits: &Bits) -> bool {
         self.free.get(i) || self.broken.get(&i).is_some_and(|b| !overlap(&b.taken, bits))
-    }
-
-    /// Free whole chunks.
-    #[cfg(test)]
-    pub fn free_chunks(&self) -> u64 {
-        self.free.count()
     }
 }

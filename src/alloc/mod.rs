@@ -11,20 +11,21 @@
 //!    Stripes are taken in ascending order, chunks before groups, and held across the commit.
 //! 3. Whole free chunks are a conserved resource (`policy`).
 //! 4. `taken` is what the media use plus what operations have reserved; a normal reservation leaves
-//!    [`Space::floor`] blocks.
+//!    [`Space::floor`] blocks where an arena of nodes can be.
 //!
 //! Lock order: chunk stripes, group stripes, a thread's slots, the slots of a class, the loading cursor, one group,
 //! the index. No two of a kind but stripes.
 
 mod bits;
 mod footprint;
+mod gate;
 mod group;
 mod index;
 mod op;
 mod policy;
 mod report;
 mod slots;
-#[cfg(test)]
+#[cfg(all(test, feature = "sim"))]
 mod tests;
 
 pub use op::Op;
@@ -34,13 +35,15 @@ pub use report::{ChunkUse, SpaceReport};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::layout::Geometry;
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
-use group::{GroupState, Owner, Summary};
+use gate::Gate;
+use group::{GroupState, Owner};
 use index::Index;
 use slots::Slots;
 use std::collections::HashMap;
@@ -78,8 +81,11 @@ pub struct Space {
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
     slots: Slots,
+    gate: Gate,
     taken: AtomicI64,
     unwritten: AtomicI64,
+    /// Available blocks in loaded chunks with arenas of inodes, where no node can be.
+    inode_free: AtomicI64,
 }
 
 impl Space {
@@ -99,8 +105,10 @@ impl Space {
             shards: std::iter::repeat_with(CachePadded::default).take(SHARDS).collect(),
             chunk_stripes: locks(CHUNK_STRIPES),
             group_stripes: locks(GROUP_STRIPES),
+            gate: Gate::default(),
             taken: AtomicI64::new(totals.used),
             unwritten: AtomicI64::new(totals.unwritten),
+            inode_free: AtomicI64::new(0),
         })
     }
 
@@ -110,9 +118,26 @@ impl Space {
         &self.journal
     }
 
-    /// Starts a change.
+    /// Starts a change. Waits while [`Self::try_reclaim`] is at work.
     pub fn begin(&self) -> Op<'_> {
-        Op::new(self)
+        Op::new(self, Some(self.gate.enter()))
+    }
+
+    /// Gives the blocks of arenas all of whose slots are free back to files: how many blocks, or `None` where a change
+    /// is under way, the caller's own included. Costs an epoch, and a look at every arena, if a slot was freed since it
+    /// was done last.
+    ///
+    /// # Errors
+    /// Damage, errors of the journal. What was given back before the error stays so.
+    pub fn try_reclaim(&self) -> Result<Option<u64>> {
+        if !self.slots.may_have_free_arenas() {
+            return Ok(Some(0));
+        }
+        let Some(_closed) = self.gate.close() else { return Ok(None) };
+        if !mutation::is(Mutation::NoEpochForArenas) {
+            self.journal.quiesce()?;
+        }
+        self.reclaim_arenas().map(Some)
     }
 
     /// Blocks that are neither used nor reserved, those set aside included.
@@ -135,9 +160,15 @@ impl Space {
         (self.geometry().usable_blocks() / 64).min(64) + unwritten.div_ceil(64)
     }
 
-    /// Blocks that normal reservations can still have.
+    /// Free blocks where a node's arena could be.
+    fn node_blocks(&self) -> u64 {
+        self.free_blocks().saturating_sub(self.inode_free.load(Ordering::Acquire).max(0) as u64)
+    }
+
+    /// Blocks that normal reservations can still have: the floor is left where nodes can be.
     fn spare_blocks(&self) -> u64 {
-        self.free_blocks().saturating_sub(self.floor())
+        let (free, nodes) = (self.free_blocks(), self.node_blocks());
+        free - nodes.min(self.floor())
     }
 
     fn geometry(&self) -> Geometry {
@@ -180,18 +211,18 @@ impl Space {
     ) -> Result<R> {
         let cell = self.cell(group)?;
         let mut cell = cell.lock();
-        let mut before = Summary::default();
         if let Cell::Unloaded = *cell {
             *cell = self.load(group)?;
-        } else if let Cell::Loaded(state) = &mut *cell {
-            before = state.summary();
         }
         match &mut *cell {
             Cell::Loaded(state) => {
                 state.grow(self.geometry().group_chunks(group));
                 let result = f(state, &self.journal);
-                let after = state.summary();
-                if before != after {
+                let change = state.show_inode_free();
+                if change != 0 {
+                    self.inode_free.fetch_add(change, Ordering::AcqRel);
+                }
+                if let Some((before, after)) = state.show() {
                     self.index.lock().update(group, before, after);
                 }
                 result
@@ -204,16 +235,11 @@ impl Space {
     }
 
     fn load(&self, group: Group) -> Result<Cell> {
-        let state = match GroupState::load(&self.journal, group) {
-            Ok(state) => state,
-            Err(Error::Corrupt(damage)) => return Ok(Cell::Damaged(damage)),
-            Err(error) => return Err(error),
-        };
-        if state.fresh && !self.journal.is_read_only() {
-            // The first chunk holds the group's tables and is never free, so nobody else provides it.
-            self.provision(Run::new(group.first_chunk().first_block(), 1))?;
+        match GroupState::load(&self.journal, group) {
+            Ok(state) => Ok(Cell::Loaded(Box::new(state))),
+            Err(Error::Corrupt(damage)) => Ok(Cell::Damaged(damage)),
+            Err(error) => Err(error),
         }
-        Ok(Cell::Loaded(Box::new(state)))
     }
 
     /// Loads the next group that nobody asked for room yet, or shows the index what growth added to the last one;
@@ -225,8 +251,13 @@ impl Space {
             return Ok(false);
         }
         let group = cursor.group();
-        match self.with_group(group, |_, _| Ok(())) {
-            Ok(()) | Err(Error::Corrupt(_)) => *cursor = Group(group.0 + 1).first_chunk().min(Chunk(chunks)),
+        let is_single = self.with_group(group, |state, _| Ok(state.is_fresh() && state.is_single()));
+        if matches!(is_single, Ok(true)) {
+            // No other chunk of it will ever be taken.
+            self.begin_group(group)?;
+        }
+        match is_single {
+            Ok(_) | Err(Error::Corrupt(_)) => *cursor = Group(group.0 + 1).first_chunk().min(Chunk(chunks)),
             Err(error) => return Err(error),
         }
         Ok(true)
@@ -238,6 +269,15 @@ impl Space {
         let first = run.start.chunk().0;
         let end = run.end().0.div_ceil(CHUNK_BLOCKS);
         self.journal.region().provision(Chunk(first).first_block().offset(), (end - first) * CHUNK_BYTES)
+    }
+
+    /// Has the host provide the first chunk of a group that is used for the first time: its tables are there.
+    fn begin_group(&self, group: Group) -> Result<()> {
+        self.provision(Run::new(group.first_chunk().first_block(), 1))?;
+        self.with_group(group, |state, _| {
+            state.begin_use();
+            Ok(())
+        })
     }
 
     /// Makes blocks that were reserved and not used available again.
@@ -264,8 +304,7 @@ impl Space {
 
     fn lock_chunks(&self, footprint: &Footprint) -> Vec<MutexGuard<'_, ()>> {
         let wanted = footprint.chunks().fold(0u64, |set, chunk| set | 1 << (chunk.0 % CHUNK_STRIPES as u64));
-        let stripes = self.chunk_stripes.iter().enumerate();
-        stripes.filter(|(i, _)| wanted >> i & 1 == 1).map(|(_, stripe)| stripe.lock()).collect()
+        lock_each(&self.chunk_stripes, wanted)
     }
 
     fn lock_chunk(&self, chunk: Chunk) -> MutexGuard<'_, ()> {
@@ -274,7 +313,16 @@ impl Space {
 
     fn lock_groups(&self, groups: impl Iterator<Item = Group>) -> Vec<MutexGuard<'_, ()>> {
         let wanted = groups.fold(0u64, |set, group| set | 1 << (group.0 % GROUP_STRIPES as u64));
-        let stripes = self.group_stripes.iter().enumerate();
-        stripes.filter(|(i, _)| wanted >> i & 1 == 1).map(|(_, stripe)| stripe.lock()).collect()
+        lock_each(&self.group_stripes, wanted)
     }
+}
+
+/// Locks the stripes whose bits are set in `wanted`, in ascending order.
+fn lock_each(stripes: &[Mutex<()>], mut wanted: u64) -> Vec<MutexGuard<'_, ()>> {
+    let mut guards = Vec::new();
+    while wanted != 0 {
+        guards.push(stripes[wanted.trailing_zeros() as usize].lock());
+        wanted &= wanted - 1;
+    }
+    guards
 }

@@ -6,13 +6,16 @@
 
 use super::Space;
 use super::footprint::{ChunkState, Footprint, pieces};
+use super::gate::Pass;
 use super::policy::Want;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Tx;
 use crate::layout::{ChunkObject, Counters, GroupObject, Image, Inode, Kind, SlotClass};
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
+use crate::sync::rank::{Held as HeldRank, Rank};
 use crate::tree::{ReadNodes, WriteNodes};
 use crate::units::{Chunk, Group, Ino, PoolOff, Run};
 
@@ -22,6 +25,8 @@ struct Held<'s> {
     space: &'s Space,
     footprint: Footprint,
     slots: Vec<(SlotClass, PoolOff)>,
+    /// Node slots that were taken ahead and are not used yet; they go back whatever becomes of the operation.
+    spare: Vec<PoolOff>,
     /// What of the change to the unwritten blocks is counted already: an increase, so that the floor holds from
     /// the moment the blocks are given.
     unwritten: i64,
@@ -34,6 +39,9 @@ impl Drop for Held<'_> {
         }
         for (class, at) in &self.slots {
             self.space.offer_slot(*class, *at);
+        }
+        for at in &self.spare {
+            self.space.offer_slot(SlotClass::Node, *at);
         }
         self.space.unwritten.fetch_sub(self.unwritten, Ordering::AcqRel);
     }
@@ -49,13 +57,17 @@ pub struct Op<'s> {
     freed_slots: Vec<(SlotClass, PoolOff)>,
     change: Counters,
     may_dip: bool,
+    /// Given back last. Who closed the gate needs none.
+    _pass: Option<Pass<'s>>,
 }
 
 impl<'s> Op<'s> {
-    pub(super) fn new(space: &'s Space) -> Self {
-        let held = Held { space, footprint: Footprint::default(), slots: Vec::new(), unwritten: 0 };
+    pub(super) fn new(space: &'s Space, pass: Option<Pass<'s>>) -> Self {
+        let footprint = Footprint::default();
+        let held = Held { space, footprint, slots: Vec::new(), spare: Vec::new(), unwritten: 0 };
         let change = Counters::default();
-        Self { space, tx: space.journal.begin(), held, freed_slots: Vec::new(), change, may_dip: false }
+        let tx = space.journal.begin();
+        Self { space, tx, held, freed_slots: Vec::new(), change, may_dip: false, _pass: pass }
     }
 
     /// Marks an operation that frees more than it takes: its nodes may come from what is set aside.
@@ -117,6 +129,18 @@ impl<'s> Op<'s> {
             let at = geometry.chunk_descriptor(chunk);
             Damage::new(Structure::Chunk, at, "a block released twice, of the run at", 0, run.start.0).into()
         })
+    }
+
+    /// Takes slots for `nodes` nodes, so that as many can not fail for want of space later.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], errors of opening an arena.
+    pub fn prepare_nodes(&mut self, nodes: u64) -> Result<()> {
+        for _ in 0..nodes {
+            let at = self.space.take_slot(SlotClass::Node, self.may_dip)?;
+            self.held.spare.push(at);
+        }
+        Ok(())
     }
 
     /// A free slot for an inode, counted.
@@ -185,7 +209,9 @@ impl<'s> Op<'s> {
 
     fn free_slot(&mut self, class: SlotClass, at: PoolOff) -> Result<()> {
         // While the slot is still in use at home, so that publishing it after the commit lists it once.
-        self.space.know_slot(class, at)?;
+        if !mutation::is(Mutation::FreeUnknownSlot) {
+            self.space.know_slot(class, at)?;
+        }
         let slot = (class, at);
         let is_free = self.tx.read(at, class.kind())?.kind() == Kind::Free;
         if self.freed_slots.contains(&slot) || is_free && !self.held.slots.contains(&slot) {
@@ -219,11 +245,15 @@ impl<'s> Op<'s> {
 
     /// Commits; with a class the blocks taken and freed are arenas of that class.
     pub(super) fn commit_as(self, data: Durable, arena: Option<SlotClass>) -> Result<()> {
-        let Op { space, mut tx, mut held, freed_slots, mut change, .. } = self;
+        let Op { space, mut tx, mut held, freed_slots, mut change, _pass, .. } = self;
+        let _rank = HeldRank::new(Rank::Space);
         let chunks = space.lock_chunks(&held.footprint);
         let groups = space.stage_chunks(&mut tx, &held.footprint, arena)?;
         change.used += held.footprint.taken_blocks() as i64 - held.footprint.freed_blocks() as i64;
         tx.count(change);
+        if mutation::is(Mutation::FreeEarly) {
+            space.make_available(held.footprint.freed());
+        }
         tx.commit(data)?;
         held.publish(&freed_slots, change.unwritten);
         drop((groups, chunks));
@@ -243,6 +273,9 @@ impl Held<'_> {
         self.space.unwritten.fetch_add(unwritten - self.unwritten, Ordering::AcqRel);
         self.unwritten = 0;
         self.slots.clear();
+        if !freed_slots.is_empty() {
+            self.space.slots.expect_free_arenas();
+        }
         for (class, at) in freed_slots {
             self.space.offer_slot(*class, *at);
         }
@@ -284,6 +317,9 @@ impl Space {
         footprint: &Footprint,
         arena: Option<SlotClass>,
     ) -> Result<Vec<MutexGuard<'_, ()>>> {
+        if footprint.is_empty() {
+            return Ok(Vec::new());
+        }
         let geometry = self.geometry();
         let mut groups: Vec<GroupChange> = Vec::new();
         for chunk in footprint.touched() {
@@ -343,11 +379,19 @@ impl ReadNodes for Space {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         node(at, self.journal.read(at, Kind::Node)?)
     }
+
+    fn vouch(&self, at: PoolOff, node: &Image) {
+        self.journal.vouch(at, node.version());
+    }
 }
 
 impl ReadNodes for Op<'_> {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         node(at, self.tx.read(at, Kind::Node)?)
+    }
+
+    fn vouch(&self, at: PoolOff, node: &Image) {
+        self.space.journal.vouch(at, node.version());
     }
 }
 
@@ -357,7 +401,9 @@ impl WriteNodes for Op<'_> {
     }
 
     fn alloc_node(&mut self) -> Result<PoolOff> {
-        self.alloc_slot(SlotClass::Node)
+        let Some(at) = self.held.spare.pop() else { return self.alloc_slot(SlotClass::Node) };
+        self.held.slots.push((SlotClass::Node, at));
+        Ok(at)
     }
 
     fn free_node(&mut self, at: PoolOff) -> Result<()> {

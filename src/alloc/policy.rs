@@ -26,7 +26,11 @@ use crate::units::{Block, CHUNK_BLOCKS, Chunk, FileBlock, Group, Run};
 /// A shorter run than this is not worth an extent while there is another way.
 const WORTH_BLOCKS: u64 = 8;
 /// Groups whose descriptors one search reads before it breaks a chunk.
-const READ_GROUPS: usize = 4;
+const READ_GROUPS: u64 = 4;
+const ALL_GROUPS: u64 = u64::MAX;
+/// With fewer free blocks above the floor (16 MiB), the pool is looked at as a whole: once, for what was looked at
+/// is known then.
+const NEARLY_FULL_BLOCKS: u64 = 8 * CHUNK_BLOCKS;
 /// Loaded groups that one search asks.
 const CANDIDATES: usize = 4;
 
@@ -78,25 +82,74 @@ impl Space {
     /// # Errors
     /// [`Error::NoSpace`], errors of the host providing memory.
     pub(super) fn reserve(&self, want: &Want) -> Result<Run> {
+        if self.free_blocks() < self.floor().saturating_add(NEARLY_FULL_BLOCKS).saturating_add(want.blocks) {
+            self.read_everything()?;
+        }
         let blocks = want.blocks.min(self.spare_blocks());
         if blocks == 0 {
             return Err(self.no_space(want.blocks));
         }
         let run = self.place(&Want { blocks, ..*want })?.ok_or_else(|| self.no_space(want.blocks))?;
-        let kept = self.charge(run.len, self.floor());
+        if let Some(run) = self.keep(run) {
+            return Ok(run);
+        }
+        // What is left where nodes can be is set aside; there may be room where they can not.
+        let beside = self.beside_inodes(blocks)?.ok_or_else(|| self.no_space(want.blocks))?;
+        self.keep(beside).ok_or_else(|| self.no_space(want.blocks))
+    }
+
+    /// Counts as much of the placed `run` as taken as leaves the floor where nodes can be, and gives the rest back.
+    fn keep(&self, run: Run) -> Option<Run> {
+        let chunk = run.start.chunk();
+        // Counted first, and what is too much uncounted: two threads can not both see the same blocks spare.
+        let mut kept = self.charge(run.len, 0);
+        let deficit = self.floor().saturating_sub(self.node_blocks());
+        let beside_inodes = || self.with_group(chunk.group(), |s, _| Ok(s.has_inodes(chunk.in_group())));
+        if deficit > 0 && !matches!(beside_inodes(), Ok(true)) {
+            let short = deficit.min(kept);
+            self.taken.fetch_sub(short as i64, Ordering::AcqRel);
+            kept -= short;
+        }
         if kept < run.len {
             self.give_run(Run::new(Block(run.start.0 + kept), run.len - kept));
         }
-        if kept == 0 { Err(self.no_space(want.blocks)) } else { Ok(Run::new(run.start, kept)) }
+        (kept > 0).then_some(Run::new(run.start, kept))
+    }
+
+    /// Reads every descriptor that was not read yet: where nodes can be must be known exactly.
+    fn read_everything(&self) -> Result<()> {
+        while let Some(group) = self.next_unread(ALL_GROUPS)? {
+            self.ask(group, &|_| None)?;
+        }
+        Ok(())
+    }
+
+    /// Up to `len` blocks of a chunk with arenas of inodes.
+    fn beside_inodes(&self, len: u64) -> Result<Option<Run>> {
+        let groups = self.index.lock().with_runs(0, 0, usize::MAX);
+        for group in groups {
+            if let Some(run) = self.ask(group, &|state| state.take_beside_inodes(len))? {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
     }
 
     /// Counts up to `blocks` as taken while `floor` are left; returns how many were.
     fn charge(&self, blocks: u64, floor: u64) -> u64 {
         let usable = self.geometry().usable_blocks().saturating_sub(floor) as i64;
-        let before = self.taken.fetch_add(blocks as i64, Ordering::AcqRel);
-        let kept = (usable - before).clamp(0, blocks as i64);
-        self.taken.fetch_sub(blocks as i64 - kept, Ordering::AcqRel);
-        kept as u64
+        // Never more for a moment than is kept: somebody else would be told that the pool is full.
+        let kept = |before: i64| (usable - before).clamp(0, blocks as i64);
+        let mut before = self.taken.load(Ordering::Acquire);
+        while let Err(now) = self.taken.compare_exchange_weak(
+            before,
+            before + kept(before),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            before = now;
+        }
+        kept(before) as u64
     }
 
     /// Makes a placed run that is not counted as taken available again.
@@ -212,7 +265,7 @@ impl Space {
             return Ok(Some(run));
         }
         for _ in 0..READ_GROUPS {
-            let Some(group) = self.next_unread()? else { break };
+            let Some(group) = self.next_unread(READ_GROUPS)? else { break };
             if let Some(run) = self.ask(group, &f)? {
                 self.prefer(run.start.chunk());
                 return Ok(Some(run));
@@ -225,22 +278,23 @@ impl Space {
     fn know_a_group(&self) -> Result<()> {
         let known = self.index.lock().longest();
         if known.is_none()
-            && let Some(group) = self.next_unread()?
+            && let Some(group) = self.next_unread(READ_GROUPS)?
         {
             self.ask(group, &|_| None)?;
         }
         Ok(())
     }
 
-    /// A group whose descriptors were not all read; groups are loaded until there is one.
-    fn next_unread(&self) -> Result<Option<Group>> {
+    /// A group whose descriptors were not all read; up to `loads` groups are loaded until there is one.
+    fn next_unread(&self, loads: u64) -> Result<Option<Group>> {
         let near = self.near();
-        loop {
+        for _ in 0..loads {
             let unread = self.index.lock().unread(near);
             if unread.is_some() || !self.load_next()? {
                 return Ok(unread);
             }
         }
+        Ok(self.index.lock().unread(near))
     }
 
     /// A piece of at most `len` blocks of the longest runs known, if they are worth an extent.
@@ -256,7 +310,7 @@ impl Space {
             let known = self.index.lock().longest();
             let Some(group) = (match known {
                 Some(group) => Some(group),
-                None => self.next_unread()?,
+                None => self.next_unread(ALL_GROUPS)?,
             }) else {
                 return Ok(None);
             };
@@ -323,10 +377,13 @@ impl Space {
     fn provisioned(&self, run: Run) -> Result<Run> {
         let group = run.start.chunk().group();
         let (first, count) = (run.start.chunk().in_group(), run.len / CHUNK_BLOCKS);
-        if self.with_group(group, |state, _| Ok(state.is_provided(first, count)))? {
+        let (done, fresh) =
+            self.with_group(group, |state, _| Ok((state.is_provided(first, count), state.is_fresh())))?;
+        if done && !fresh {
             return Ok(run);
         }
-        let noted = self.provision(run).and_then(|()| {
+        let begun = if fresh { self.begin_group(group) } else { Ok(()) };
+        let noted = begun.and_then(|()| self.provision(run)).and_then(|()| {
             self.with_group(group, |state, _| {
                 state.set_provided(first, count);
                 Ok(())
@@ -373,7 +430,12 @@ impl Space {
     }
 
     fn place_arena(&self, class: SlotClass, len: u64) -> Result<Option<Run>> {
-        let f = |state: &mut GroupState| state.take_arena(class, len);
+        // A chunk of inodes can hold no node: what is set aside must stay elsewhere.
+        let most = match class {
+            SlotClass::Inode => self.node_blocks().saturating_sub(self.floor()),
+            SlotClass::Node => CHUNK_BLOCKS,
+        };
+        let f = |state: &mut GroupState| state.take_arena(class, len, most);
         let near = self.slots.group_of(class);
         let groups = self.index.lock().with_runs(floor_log2(len), near, CANDIDATES);
         for group in groups {
@@ -382,12 +444,13 @@ impl Space {
             }
         }
         for _ in 0..READ_GROUPS {
-            let Some(group) = self.next_unread()? else { break };
+            let Some(group) = self.next_unread(READ_GROUPS)? else { break };
             if let Some(run) = self.ask(group, &f)? {
                 return Ok(Some(run));
             }
         }
-        match self.break_chunk(0, len, None)? {
+        let broken = if most < CHUNK_BLOCKS { None } else { self.break_chunk(0, len, None)? };
+        match broken {
             Some(run) if self.claim(run, class)? => Ok(Some(run)),
             Some(run) => {
                 self.give_run(run);
@@ -405,9 +468,7 @@ impl Space {
 
     /// Asks every group for an arena: the last resort of a full pool.
     fn arena_anywhere(&self, len: u64, f: &impl Fn(&mut GroupState) -> Option<Piece>) -> Result<Option<Run>> {
-        while let Some(group) = self.next_unread()? {
-            self.ask(group, &|_| None)?;
-        }
+        self.read_everything()?;
         let groups = self.index.lock().with_runs(floor_log2(len), 0, usize::MAX);
         for group in groups {
             if let Some(run) = self.ask(group, f)? {

@@ -12,11 +12,12 @@
 //! back to files while anything runs (J7).
 
 use super::bits::run;
-use super::{SHARDS, Space};
+use super::{Op, SHARDS, Space};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{Bits, HEADER_BYTES, Kind, SlotClass};
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Durable, thread_number};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::units::{BLOCK_BYTES, Block, CHUNK_BLOCKS, Chunk, Group, PoolOff, Run};
 use crossbeam::utils::CachePadded;
@@ -27,7 +28,7 @@ const SCAN_WINDOWS: usize = 64;
 /// Groups that one call looks into for arenas to scan.
 const SCAN_GROUPS: usize = 8;
 /// Entries of the cache of blocks known to be arenas'.
-const KNOWN: usize = 4096;
+const KNOWN: usize = if cfg!(loom) { 4 } else { 4096 };
 
 /// Free slots of a window, one bit each: at most 16 blocks of 16.
 type Mask = [u64; 4];
@@ -98,6 +99,8 @@ pub(super) struct Slots {
     window_blocks: u64,
     inodes: ClassSlots,
     nodes: ClassSlots,
+    /// A slot was freed or an arena opened since arenas were reclaimed, or nobody has looked in this session.
+    has_news: AtomicBool,
     /// Blocks known to be arenas', by block modulo the length: block * 2 + class + 1 each, 0 for none.
     known: Box<[AtomicU64]>,
 }
@@ -108,7 +111,20 @@ impl Slots {
             window_blocks: u64::from(arena_blocks),
             inodes: ClassSlots::new(),
             nodes: ClassSlots::new(),
+            has_news: AtomicBool::new(true),
             known: std::iter::repeat_with(AtomicU64::default).take(KNOWN).collect(),
+        }
+    }
+
+    /// Whether an arena could be empty that was not when arenas were reclaimed last.
+    pub fn may_have_free_arenas(&self) -> bool {
+        self.has_news.load(Ordering::Acquire)
+    }
+
+    /// Notes that an arena could be empty now.
+    pub fn expect_free_arenas(&self) {
+        if !self.has_news.load(Ordering::Relaxed) {
+            self.has_news.store(true, Ordering::Release);
         }
     }
 
@@ -292,6 +308,10 @@ impl Space {
         if self.geometry().group_chunks(group) == 0 {
             return Ok(Next::End);
         }
+        let next_group = Next::NotBelow(Group(group.0 + 1).first_chunk().first_block());
+        if self.is_untouched(group)? {
+            return Ok(next_group);
+        }
         let found = self.with_group(group, |state, journal| {
             state.read_all(journal)?;
             Ok(state.arena_chunks(class, from.chunk().in_group()).find_map(|(i, broken)| {
@@ -303,11 +323,17 @@ impl Space {
         });
         match found {
             Ok(Some(block)) => Ok(Next::Window(Block(self.slots.window(block)))),
-            Ok(None) | Err(Error::Corrupt(_)) => {
-                Ok(Next::NotBelow(Group(group.0 + 1).first_chunk().first_block()))
-            }
+            Ok(None) | Err(Error::Corrupt(_)) => Ok(next_group),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether neither the group's object nor its first descriptor was ever written, so that it has no arena: to
+    /// know that, it needs not be loaded.
+    fn is_untouched(&self, group: Group) -> Result<bool> {
+        let (geometry, region) = (self.geometry(), self.journal.region());
+        Ok(region.load(geometry.group_object(group))? == 0
+            && region.load(geometry.chunk_descriptor(group.first_chunk()))? == 0)
     }
 
     /// The arena blocks of `class` in `window`, as bits of its chunk.
@@ -347,18 +373,27 @@ impl Space {
 
     fn open_arena(&self, class: SlotClass, may_dip: bool) -> Result<()> {
         self.journal.writable()?;
-        let floor = if may_dip { 0 } else { self.floor() };
+        let floor = match class {
+            _ if may_dip => 0,
+            SlotClass::Inode => self.floor(),
+            // What is set aside is set aside where nodes can be.
+            SlotClass::Node => self.floor() + self.free_blocks().saturating_sub(self.node_blocks()),
+        };
         let arena = self.reserve_arena(class, floor)?;
-        let mut op = self.begin();
+        // Part of an operation that passed the gate already, or of no operation while it is closed.
+        let mut op = Op::new(self, None);
         op.hold(arena);
         let mut data = self.journal.region().data_writer();
         data.zero(arena.start.offset(), arena.len * BLOCK_BYTES)?;
-        op.commit_as(data.fence()?, Some(class))?;
+        let zeroed = if mutation::is(Mutation::NoArenaFence) { Durable::no_data() } else { data.fence()? };
+        op.commit_as(zeroed, Some(class))?;
         self.offer_arena(class, arena)
     }
 
     /// Makes the slots of an arena that is open on the media available.
     fn offer_arena(&self, class: SlotClass, arena: Run) -> Result<()> {
+        // If the operation it was opened for does not happen after all.
+        self.slots.expect_free_arenas();
         let slots = self.slots.of(class);
         let (chunk, window) = (arena.start.chunk(), self.slots.window(arena.start));
         slots.group.store(chunk.group().0, Ordering::Relaxed);
@@ -380,19 +415,20 @@ impl Space {
         Ok(())
     }
 
-    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks.
+    /// Gives the blocks of arenas all of whose slots are free back to files; returns how many blocks, 0 also where
+    /// there was no moment without an operation under way.
     ///
-    /// To be called only where no operation is under way, none starts before it returns, and
-    /// [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal: else a record of this
-    /// epoch could name a slot of an arena, and recovery would write it into a file's block (J7).
+    /// The gate is closed, and [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal:
+    /// else a record of this epoch could name a slot of an arena, and recovery would write it into a file's block (J7).
     ///
     /// # Errors
     /// Damage, errors of the journal. What was given back before the error stays so.
-    pub fn reclaim_arenas(&self) -> Result<u64> {
+    pub(super) fn reclaim_arenas(&self) -> Result<u64> {
         let mut blocks = 0;
         for class in SlotClass::ALL {
             blocks += self.reclaim_class(class)?;
         }
+        self.slots.has_news.store(false, Ordering::Release);
         Ok(blocks)
     }
 
@@ -430,18 +466,16 @@ impl Space {
         if free != blocks.count() * (BLOCK_BYTES / class.bytes()) {
             return Ok(0);
         }
-        {
-            let mut central = self.slots.of(class).central.lock();
-            central.windows.remove(&window.0);
-            central.open.remove(&window.0);
-        }
-        let mut op = self.begin();
+        let mut op = Op::new(self, None);
         for block in (0..self.slots.window_blocks).map(|i| Block(window.0 + i)) {
             if blocks.get(block.in_chunk()) {
                 op.release(Run::new(block, 1))?;
             }
         }
         op.commit_as(Durable::no_data(), Some(class))?;
+        let mut central = self.slots.of(class).central.lock();
+        central.windows.remove(&window.0);
+        central.open.remove(&window.0);
         Ok(blocks.count())
     }
 }

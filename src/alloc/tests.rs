@@ -263,6 +263,32 @@ fn unwritten_blocks_keep_room_for_their_conversion() {
 }
 
 #[test]
+fn what_is_set_aside_lies_where_nodes_can_be() {
+    for (blocks, reopen) in [(1, false), (30, false), (512, false), (450, true), (512, true)] {
+        let sim = format(TINY);
+        let mut space = open(&sim);
+        for _ in 0..20 {
+            new_inode(&space).unwrap();
+        }
+        // Chunk 0 has the inodes, and more room than is set aside.
+        get(&space, 380, 0, Some(80)).unwrap();
+        while get(&space, blocks, 0, None).is_ok() {
+            if reopen {
+                space = open(&sim);
+            }
+        }
+        let floor = space.floor();
+        assert_eq!(space.free_blocks(), floor, "wants of {blocks}");
+        let mut op = space.begin().for_conversion();
+        for i in 0..floor * 8 {
+            op.alloc_node().unwrap_or_else(|e| panic!("wants of {blocks}, node {i}: {e}"));
+        }
+        drop(op);
+        check(&space);
+    }
+}
+
+#[test]
 fn fragments_serve_arenas_when_nothing_else_is_left() {
     let space = space(TINY);
     let mut singles = Vec::new();
@@ -394,15 +420,19 @@ fn classes_do_not_share_a_chunk() {
 }
 
 #[test]
-fn empty_arenas_go_back_to_files_after_a_quiesce() {
+fn empty_arenas_go_back_to_files_in_a_new_epoch() {
     let sim = format(TINY);
     let space = open(&sim);
     let inos: Vec<_> = (0..200).map(|_| new_inode(&space).unwrap()).collect();
     let kept = inos[70];
     inos.iter().filter(|ino| **ino != kept).for_each(|ino| free_inode(&space, *ino).unwrap());
     assert_eq!(space.report().unwrap().inode_arena_blocks, 16);
-    space.journal.quiesce().unwrap();
-    assert_eq!(space.reclaim_arenas().unwrap(), 12);
+    let epoch = space.journal.superblock().epoch;
+    let op = space.begin();
+    assert_eq!(space.try_reclaim().unwrap(), None, "an operation is under way");
+    drop(op);
+    assert_eq!(space.try_reclaim().unwrap(), Some(12));
+    assert_eq!(space.journal.superblock().epoch, epoch + 1, "J7");
     check(&space);
     assert!(!space.contains_arena_slot(inos[0].offset(), SlotClass::Inode).unwrap());
     assert!(space.contains_arena_slot(kept.offset(), SlotClass::Inode).unwrap());
@@ -437,6 +467,29 @@ fn open_touches_nothing_and_growth_is_seen() {
     assert_eq!(get(&space, 512 * 600, 0, None).unwrap().len, 512 * (512 - 31));
     assert_eq!(get(&space, 512 * 600, 0, None).unwrap().len, 512 * 3);
     check(&space);
+}
+
+#[test]
+fn every_block_of_every_group_can_be_had() {
+    for tail in [2, 8] {
+        let space = space((1 << 30) + (tail << 20));
+        while get(&space, 512 * 512, 0, None).is_ok() {}
+        assert_eq!(space.spare_blocks(), 0);
+        assert_eq!(space.free_blocks(), 64);
+        check(&space);
+    }
+}
+
+#[test]
+fn looking_for_room_begins_no_group() {
+    let space = space((3 << 30) + TINY);
+    for i in 0..600 {
+        assert_eq!(get(&space, 2, i * 5, None).unwrap().start.chunk().group(), Group(0));
+    }
+    new_inode(&space).unwrap();
+    for group in (1..4).map(Group).filter(|g| space.groups.read().contains_key(&g.0)) {
+        assert!(space.with_group(group, |state, _| Ok(state.is_fresh())).unwrap());
+    }
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Do extents hold what a map of single blocks holds, whatever is done to them?
+
 use super::*;
 use crate::error::{Error, Result, Structure};
 use crate::layout::{Geometry, RootArea};
@@ -367,4 +369,33 @@ fn a_file_of_many_extents_costs_few_nodes() {
     let reads = file.nodes.reads.get();
     file.map().lookup(FileBlock(7000)).unwrap();
     assert_eq!(file.nodes.reads.get() - reads, u64::from(file.root.level));
+}
+
+#[test]
+fn a_change_deep_in_a_large_file_touches_few_nodes() {
+    let (mut file, mut model) = (File::new(), Model::new());
+    let count = 8000;
+    for i in 0..count {
+        // Pieces that do not continue each other.
+        let at = (i * 7919 % count) * 4;
+        file.insert(at, 1000 + at * 2, 4, false).unwrap();
+        model.extend((0..4).map(|b| (at + b, (1000 + at * 2 + b, false))));
+    }
+    assert!(file.root.level >= 2);
+    let mut most = 0;
+    for i in 0..3 * count {
+        let at = (i * 104_729) % (count * 4);
+        let (limit, step) = (worst_case_nodes(&file.root, 1), i / count);
+        file.nodes.touched.clear();
+        match step {
+            0 => set_state(&mut file, &mut model, at..at + 1, true),
+            1 => remove(&mut file, &mut model, at..at + 1),
+            _ => fill(&mut file, &mut model, at..at + 1, 1, i % 2 == 0),
+        }
+        let touched = file.nodes.touched.len() as u64;
+        assert!(touched <= limit, "{touched} slots, {limit} allowed");
+        most = most.max(touched);
+    }
+    assert!(most >= 5, "the test should see nodes cut and joined");
+    assert_sound(&file, &model);
 }

@@ -12,11 +12,12 @@
 
 use super::RangeLock;
 use crate::error::Result;
-use crate::layout::{Inode, LAZY_MTIME_AT};
+use crate::layout::{FileKind, Inode, LAZY_MTIME_AT};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::tree;
 use crate::units::Ino;
 
 /// How far apart two stored lazy times are at least, in nanoseconds: the resolution of file times.
@@ -28,6 +29,8 @@ const LAZY_TAG_BITS: u64 = (1 << 10) - 1;
 pub struct InodeCore {
     /// Its number.
     pub ino: Ino,
+    /// What it is, which never changes.
+    pub kind: FileKind,
     /// The `io_lock`: which bytes are being read and written.
     pub io: RangeLock,
     /// The content as committed: the extent lock of a file, the namespace lock of a directory.
@@ -40,15 +43,20 @@ pub struct InodeCore {
     pub gone: AtomicBool,
     /// Moves on with each change of the mapping of bytes to blocks.
     pub mapping: AtomicU64,
+    /// The size in `state`, to be read without its lock: moved after the mapping (R13), under the exclusive lock.
+    size: AtomicU64,
     lazy_mtime: AtomicI64,
 }
 
 impl InodeCore {
     /// An inode with its committed content.
     #[must_use]
-    pub fn new(ino: Ino, inode: Inode) -> Self {
+    pub fn new(ino: Ino, mut inode: Inode) -> Self {
+        tree::vouch_root(&mut inode.root, ino);
         Self {
             ino,
+            kind: inode.kind,
+            size: AtomicU64::new(inode.size),
             io: RangeLock::default(),
             state: RwLock::new(inode),
             pins: AtomicU32::new(0),
@@ -62,7 +70,7 @@ impl InodeCore {
     /// Sets `inode`'s times from the lazy word that lies beside its home, if that belongs to this version.
     pub(super) fn join_lazy_word(inode: &mut Inode, word: u64) {
         let time = (word & !LAZY_TAG_BITS) as i64;
-        if word & LAZY_TAG_BITS == inode.version & LAZY_TAG_BITS && time > inode.mtime {
+        if word & LAZY_TAG_BITS == inode.version & LAZY_TAG_BITS && time != 0 && time > inode.mtime {
             (inode.mtime, inode.ctime) = (time, time);
         }
     }
@@ -103,10 +111,21 @@ impl InodeCore {
     pub fn with_lazy(&self, inode: &Inode) -> Inode {
         let mut inode = inode.clone();
         let lazy = self.lazy_mtime.load(Ordering::Relaxed);
-        if lazy > inode.mtime {
+        if lazy != 0 && lazy > inode.mtime {
             (inode.mtime, inode.ctime) = (lazy, lazy);
         }
         inode
+    }
+
+    /// The size as committed, in bytes (of a directory: entries). It stands still for whoever holds the file's end in
+    /// `io`.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
     }
 
     /// Whether some handle pins the inode.

@@ -6,10 +6,11 @@
 use super::InodeCore;
 use crate::alloc::Op;
 use crate::error::Result;
-use crate::layout::{Inode, RootArea};
+use crate::layout::{FileKind, Inode, RootArea};
 use crate::pmem::Region;
 use crate::sync::RwLockWriteGuard;
 use crate::sync::atomic::Ordering;
+use crate::sync::rank::{Held, Rank};
 use crate::units::Ino;
 
 /// An inode being changed, under its exclusive lock.
@@ -20,14 +21,25 @@ pub struct Draft<'c> {
     committed: RwLockWriteGuard<'c, Inode>,
     /// The content to be.
     pub inode: Inode,
+    _rank: Held,
 }
 
 impl<'c> Draft<'c> {
     /// Locks `core` for a change.
     pub fn lock(core: &'c InodeCore) -> Self {
         let committed = core.state.write();
+        let is_dir = committed.kind == FileKind::Directory;
+        Self::new(core, committed, if is_dir { Rank::Directory } else { Rank::File })
+    }
+
+    /// Locks the hidden inode of the intents for a change.
+    pub(super) fn lock_intents(core: &'c InodeCore) -> Self {
+        Self::new(core, core.state.write(), Rank::Intents)
+    }
+
+    fn new(core: &'c InodeCore, committed: RwLockWriteGuard<'c, Inode>, rank: Rank) -> Self {
         let inode = core.with_lazy(&committed);
-        Self { core, committed, inode }
+        Self { core, committed, inode, _rank: Held::new(rank) }
     }
 
     /// The inode's number.
@@ -69,7 +81,9 @@ impl<'c> Draft<'c> {
         if self.inode.root != self.committed.root {
             self.core.mapping.fetch_add(1, Ordering::Release);
         }
+        let size = self.inode.size;
         *self.committed = self.inode;
+        self.core.set_size(size);
         Ok(())
     }
 }

@@ -113,7 +113,7 @@ pub struct Intents<'c>(Draft<'c>);
 impl<'c> Intents<'c> {
     /// Locks the intents; nothing else is locked after them but space and a lane.
     pub fn lock(core: &'c InodeCore) -> Self {
-        Self(Draft::lock(core))
+        Self(Draft::lock_intents(core))
     }
 
     /// Adds an intent about `ino` with `op`.

@@ -16,13 +16,17 @@ pub use range_lock::{RangeGuard, RangeLock};
 pub use table::InodeTable;
 
 use crate::alloc::Space;
-use crate::error::{Damage, Result, Structure};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Journal;
 use crate::layout::FileKind;
 use crate::pmem::Region;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, thread};
 use crate::units::Ino;
+#[cfg(not(loom))]
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How often a moment without changes is looked for before space is given up.
+const RECLAIM_TRIES: usize = 64;
 
 /// One open store, below its public face.
 #[derive(Debug)]
@@ -76,6 +80,33 @@ impl Fs {
     pub fn journal(&self) -> &Journal {
         self.space.journal()
     }
+
+    /// Gives the space of metadata that is no longer needed back to files: blocks given back, 0 too where others'
+    /// changes left no moment for it.
+    ///
+    /// # Errors
+    /// A store that takes no changes, damage, errors of the medium.
+    pub fn reclaim(&self) -> Result<u64> {
+        for _ in 0..RECLAIM_TRIES {
+            if let Some(blocks) = self.space.try_reclaim()? {
+                return Ok(blocks);
+            }
+            thread::yield_now();
+        }
+        Ok(0)
+    }
+
+    /// Does `change`, and once again where there was no space and reclaiming found some. The caller holds no lock and
+    /// has no operation under way.
+    ///
+    /// # Errors
+    /// Those of `change`, and of [`Self::reclaim`].
+    pub fn with_room<R>(&self, mut change: impl FnMut() -> Result<R>) -> Result<R> {
+        match change() {
+            Err(Error::NoSpace { .. }) if self.reclaim()? > 0 => change(),
+            done => done,
+        }
+    }
 }
 
 impl Drop for Fs {
@@ -89,7 +120,15 @@ impl Drop for Fs {
     }
 }
 
+/// The time, nanoseconds since 1970: stands still in a model, each run of which must be like the others.
+#[cfg(loom)]
+#[must_use]
+pub fn now() -> i64 {
+    1_000_000_000
+}
+
 /// The time, nanoseconds since 1970.
+#[cfg(not(loom))]
 #[must_use]
 pub fn now() -> i64 {
     let nanos = |d: std::time::Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);

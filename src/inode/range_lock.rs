@@ -7,6 +7,8 @@
 //! 1. No two holders' ranges overlap unless both are shared.
 //! 2. A request waits only for conflicting requests that came before it.
 
+use crate::pmem::mutation::{self, Mutation};
+use crate::sync::rank::{Held, Rank};
 use crate::sync::{Condvar, Mutex};
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct RangeLock {
 pub struct RangeGuard<'l> {
     lock: &'l RangeLock,
     id: u64,
+    _rank: Held,
 }
 
 impl RangeLock {
@@ -57,17 +60,25 @@ impl RangeLock {
         self.acquire(start, end, true)
     }
 
+    /// How many requests wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.lock().waiting
+    }
+
     fn acquire(&self, start: u64, end: u64, exclusive: bool) -> RangeGuard<'_> {
+        let rank = Held::new(Rank::Io);
         let mut queue = self.queue.lock();
         let id = queue.next;
         queue.next += 1;
         let request = Request { id, start, end: end.max(start + 1), exclusive };
         let free = |queue: &Queue, request: &Request| {
-            queue.requests.iter().take_while(|r| r.id < request.id).all(|r| !r.conflicts(request))
+            !exclusive && mutation::is(Mutation::ReadersDoNotWait)
+                || queue.requests.iter().take_while(|r| r.id < request.id).all(|r| !r.conflicts(request))
         };
         if free(&queue, &request) {
             queue.requests.push(request);
-            return RangeGuard { lock: self, id };
+            return RangeGuard { lock: self, id, _rank: rank };
         }
         let probe = Request { ..request };
         queue.requests.push(request);
@@ -76,7 +87,7 @@ impl RangeLock {
             queue = self.released.wait(queue);
         }
         queue.waiting -= 1;
-        RangeGuard { lock: self, id }
+        RangeGuard { lock: self, id, _rank: rank }
     }
 }
 
@@ -87,7 +98,11 @@ impl Drop for RangeGuard<'_> {
             queue.requests.remove(index);
         }
         if queue.waiting > 0 {
-            self.lock.released.notify_all();
+            if mutation::is(Mutation::WakeOne) {
+                self.lock.released.notify_one();
+            } else {
+                self.lock.released.notify_all();
+            }
         }
     }
 }

@@ -11,14 +11,33 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::units::Ino;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 const SHARDS: usize = 16;
 /// Entries of a shard above which unused ones are let go.
 const SHARD_ENTRIES: usize = 4096;
 
+/// Spreads inode numbers: they come from the pool and not from an adversary, and one multiplication is enough.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shard {
-    cores: HashMap<Ino, Arc<InodeCore>>,
+    cores: HashMap<Ino, Arc<InodeCore>, BuildHasherDefault<Spread>>,
     sweep_at: usize,
 }
 

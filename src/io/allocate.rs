@@ -17,7 +17,7 @@ use crate::iomap::{self, FileRange, Intent as Purpose, State};
 use crate::layout::INODE_KEEP_BEYOND_END;
 use crate::mapper::FileMap;
 use crate::pmem::Durable;
-use crate::units::{FileBlock, Run};
+use crate::units::{FileBlock, PoolOff, Run};
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 
@@ -63,7 +63,7 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     }
     chain.reserve()?;
     if matches!(mode, AllocateMode::Punch | AllocateMode::Zero) {
-        zero_edges(fs, core, range, &inner)?;
+        chain.zeros = edges_to_zero(fs, core, range, &inner)?;
     }
     let data = zero_before_growth(fs, core, size, grown)?;
     chain.run(data)
@@ -95,23 +95,30 @@ fn edges(inner: &Range<FileBlock>, outer: &Range<FileBlock>) -> Vec<FileBlock> {
     edges
 }
 
-/// Zeroes the mapped bytes of `range` that lie outside the whole blocks `inner`, in place; durable with the record
-/// that follows.
-fn zero_edges(fs: &Fs, core: &InodeCore, range: FileRange, inner: &Range<FileBlock>) -> Result<()> {
-    let zero = |from: u64, to: u64| {
+/// Where the mapped bytes of `range` lie that are outside the whole blocks `inner`, and how many they are.
+fn edges_to_zero(
+    fs: &Fs,
+    core: &InodeCore,
+    range: FileRange,
+    inner: &Range<FileBlock>,
+) -> Result<Vec<(PoolOff, u64)>> {
+    let mut places = Vec::new();
+    let mut find = |from: u64, to: u64| {
         let part = FileRange { offset: from, len: to.saturating_sub(from) };
         iomap::walk(&FileMap::new(fs, core), part, Purpose::Read, |map| {
             if let State::Mapped(at) = map.state {
-                fs.region().zero_nt(at, map.range.len)?;
+                places.push((at, map.range.len));
             }
             Ok(ControlFlow::Continue(()))
         })
     };
     if inner.is_empty() {
-        return zero(range.offset, range.end());
+        find(range.offset, range.end())?;
+    } else {
+        find(range.offset, inner.start.offset())?;
+        find(inner.end.offset(), range.end())?;
     }
-    zero(range.offset, inner.start.offset())?;
-    zero(inner.end.offset(), range.end())
+    Ok(places)
 }
 
 fn zero_before_growth(fs: &Fs, core: &InodeCore, size: u64, grown: u64) -> Result<Durable> {
@@ -134,6 +141,9 @@ struct Chain<'f> {
     blocks: Range<FileBlock>,
     /// Blocks outside `blocks` that get space with the first record.
     edges: Vec<FileBlock>,
+    /// Bytes of partial blocks to be zeroed in place, once nothing can fail for want of space; the fence of the
+    /// first record makes them durable.
+    zeros: Vec<(PoolOff, u64)>,
     /// The size to be reached at least, with the last record.
     size: u64,
     /// Blocks beyond the end stay.
@@ -154,8 +164,8 @@ impl<'f> Chain<'f> {
         size: u64,
     ) -> Self {
         let holder = fs.space.begin().for_conversion();
-        let (edges, held) = (Vec::new(), VecDeque::new());
-        Self { fs, core, change, blocks, edges, size, keep: false, has_intent: false, holder, held }
+        let (edges, zeros, held) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { fs, core, change, blocks, edges, zeros, size, keep: false, has_intent: false, holder, held }
     }
 
     /// Reserves space for every hole of the range.
@@ -220,6 +230,9 @@ impl<'f> Chain<'f> {
             draft.touch(now());
             draft.stage(&mut op)?;
             let intents = self.note(&mut op, at, done)?;
+            for (at, len) in std::mem::take(&mut self.zeros) {
+                self.fs.region().zero_nt(at, len)?;
+            }
             op.commit(data.take().unwrap_or_else(Durable::no_data))?;
             draft.publish(self.fs.region())?;
             publish_intents(self.fs, intents)?;
@@ -235,7 +248,7 @@ impl<'f> Chain<'f> {
         let rest = at.min(self.blocks.end);
         let intent =
             Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
-        if done == !self.has_intent {
+        if done != self.has_intent {
             return Ok(None);
         }
         let mut intents = Intents::lock(&self.fs.intents);

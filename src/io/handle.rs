@@ -55,7 +55,7 @@ impl Handle {
     }
 }
 
-fn unpin(fs: &Arc<Fs>, core: &InodeCore) -> Result<()> {
+fn unpin(fs: &Arc<Fs>, core: &Arc<InodeCore>) -> Result<()> {
     if core.pins.fetch_sub(1, Ordering::AcqRel) == 1 { remove::after_last_handle(fs, core) } else { Ok(()) }
 }
 

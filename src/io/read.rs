@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 /// # Errors
 /// [`Error::IsDirectory`], [`Error::NotRegular`].
 pub fn check_regular(handle: &Handle) -> Result<()> {
-    match handle.core().state.read().kind {
+    match handle.core().kind {
         FileKind::Regular => Ok(()),
         FileKind::Directory => Err(Error::IsDirectory),
         FileKind::Symlink => Err(Error::NotRegular),
@@ -61,7 +61,7 @@ pub fn read_vectored(handle: &Handle, buffers: &mut [IoSliceMut<'_>], offset: u6
     let asked = FileRange::new(offset, len)?;
     let (fs, core) = (handle.fs(), handle.core());
     let _range = core.io.shared(offset, asked.end());
-    let size = core.state.read().size;
+    let size = core.size();
     let range = FileRange { offset, len: len.min(size.saturating_sub(offset)) };
     let mut sink = Sink::new(buffers);
     iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {

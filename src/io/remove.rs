@@ -10,6 +10,8 @@ use crate::inode::{Draft, Fs, InodeCore, Intent, Intents};
 use crate::io::xattr;
 use crate::layout::FileKind;
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::tree;
 use crate::units::{FileBlock, Run};
@@ -40,7 +42,8 @@ pub fn drop_inode<'f>(
     intents: &mut Option<Intents<'f>>,
 ) -> Result<Fate> {
     let ino = draft.ino();
-    if !draft.core().is_pinned() && remove_contents(fs, op, draft)? {
+    let is_pinned = draft.core().is_pinned() && !mutation::is(Mutation::NoPinCheck);
+    if !is_pinned && remove_contents(fs, op, draft)? {
         if draft.core().has_intent.load(Ordering::Acquire) {
             intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove(op, ino, Intent::CleanUp)?;
         }
@@ -53,7 +56,33 @@ pub fn drop_inode<'f>(
     }
     intents.get_or_insert_with(|| Intents::lock(&fs.intents)).put(op, ino, Intent::CleanUp)?;
     draft.stage(op)?;
-    Ok(if draft.core().is_pinned() { Fate::Kept } else { Fate::Unfinished })
+    Ok(if is_pinned { Fate::Kept } else { Fate::Unfinished })
+}
+
+/// Whether the inode was freed. It stays false only as long as the caller holds the inode's exclusive lock.
+fn is_gone(core: &InodeCore) -> bool {
+    core.gone.load(Ordering::Acquire) && !mutation::is(Mutation::NoGoneCheck)
+}
+
+/// Commits a change that frees `gone`, if there is one. It is out of the table before its number can be given out
+/// again, which is at once after the commit; and back if the change did not happen.
+///
+/// # Errors
+/// Those of the commit.
+pub fn commit(fs: &Fs, op: Op<'_>, gone: Option<&Arc<InodeCore>>) -> Result<()> {
+    let Some(gone) = gone else { return op.commit(Durable::no_data()) };
+    let late = mutation::is(Mutation::ForgetLate);
+    if !late {
+        fs.table.forget(gone.ino);
+    }
+    let result = op.commit(Durable::no_data());
+    if late {
+        fs.table.forget(gone.ino);
+    }
+    if result.is_err() {
+        fs.table.put(gone.clone());
+    }
+    result
 }
 
 /// Publishes `draft` after the commit of a change that gave it `fate`.
@@ -140,9 +169,9 @@ pub fn free_range(
 ///
 /// # Errors
 /// Errors of the medium, damage; the intent stays for recovery then.
-pub fn after_last_handle(fs: &Fs, core: &InodeCore) -> Result<()> {
+pub fn after_last_handle(fs: &Fs, core: &Arc<InodeCore>) -> Result<()> {
     let links = core.state.read().links;
-    if core.gone.load(Ordering::Acquire) {
+    if is_gone(core) {
         Ok(())
     } else if links == 0 {
         delete(fs, core)
@@ -157,19 +186,16 @@ pub fn after_last_handle(fs: &Fs, core: &InodeCore) -> Result<()> {
 ///
 /// # Errors
 /// Errors of the medium, damage; the intent stays for recovery then.
-pub fn delete(fs: &Fs, core: &InodeCore) -> Result<()> {
+pub fn delete(fs: &Fs, core: &Arc<InodeCore>) -> Result<()> {
     loop {
         let mut draft = Draft::lock(core);
-        if core.gone.load(Ordering::Acquire) || core.is_pinned() {
+        if is_gone(core) || core.is_pinned() {
             return Ok(());
         }
         let mut op = fs.space.begin().for_removal();
         let mut intents = None;
         let fate = drop_inode(fs, &mut op, &mut draft, &mut intents)?;
-        if fate == Fate::Gone {
-            fs.table.forget(core.ino);
-        }
-        op.commit(Durable::no_data())?;
+        commit(fs, op, (fate == Fate::Gone).then_some(core))?;
         publish(fs, draft, fate)?;
         publish_intents(fs, intents)?;
         if fate != Fate::Unfinished {
@@ -183,7 +209,9 @@ pub fn delete(fs: &Fs, core: &InodeCore) -> Result<()> {
 /// # Errors
 /// Errors of the medium, damage; the intent stays for recovery then.
 pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
-    let _io = core.io.exclusive(0, u64::MAX);
+    // Only files have bytes to hold. A directory has such an intent if a repair gave one that was deleted a name.
+    let is_file = core.state.read().kind == FileKind::Regular;
+    let _io = is_file.then(|| core.io.exclusive(0, u64::MAX));
     trim_held(fs, core)
 }
 
@@ -194,18 +222,25 @@ pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
 pub fn trim_held(fs: &Fs, core: &InodeCore) -> Result<()> {
     loop {
         let mut draft = Draft::lock(core);
+        if is_gone(core) {
+            // Its last name went after its last handle, and before this.
+            return Ok(());
+        }
         let mut op = fs.space.begin().for_removal();
         let keep = draft.inode.flags & crate::layout::INODE_KEEP_BEYOND_END != 0;
         let end = FileBlock::ceil(draft.inode.size);
         let is_file = draft.inode.kind == FileKind::Regular;
         let done = keep || !is_file || remove_blocks(fs, &mut op, &mut draft, end)?;
         let mut intents = None;
-        if done {
+        // Without a name the file still needs its intent: to be deleted.
+        if done && draft.inode.links > 0 {
             intents.insert(Intents::lock(&fs.intents)).remove(&mut op, core.ino, Intent::CleanUp)?;
-            core.has_intent.store(false, Ordering::Release);
         }
         draft.stage(&mut op)?;
         op.commit(Durable::no_data())?;
+        if intents.is_some() {
+            core.has_intent.store(false, Ordering::Release);
+        }
         draft.publish(fs.region())?;
         publish_intents(fs, intents)?;
         if done {

@@ -27,7 +27,7 @@ pub fn seek(handle: &Handle, offset: u64, target: SeekFor) -> Result<u64> {
     check_regular(handle)?;
     let core = handle.core();
     let _range = core.io.shared(offset, u64::MAX);
-    let size = core.state.read().size;
+    let size = core.size();
     if offset >= size {
         return Err(Error::NoSuchOffset);
     }

@@ -17,10 +17,10 @@ use crate::units::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 /// Holds every byte from the block of `from` or of the file's end on, whichever is lower; the size stands still.
 pub(super) fn hold_from(handle: &Handle, from: u64) -> (RangeGuard<'_>, u64) {
     loop {
-        let size = handle.core().state.read().size;
+        let size = handle.core().size();
         let low = from.min(size);
         let guard = handle.core().io.exclusive(low - low % BLOCK_BYTES, u64::MAX);
-        if handle.core().state.read().size == size {
+        if handle.core().size() == size {
             return (guard, size);
         }
     }

@@ -6,9 +6,9 @@
 
 use super::Handle;
 use super::read::check_regular;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, now};
-use crate::iomap::{self, Before, FileRange, Intent, State, WriteMap};
+use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
 use crate::mapper::{FileMap, Writer};
 use crate::pmem::DataWriter;
 use crate::pmem::mutation::{self, Mutation};
@@ -48,13 +48,13 @@ impl<'s, 'b> Source<'s, 'b> {
 /// Returns the file's size too, which stands still where the write goes past it.
 fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
     loop {
-        let size = core.state.read().size;
+        let size = core.size();
         let guard = if range.end() > size {
             core.io.exclusive(block_start(range.offset.min(size)), u64::MAX)
         } else {
             core.io.exclusive(block_start(range.offset), FileBlock::ceil(range.end()).offset())
         };
-        if core.state.read().size == size {
+        if core.size() == size {
             return (guard, size);
         }
     }
@@ -77,26 +77,27 @@ pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> 
         return Ok(0);
     }
     let (_guard, size) = hold(handle.core(), range);
-    write_held(handle, buffers, range, size)
+    write_held(handle, buffers, range, size, Take::Some)
 }
 
-/// Writes `buffers` at the end of the file, wherever that is; returns the offset they got and how many bytes
-/// were taken.
+/// Writes all of `buffers` at the end of the file, wherever that is; returns the offset they got.
 ///
 /// # Errors
-/// As [`write_vectored`].
-pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<(u64, usize)> {
+/// As [`write_vectored`]; [`Error::TooBig`] where the pool is so fragmented that the extents do not fit one record.
+pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> {
     check_regular(handle)?;
     handle.fs().journal().writable()?;
     let len = total(buffers);
     let core = handle.core();
     loop {
-        let size = core.state.read().size;
+        let size = core.size();
         let range = FileRange::new(size, len)?;
         let _guard = core.io.exclusive(block_start(size), u64::MAX);
-        if core.state.read().size == size {
-            let taken = if len == 0 { 0 } else { write_held(handle, buffers, range, size)? };
-            return Ok((size, taken));
+        if core.size() == size || mutation::is(Mutation::StaleEnd) {
+            if len > 0 {
+                write_held(handle, buffers, range, size, Take::All)?;
+            }
+            return Ok(size);
         }
     }
 }
@@ -105,8 +106,26 @@ fn total(buffers: &[IoSlice<'_>]) -> u64 {
     buffers.iter().map(|b| b.len() as u64).sum()
 }
 
-fn write_held(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange, size: u64) -> Result<usize> {
+/// What of its bytes a write must take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Take {
+    /// As many as fit one record.
+    Some,
+    /// All, or it fails.
+    All,
+}
+
+fn write_held(
+    handle: &Handle,
+    buffers: &[IoSlice<'_>],
+    range: FileRange,
+    size: u64,
+    take: Take,
+) -> Result<usize> {
     let (fs, core) = (handle.fs(), handle.core());
+    if range.end() <= size && overwrite(handle, buffers, range)? {
+        return Ok(range.len as usize);
+    }
     let mut map = Writer::new(fs, core, range, size)?;
     let mut data = fs.region().data_writer();
     if range.offset > size && !mutation::is(Mutation::NoTailZero) {
@@ -117,6 +136,9 @@ fn write_held(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange, size: 
         fill(&mut data, place, &mut source)?;
         Ok(place.range.len)
     })?;
+    if taken < range.len && take == Take::All {
+        return Err(Error::TooBig { needed: range.len, capacity: fs.journal().capacity() });
+    }
     let end = range.offset + taken;
     if map.needs_record(end) {
         map.publish(data.fence()?, end)?;
@@ -125,6 +147,26 @@ fn write_held(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange, size: 
         let _overwritten = data.fence()?;
     }
     Ok(taken as usize)
+}
+
+/// Overwrites `range` in place where it is one mapped run: the usual case of a file that was written before, and the
+/// one that takes no transaction.
+fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Result<bool> {
+    let (fs, core) = (handle.fs(), handle.core());
+    let map = FileMap::new(fs, core).begin(range, Intent::Read)?;
+    let State::Mapped(mut at) = map.state else { return Ok(false) };
+    if map.range != range {
+        return Ok(false);
+    }
+    // What takes a lock comes before the copies: a locked instruction between them and the fence waits for them.
+    core.touch_lazily(fs.region(), now())?;
+    let mut data = fs.region().data_writer();
+    for buffer in buffers {
+        data.copy(at, buffer)?;
+        at = at.plus(buffer.len() as u64);
+    }
+    let _overwritten = data.fence()?;
+    Ok(true)
 }
 
 /// Copies the source into `place`, and zeroes what of its first and last block is not written.

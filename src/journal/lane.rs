@@ -6,9 +6,11 @@
 //! flushes the homes of all earlier records before its own fence, and their space is free after it. A record that
 //! finds no room all the same waits for one fence of its own.
 
+use super::known::Known;
 use super::record::{self, Origin};
+use super::tx::{Draft, version};
 use crate::error::Result;
-use crate::layout::{Counters, Image};
+use crate::layout::Counters;
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::units::PoolOff;
@@ -30,7 +32,6 @@ pub(super) struct Lane {
     dirty: Vec<(u64, u64)>,
     /// The lane's counters as committed.
     pub(super) counters: Counters,
-    buffer: Vec<u8>,
 }
 
 impl Lane {
@@ -45,31 +46,38 @@ impl Lane {
             live_bytes: 0,
             dirty: Vec::new(),
             counters,
-            buffer: Vec::new(),
         }
     }
 
-    /// Writes the record of `images`, waits for it, and applies it.
+    /// Writes the record of `draft`, whose images are sealed, waits for it, and applies it.
     ///
     /// An error of the fence leaves unknown whether the record is durable: the caller poisons the journal.
     pub(super) fn commit(
         &mut self,
         region: &Region,
         origin: Origin,
-        images: &[(PoolOff, Image)],
+        draft: &mut Draft,
+        known: &Known,
     ) -> Result<()> {
         self.sequence += 1;
-        record::build(&mut self.buffer, origin, self.sequence, images);
-        let len = (self.buffer.len() as u64).next_multiple_of(64);
+        let partial = mutation::is(Mutation::PartialImage).then(|| record::only_first_lines(draft));
+        let count = draft.entries.len();
+        record::finish(&mut draft.bytes, origin, self.sequence, count);
+        let partial = partial.map(|mut partial| {
+            record::finish(&mut partial.bytes, origin, self.sequence, count);
+            partial
+        });
+        let record = partial.as_ref().map_or(&draft.bytes, |partial| &partial.bytes);
+        let len = (record.len() as u64).next_multiple_of(64);
         let start = self.make_room(region, len)?;
         let covers = self.live_bytes > self.ring_bytes / 2;
         if covers {
             self.flush_homes(region)?;
         }
         if mutation::is(Mutation::Steal) {
-            self.apply(region, images)?;
+            self.apply(region, draft, known)?;
         }
-        region.copy_nt(self.ring.plus(start), &self.buffer)?;
+        region.copy_nt(self.ring.plus(start), record)?;
         if !mutation::is(Mutation::NoCommitFence) {
             region.fence()?;
         }
@@ -79,13 +87,15 @@ impl Lane {
         self.tail = self.tail.or(Some(start));
         self.live_bytes += len;
         self.head = start + len;
-        self.apply(region, images)
+        self.apply(region, draft, known)
     }
 
-    fn apply(&mut self, region: &Region, images: &[(PoolOff, Image)]) -> Result<()> {
-        for (at, image) in images {
-            region.store(*at, image.bytes())?;
-            self.dirty.push((at.0, at.0 + image.bytes().len() as u64));
+    fn apply(&mut self, region: &Region, draft: &Draft, known: &Known) -> Result<()> {
+        for entry in &draft.entries {
+            let image = draft.image(*entry);
+            region.store(entry.home, image)?;
+            known.note(entry.home, version(image));
+            self.dirty.push((entry.home.0, entry.home.0 + entry.len as u64));
         }
         Ok(())
     }

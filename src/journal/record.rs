@@ -14,6 +14,7 @@
 //!
 //! A record starts at a multiple of 64 in its lane's ring and does not wrap. J8: only the hash makes it valid.
 
+use super::tx::Draft;
 use crate::layout::{HEADER_BYTES, Image, MAX_OBJECT_BYTES, Seed, get32, get64, put};
 use crate::pmem::mutation::{self, Mutation};
 use crate::units::PoolOff;
@@ -43,31 +44,32 @@ pub(super) const fn entry_bytes(len: usize) -> u64 {
     8 + (len as u64).next_multiple_of(8)
 }
 
-/// Builds the record of `images` in `buffer`.
-pub(super) fn build(buffer: &mut Vec<u8>, origin: Origin, sequence: u64, images: &[(PoolOff, Image)]) {
-    buffer.clear();
-    buffer.extend_from_slice(&MAGIC);
-    buffer.extend_from_slice(&[0; 8]);
-    buffer.extend_from_slice(&origin.epoch.to_le_bytes());
-    buffer.extend_from_slice(&sequence.to_le_bytes());
-    buffer.extend_from_slice(&origin.lane.to_le_bytes());
-    buffer.extend_from_slice(&[0; 4]);
-    buffer.extend_from_slice(&(images.len() as u32).to_le_bytes());
-    buffer.extend_from_slice(&[0; 4]);
-    for (at, image) in images {
-        let mut bytes = image.bytes();
-        if mutation::is(Mutation::PartialImage) {
-            bytes = &bytes[..bytes.len().min(64)];
-        }
-        let word = at.0 / 64 | (bytes.len() as u64) << 48;
-        buffer.extend_from_slice(&word.to_le_bytes());
-        buffer.extend_from_slice(bytes);
-        buffer.resize(buffer.len().next_multiple_of(8), 0);
+/// The word before an image of `len` bytes that goes to `home`.
+pub(super) const fn entry_word(home: PoolOff, len: usize) -> u64 {
+    (home.0 / 64) | ((len as u64) << 48)
+}
+
+/// Fills in the header of a record whose images are in place after it.
+pub(super) fn finish(bytes: &mut [u8], origin: Origin, sequence: u64, images: usize) {
+    let len = bytes.len() as u32;
+    put(bytes, 0, &MAGIC);
+    put(bytes, 16, &origin.epoch.to_le_bytes());
+    put(bytes, 24, &sequence.to_le_bytes());
+    put(bytes, 32, &origin.lane.to_le_bytes());
+    put(bytes, 36, &len.to_le_bytes());
+    put(bytes, 40, &(images as u32).to_le_bytes());
+    put(bytes, 44, &[0; 4]);
+    let hash = origin.hash(&bytes[16..]);
+    put(bytes, 8, &hash.to_le_bytes());
+}
+
+/// What is left of a record if only the first line of each image is written down (a mutation of J5).
+pub(super) fn only_first_lines(draft: &Draft) -> Draft {
+    let mut partial = Draft { bytes: vec![0; RECORD_HEADER_BYTES as usize], entries: Vec::new() };
+    for entry in &draft.entries {
+        partial.put(entry.home, &Image::made(&draft.image(*entry)[..entry.len.min(64)]));
     }
-    let len = buffer.len() as u32;
-    put(buffer, 36, &len.to_le_bytes());
-    let hash = origin.hash(&buffer[16..]);
-    put(buffer, 8, &hash.to_le_bytes());
+    partial
 }
 
 /// A valid record's bytes.
@@ -126,9 +128,11 @@ mod tests {
         image.seal(Seed(5), PoolOff(512), 9);
         let mut free = Image::new(Kind::Free, 16);
         free.seal(Seed(5), PoolOff(1024), 2);
-        let mut buffer = Vec::new();
-        build(&mut buffer, origin(), 7, &[(PoolOff(512), image), (PoolOff(1024), free)]);
-        buffer
+        let mut draft = Draft { bytes: vec![0; RECORD_HEADER_BYTES as usize], entries: Vec::new() };
+        draft.put(PoolOff(512), &image);
+        draft.put(PoolOff(1024), &free);
+        finish(&mut draft.bytes, origin(), 7, 2);
+        draft.bytes
     }
 
     #[test]

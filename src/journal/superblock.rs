@@ -55,16 +55,22 @@ pub(super) fn next_epoch(superblock: &Superblock) -> Superblock {
     next
 }
 
-/// Writes both copies.
+/// Writes both copies. The one that is believed goes last: a crash between the two may have left it the only whole
+/// one, and then it stays whole until the other is.
 ///
 /// # Errors
 /// Errors of the medium.
 pub fn write(region: &Region, superblock: &Superblock) -> Result<()> {
     let bytes = superblock.encode();
-    region.copy_nt(SUPERBLOCK_A, &bytes)?;
+    let [first, last] = match Copies::read(region)? {
+        Copies { a: Ok(a), b: Ok(b) } if b.sequence >= a.sequence => [SUPERBLOCK_A, SUPERBLOCK_B],
+        Copies { a: Ok(_), .. } => [SUPERBLOCK_B, SUPERBLOCK_A],
+        _ => [SUPERBLOCK_A, SUPERBLOCK_B],
+    };
+    region.copy_nt(first, &bytes)?;
     if !mutation::is(Mutation::OneSuperblockFence) {
         region.fence()?;
     }
-    region.copy_nt(SUPERBLOCK_B, &bytes)?;
+    region.copy_nt(last, &bytes)?;
     region.fence()
 }

@@ -109,11 +109,13 @@ pub struct RootArea {
     pub used: usize,
     /// The packed records.
     pub area: [u8; ROOT_BYTES],
+    /// The packing was found well formed and was changed by `tree` alone since.
+    pub trusted: bool,
 }
 
 impl Default for RootArea {
     fn default() -> Self {
-        Self { level: 0, count: 0, used: 0, area: [0; ROOT_BYTES] }
+        Self { level: 0, count: 0, used: 0, area: [0; ROOT_BYTES], trusted: false }
     }
 }
 
@@ -210,7 +212,8 @@ impl Inode {
         if level > MAX_TREE_LEVEL {
             return damage("tree level", u64::from(MAX_TREE_LEVEL), u64::from(level));
         }
-        let mut root = RootArea { level: b[120], count: get16(b, 122), used, area: [0; ROOT_BYTES] };
+        let (level, count) = (b[120], get16(b, 122));
+        let mut root = RootArea { level, count, used, ..RootArea::default() };
         root.area[..used].copy_from_slice(&b[INODE_FIXED_BYTES..]);
         Ok(Some(Self {
             version: image.version(),

@@ -12,6 +12,7 @@ mod superblock;
 
 pub use geometry::*;
 pub use inode::*;
+pub(crate) use object::seal;
 pub use object::*;
 pub use space::*;
 pub use superblock::*;

@@ -14,6 +14,8 @@
 use super::{get16, get32, get64, put};
 use crate::error::{Damage, Structure};
 use crate::units::PoolOff;
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the header of every object.
@@ -97,11 +99,64 @@ impl Seed {
     }
 }
 
+// Images come and go many times in an operation: a thread uses their buffers again.
+std::thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+const MAX_SPARE: usize = 32;
+
+/// The bytes of an image; what lies past its length is whatever the last one left.
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn new() -> Self {
+        Self(SPARE.with(|spare| spare.borrow_mut().pop()).unwrap_or_else(|| vec![0; MAX_OBJECT_BYTES]))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.0);
+        // At the end of a thread the spare buffers may be gone already.
+        let _kept = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MAX_SPARE {
+                spare.push(bytes);
+            }
+        });
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new();
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
 /// A copy of one object, checked or about to be staged.
 #[derive(Clone)]
 pub struct Image {
-    bytes: [u8; MAX_OBJECT_BYTES],
+    /// As long as the largest object, on the heap: an image is handed through many calls.
+    bytes: Buffer,
     len: usize,
+    /// The content was found to be well formed before, or was made by this process.
+    trusted: bool,
 }
 
 impl std::fmt::Debug for Image {
@@ -116,10 +171,25 @@ impl Image {
     #[must_use]
     pub fn new(kind: Kind, len: usize) -> Self {
         let len = len.clamp(HEADER_BYTES, kind.slot_bytes());
-        let mut bytes = [0; MAX_OBJECT_BYTES];
+        let mut bytes = Buffer::new();
+        bytes[..len].fill(0);
         bytes[12] = kind as u8;
         put(&mut bytes, 14, &(len as u16).to_le_bytes());
-        Self { bytes, len }
+        Self { bytes, len, trusted: true }
+    }
+
+    /// Whether the content needs no more checking: it was found to be well formed at this version before, or was
+    /// made by this process.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// The same image as if it came from the media for the first time.
+    #[cfg(test)]
+    pub(crate) fn untrusted(mut self) -> Self {
+        self.trusted = false;
+        self
     }
 
     /// The object's bytes, header included.
@@ -158,9 +228,15 @@ impl Image {
     /// Sets the version, and the check that covers it.
     pub fn seal(&mut self, seed: Seed, at: PoolOff, version: u64) {
         put(&mut self.bytes, 0, &version.to_le_bytes());
-        put(&mut self.bytes, 8, &[0; 4]);
-        let check = seed.object(at, &self.bytes[..self.len]);
-        put(&mut self.bytes, 8, &check.to_le_bytes());
+        seal(seed, at, &mut self.bytes[..self.len]);
+    }
+
+    /// The image of an object of `bytes` (header included) that this process made.
+    pub(crate) fn made(bytes: &[u8]) -> Self {
+        let len = bytes.len().min(MAX_OBJECT_BYTES);
+        let mut image = Self { bytes: Buffer::new(), len, trusted: true };
+        image.bytes[..len].copy_from_slice(&bytes[..len]);
+        image
     }
 
     /// The object in a slot's `slot` bytes at `at`: of kind `want`, or free.
@@ -169,32 +245,63 @@ impl Image {
     /// [`Damage`] where the kind is another, the length does not fit or the check differs. A slot of zeros is
     /// a free object of version 0.
     pub fn open(seed: Seed, at: PoolOff, want: Kind, slot: &[u8]) -> Result<Self, Damage> {
-        let structure = want.structure();
-        let damage = |what, expected, found| Err(Damage::new(structure, at, what, expected, found));
-        if slot.len() < HEADER_BYTES {
-            return damage("slot size", HEADER_BYTES as u64, slot.len() as u64);
-        }
-        let (kind, len) = (slot[12], usize::from(get16(slot, 14)));
-        if slot[..HEADER_BYTES] == [0; HEADER_BYTES] {
+        let short = || Damage::new(want.structure(), at, "slot size", HEADER_BYTES as u64, slot.len() as u64);
+        let (header, rest) = slot.split_first_chunk().ok_or_else(short)?;
+        let read = |body: &mut [u8]| {
+            body.copy_from_slice(rest.get(..body.len()).ok_or_else(short)?);
+            Ok(())
+        };
+        Self::fetch(seed, at, want, header, |_| false, read)
+    }
+
+    /// As [`Self::open`], reading no more than the object has: `header` was read, `read` reads what follows it.
+    /// Where `known` says of a version that it was found to be well formed, the check is not computed again.
+    ///
+    /// # Errors
+    /// [`Damage`] as for [`Self::open`], and what `read` returns.
+    pub fn fetch<E: From<Damage>>(
+        seed: Seed,
+        at: PoolOff,
+        want: Kind,
+        header: &[u8; HEADER_BYTES],
+        known: impl FnOnce(u64) -> bool,
+        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let damage =
+            |what, expected, found| Err(Damage::new(want.structure(), at, what, expected, found).into());
+        let (kind, len) = (header[12], usize::from(get16(header, 14)));
+        if *header == [0; HEADER_BYTES] {
             return Ok(Self::new(Kind::Free, HEADER_BYTES));
         }
         let kind = match Kind::from_byte(kind) {
             Some(kind) if kind == want || kind == Kind::Free => kind,
             _ => return damage("kind", want as u64, u64::from(kind)),
         };
-        if len < HEADER_BYTES || len > kind.slot_bytes() || len > slot.len() {
+        if len < HEADER_BYTES || len > kind.slot_bytes() {
             return damage("length", kind.slot_bytes() as u64, len as u64);
         }
-        let mut image = Self { bytes: [0; MAX_OBJECT_BYTES], len };
-        image.bytes[..len].copy_from_slice(&slot[..len]);
+        let mut image = Self { bytes: Buffer::new(), len, trusted: false };
+        image.bytes[..HEADER_BYTES].copy_from_slice(header);
+        read(&mut image.bytes[HEADER_BYTES..len])?;
+        if known(get64(header, 0)) {
+            image.trusted = true;
+            return Ok(image);
+        }
         put(&mut image.bytes, 8, &[0; 4]);
-        let (expected, found) = (seed.object(at, &image.bytes[..len]), get32(slot, 8));
-        put(&mut image.bytes, 8, &slot[8..12]);
+        let (expected, found) = (seed.object(at, &image.bytes[..len]), get32(header, 8));
+        put(&mut image.bytes, 8, &header[8..12]);
         if expected != found {
             return damage("check", u64::from(expected), u64::from(found));
         }
         Ok(image)
     }
+}
+
+/// Computes the check of the object of `bytes` at `at`, whose version is set, into its header.
+pub(crate) fn seal(seed: Seed, at: PoolOff, bytes: &mut [u8]) {
+    put(bytes, 8, &[0; 4]);
+    let check = seed.object(at, bytes);
+    put(bytes, 8, &check.to_le_bytes());
 }
 
 #[cfg(test)]

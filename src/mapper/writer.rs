@@ -12,6 +12,7 @@ use crate::iomap::{Before, FileRange, Intent as Purpose, State, WriteMap, WriteO
 use crate::pmem::Durable;
 use crate::sync::atomic::Ordering;
 use crate::units::{Block, CHUNK_BLOCKS, FileBlock, Run};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 /// Bytes of record kept free while places are given out: the tree's nodes, the inode, an intent.
@@ -42,27 +43,75 @@ pub struct Writer<'f> {
     size: u64,
     /// Blocks of places given out and not yet ended.
     open: Option<Run>,
+    /// Blocks reserved for holes that the write has not come to yet.
+    ready: VecDeque<(FileBlock, Run)>,
+}
+
+/// What a write will meet, as the mapping says before it begins.
+#[derive(Default)]
+struct Survey {
+    /// Holes: the first block and how many.
+    holes: Vec<(FileBlock, u64)>,
+    /// Runs of unwritten blocks.
+    unwritten: u64,
+    /// Bytes that everybody sees are overwritten.
+    overwrites: bool,
+}
+
+impl Survey {
+    fn of(map: &FileMap<'_>, range: FileRange, size: u64) -> Result<Self> {
+        let mut survey = Self::default();
+        crate::iomap::walk(map, range, Purpose::Read, |run| {
+            match run.state {
+                State::Hole | State::Reserved => survey.holes.push(blocks_of(run.range)),
+                State::Unwritten(_) => survey.unwritten += 1,
+                State::Mapped(_) => survey.overwrites |= run.range.offset < size,
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(survey)
+    }
 }
 
 impl<'f> Writer<'f> {
-    /// A mapping for a write into `range` of a file of `size` bytes.
+    /// A mapping for a write into `range` of a file of `size` bytes. A write that overwrites bytes in place has all
+    /// it can need set aside here: it can not fail for want of space once it began to store.
     ///
     /// # Errors
     /// [`crate::Error::NoSpace`] where the holes of the range do not fit the pool.
     pub fn new(fs: &'f Fs, core: &'f InodeCore, range: FileRange, size: u64) -> Result<Self> {
         let map = FileMap::new(fs, core);
+        let survey = Survey::of(&map, range, size)?;
         let op = fs.space.begin().for_conversion();
-        let mut holes = 0;
-        crate::iomap::walk(&map, range, Purpose::Read, |run| {
-            if run.state == State::Hole {
-                holes += blocks_of(run.range).1;
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let holes = survey.holes.iter().map(|(_, len)| len).sum();
         if holes > 0 {
             op.ensure(holes)?;
         }
-        Ok(Self { fs, core, map, op, pieces: Vec::new(), size, open: None })
+        let mut writer =
+            Self { fs, core, map, op, pieces: Vec::new(), size, open: None, ready: VecDeque::new() };
+        if survey.overwrites {
+            writer.set_aside(&survey)?;
+        }
+        Ok(writer)
+    }
+
+    fn set_aside(&mut self, survey: &Survey) -> Result<()> {
+        for (from, len) in &survey.holes {
+            let end = FileBlock(from.0 + len);
+            let mut at = *from;
+            while at < end {
+                let run = self.reserve(at, end)?;
+                self.ready.push_back((at, run));
+                at = FileBlock(at.0 + run.len);
+            }
+        }
+        let pieces = self.ready.len() as u64 + survey.unwritten;
+        if pieces > 0 {
+            // Each piece can cut each level of the tree, and raise it; the intent's tree is another one.
+            let level = self.core.state.read().root.level.max(self.fs.intents.state.read().root.level);
+            self.op.prepare_nodes((pieces + 1) * (u64::from(level) + 2))?;
+        }
+        Ok(())
     }
 
     /// Whether the record has room for a further piece.
@@ -116,6 +165,9 @@ impl<'f> Writer<'f> {
     /// # Errors
     /// No space for tree nodes, damage, errors of the medium; the file is as before then.
     pub fn publish(mut self, data: Durable, end: u64) -> Result<()> {
+        for (_, run) in std::mem::take(&mut self.ready) {
+            self.op.give_back(run);
+        }
         let mut draft = Draft::lock(self.core);
         let mut beyond = false;
         for piece in std::mem::take(&mut self.pieces) {
@@ -175,7 +227,10 @@ impl WriteOps for Writer<'_> {
             State::Mapped(at) => (at, Before::Data),
             State::Unwritten(at) => (at, Before::Unwritten),
             State::Hole | State::Reserved => {
-                let run = self.reserve(from, FileBlock::ceil(covered.end()))?;
+                let run = match self.ready.pop_front() {
+                    Some((file, run)) if file == from => run,
+                    _ => self.reserve(from, FileBlock::ceil(covered.end()))?,
+                };
                 self.open = Some(run);
                 covered.len = covered.len.min(FileBlock(from.0 + run.len).offset() - range.offset);
                 (run.start.offset().plus(range.offset % crate::units::BLOCK_BYTES), Before::New)

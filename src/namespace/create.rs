@@ -9,6 +9,7 @@ use crate::inode::{Draft, InodeCore, Intent, Intents, now};
 use crate::io::Handle;
 use crate::layout::{FileKind, Inode, RootArea};
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::tree;
@@ -79,11 +80,31 @@ pub fn check_dir(inode: &Inode) -> Result<()> {
     if inode.links == 0 { Err(Error::NotFound) } else { Ok(()) }
 }
 
+/// What [`create_or_find`] came upon.
+#[derive(Debug)]
+pub enum Made {
+    /// The inode that was asked for.
+    New(Handle),
+    /// What had the name already.
+    Found(Handle),
+}
+
 /// Makes the inode `new` under `name` in `dir`.
 ///
 /// # Errors
 /// [`Error::Exists`], unusable names, no space, damage.
 pub fn create(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Handle> {
+    match create_or_find(dir, name, new)? {
+        Made::New(handle) => Ok(handle),
+        Made::Found(_) => Err(Error::Exists),
+    }
+}
+
+/// Makes the inode `new` under `name` in `dir`, unless the name is there: then what it leads to.
+///
+/// # Errors
+/// Unusable names, no space, damage.
+pub fn create_or_find(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> {
     entry::check_name(name)?;
     if new.target.len() > MAX_SYMLINK_BYTES {
         return Err(Error::TargetTooLong { len: new.target.len() });
@@ -93,8 +114,8 @@ pub fn create(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Handle> {
     let mut parent = Draft::lock(dir.core());
     check_dir(&parent.inode)?;
     let probe = entry::probe(&*fs.space, seed, parent.ino(), &parent.inode.root, name)?;
-    if probe.found.is_some() {
-        return Err(Error::Exists);
+    if let Some(found) = probe.found {
+        return Ok(Made::Found(Handle::pin(fs, fs.table.get(found.ino)?)));
     }
     let is_dir = new.kind == FileKind::Directory;
     let mut op = fs.space.begin();
@@ -108,8 +129,14 @@ pub fn create(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Handle> {
     parent.touch(inode.mtime);
     parent.stage(&mut op)?;
     op.commit(Durable::no_data())?;
+    if mutation::is(Mutation::IntroduceLate) {
+        parent.publish(fs.region())?;
+        return introduce(dir, ino, inode).map(Made::New);
+    }
+    // While nobody can find the name: who did would load a second core, or free the inode.
+    let handle = introduce(dir, ino, inode)?;
     parent.publish(fs.region())?;
-    introduce(dir, ino, inode)
+    Ok(Made::New(handle))
 }
 
 /// Puts the core of a new inode into the table and pins it.

@@ -20,7 +20,7 @@ pub fn link(file: &Handle, dir: &Handle, name: &[u8]) -> Result<()> {
     let fs = dir.fs();
     let seed = fs.journal().seed();
     // A directory's lock must not be asked for twice, nor after a file's.
-    if file.core().state.read().kind == FileKind::Directory {
+    if file.core().kind == FileKind::Directory {
         return Err(Error::LinkToDirectory);
     }
     let mut parent = Draft::lock(dir.core());

@@ -10,7 +10,6 @@ use crate::inode::{Draft, now};
 use crate::io::Handle;
 use crate::io::remove::{self, Fate};
 use crate::layout::FileKind;
-use crate::pmem::Durable;
 
 /// What kind of thing is to be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,10 +60,7 @@ pub fn remove(dir: &Handle, name: &[u8], what: What) -> Result<()> {
         child.stage(&mut op)?;
         None
     };
-    if fate == Some(Fate::Gone) {
-        fs.table.forget(found.ino);
-    }
-    op.commit(Durable::no_data())?;
+    remove::commit(fs, op, (fate == Some(Fate::Gone)).then_some(&core))?;
     parent.publish(fs.region())?;
     match fate {
         Some(fate) => remove::publish(fs, child, fate)?,

@@ -12,7 +12,7 @@ use crate::inode::{Draft, Fs, InodeCore, Intents, now};
 use crate::io::Handle;
 use crate::io::remove::{self, Fate};
 use crate::layout::FileKind;
-use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
 use crate::units::Ino;
 
@@ -33,20 +33,19 @@ const MAX_DEPTH: usize = 1 << 20;
 /// `dir` and its ancestors up to the root. The rename lock is held, and no directory's lock.
 fn ancestry(fs: &Fs, dir: Ino) -> Result<Vec<Ino>> {
     let mut chain = vec![dir];
-    let mut at = dir;
-    while at != fs.root {
-        let core = fs.table.get(at)?;
-        let (links, parent) = {
-            let state = core.state.read();
-            (state.links, state.parent)
-        };
-        if links == 0 {
+    let mut at = fs.table.get(dir)?;
+    while at.ino != fs.root {
+        let state = at.state.read();
+        if state.links == 0 {
             break;
         }
         if chain.len() > MAX_DEPTH {
-            return Err(super::loops(at));
+            return Err(super::loops(at.ino));
         }
-        chain.push(parent);
+        // Under the child's lock: the child can not be removed, so its parent is no empty directory and stays.
+        let parent = fs.table.get(state.parent)?;
+        drop(state);
+        chain.push(parent.ino);
         at = parent;
     }
     Ok(chain)
@@ -103,8 +102,10 @@ pub fn rename(from: &Handle, from_name: &[u8], to: &Handle, to_name: &[u8], mode
     entry::check_name(to_name)?;
     let fs = from.fs();
     let (from, to) = (Side { dir: from, name: from_name }, Side { dir: to, name: to_name });
+    check_dir(&from.dir.core().state.read())?;
+    check_dir(&to.dir.core().state.read())?;
     let across = from.dir.ino() != to.dir.ino();
-    let _lock = across.then(|| fs.rename.lock());
+    let _lock = (across && !mutation::is(Mutation::NoRenameLock)).then(|| fs.rename.lock());
     let (mut above_from, mut above_to) = (Vec::new(), Vec::new());
     if across {
         above_from = ancestry(fs, from.dir.ino())?;
@@ -114,6 +115,10 @@ pub fn rename(from: &Handle, from_name: &[u8], to: &Handle, to_name: &[u8], mode
         || (!above_to.contains(&from.dir.ino()) && to.dir.ino() < from.dir.ino());
     let mut parents = Parents::lock(from.dir.core(), to.dir.core(), to_first);
     let (source, target) = parents.probe(fs, from.name, to.name)?;
+    // A sound directory names neither itself nor an ancestor, whose lock would be asked for a second time.
+    if source.ino == from.dir.ino() || target.found.is_some_and(|found| found.ino == to.dir.ino()) {
+        return Err(super::loops(source.ino));
+    }
     check_move(source, target.found, mode, &above_from, &above_to)?;
     let same = target.found.is_some_and(|found| found.ino == source.ino);
     if same || (!across && from.name == to.name) {
@@ -186,9 +191,9 @@ struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn apply(mut self, moved: &Arc<InodeCore>, other: Option<&Arc<InodeCore>>) -> Result<()> {
+    fn apply(mut self, moved: &Arc<InodeCore>, replaced_core: Option<&Arc<InodeCore>>) -> Result<()> {
         let fs = self.fs;
-        let replaced = other.zip(self.target.found).map(|(core, found)| (&**core, found.kind));
+        let replaced = replaced_core.zip(self.target.found).map(|(core, found)| (&**core, found.kind));
         let (mut moved, mut other) = lock_children(moved, self.source.kind, replaced);
         let mut op = fs.space.begin().for_removal();
         self.move_entries(&mut op)?;
@@ -207,11 +212,8 @@ impl<'a> Change<'a> {
             to.touch(time);
             to.stage(&mut op)?;
         }
-        if let (Some(Fate::Gone), Some(other)) = (fate, &other) {
-            fs.table.forget(other.ino());
-        }
-        op.commit(Durable::no_data())?;
-        self.publish(moved, other, fate, intents)
+        remove::commit(fs, op, replaced_core.filter(|_| fate == Some(Fate::Gone)))?;
+        self.publish(moved, other, fate, intents, replaced_core)
     }
 
     /// The parent that an inode of `kind` names once it is in the directory of `side`.
@@ -279,12 +281,10 @@ impl<'a> Change<'a> {
         other: Option<Draft<'_>>,
         fate: Option<Fate>,
         intents: Option<Intents<'_>>,
+        replaced_core: Option<&Arc<InodeCore>>,
     ) -> Result<()> {
         let fs = self.fs;
-        let unfinished = match (&other, fate) {
-            (Some(other), Some(Fate::Unfinished)) => Some(other.core()),
-            _ => None,
-        };
+        let unfinished = replaced_core.filter(|_| fate == Some(Fate::Unfinished));
         moved.publish(fs.region())?;
         match (other, fate) {
             (Some(other), Some(fate)) => remove::publish(fs, other, fate)?,

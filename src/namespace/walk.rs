@@ -120,7 +120,7 @@ impl<'p> Walk<'p> {
     }
 
     /// Walks until one component is left.
-    fn to_last(&mut self) -> Result<(Vec<u8>, bool)> {
+    fn walk_to_last(&mut self) -> Result<(Vec<u8>, bool)> {
         loop {
             let left = std::mem::take(&mut self.left);
             let (name, rest, slash) = split(&left);
@@ -146,7 +146,7 @@ impl<'p> Walk<'p> {
 }
 
 fn is_symlink(handle: &Handle) -> bool {
-    handle.core().state.read().kind == FileKind::Symlink
+    handle.core().kind == FileKind::Symlink
 }
 
 /// The directory and name that `path`, from `base`, ends in; a symbolic link at the end is not followed.
@@ -155,7 +155,7 @@ fn is_symlink(handle: &Handle) -> bool {
 /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::SymlinkLoop`], damage.
 pub fn to_last(base: &Handle, path: &[u8]) -> Result<Last> {
     let mut walk = Walk::start(base, path)?;
-    let (name, must_be_dir) = walk.to_last()?;
+    let (name, must_be_dir) = walk.walk_to_last()?;
     Ok(Last { dir: walk.at, name, must_be_dir })
 }
 
@@ -167,7 +167,7 @@ pub fn to_last(base: &Handle, path: &[u8]) -> Result<Last> {
 pub fn to_last_followed(base: &Handle, path: &[u8]) -> Result<(Last, Option<Handle>)> {
     let mut walk = Walk::start(base, path)?;
     loop {
-        let (name, must_be_dir) = walk.to_last()?;
+        let (name, must_be_dir) = walk.walk_to_last()?;
         match lookup(&walk.at, &name) {
             Ok(found) if is_symlink(&found) => walk.follow(&found, b"", must_be_dir)?,
             Ok(found) => return Ok((Last { dir: walk.at, name, must_be_dir }, Some(found))),
@@ -192,7 +192,7 @@ pub fn resolve(base: &Handle, path: &[u8], follow: Follow) -> Result<Handle> {
 }
 
 fn finish(found: Handle, must_be_dir: bool) -> Result<Handle> {
-    if must_be_dir && found.core().state.read().kind != FileKind::Directory {
+    if must_be_dir && found.core().kind != FileKind::Directory {
         return Err(Error::NotDirectory);
     }
     Ok(found)

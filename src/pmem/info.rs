@@ -42,7 +42,7 @@ pub enum Durability {
     PowerLoss,
     /// It survives if the caller was right to call the memory persistent.
     Assumed,
-    /// It is lost: the file lies in a memory file system. A killed process loses nothing.
+    /// It is lost: the pool lies in ordinary memory, such as a file on tmpfs. A killed process loses nothing of a file.
     ProcessOnly,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Durability {
         f.write_str(match self {
             Self::PowerLoss => "survives power loss",
             Self::Assumed => "survives power loss only if the memory is persistent, which was assumed",
-            Self::ProcessOnly => "does not survive power loss: the file is in a memory file system",
+            Self::ProcessOnly => "does not survive power loss: the pool lies in ordinary memory",
         })
     }
 }

@@ -25,12 +25,11 @@ pub(super) fn copy(memory: &Memory, at: PoolOff, bytes: &[u8]) {
     let head = ((at.0 as usize).wrapping_neg() % WORD).min(bytes.len());
     let (head, rest) = bytes.split_at(head);
     let (body, tail) = rest.split_at(rest.len() / WORD * WORD);
-    copy_ragged(memory, at, head);
-    let at = at.plus(head.len() as u64);
-    let to = memory.pointer(at, body.len() as u64);
+    let start = at.plus(head.len() as u64);
+    copy_ragged(memory, (at, head), (start.plus(body.len() as u64), tail));
+    let to = memory.pointer(start, body.len() as u64);
     // SAFETY: `to` is writable for the body (see `pointer`), which is the caller's memory and does not overlap.
     unsafe { pmem::nodrain::copy_nooverlapping(body.as_ptr(), to, body.len()) }
-    copy_ragged(memory, at.plus(body.len() as u64), tail);
 }
 
 pub(super) fn zero(memory: &Memory, at: PoolOff, len: u64) {
@@ -38,19 +37,24 @@ pub(super) fn zero(memory: &Memory, at: PoolOff, len: u64) {
     let head = ((at.0 as usize).wrapping_neg() % WORD).min(len as usize);
     let tail = (len as usize - head) % WORD;
     let body = len as usize - head - tail;
-    copy_ragged(memory, at, &zeros[..head]);
     let start = at.plus(head as u64);
+    copy_ragged(memory, (at, &zeros[..head]), (start.plus(body as u64), &zeros[..tail]));
     let to = memory.pointer(start, body as u64);
     // SAFETY: `to` is writable for `body` bytes (see `pointer`).
     unsafe { pmem::nodrain::write_bytes(to, 0, body) }
-    copy_ragged(memory, start.plus(body as u64), &zeros[..tail]);
 }
 
-/// Stores a part of one word.
-fn copy_ragged(memory: &Memory, at: PoolOff, bytes: &[u8]) {
-    if !bytes.is_empty() {
+/// Stores the parts of words at the edges of a copy: before the flushes and before the body, as `lines` does and tells
+/// why.
+fn copy_ragged(memory: &Memory, head: (PoolOff, &[u8]), tail: (PoolOff, &[u8])) {
+    let edges = [head, tail];
+    for (at, bytes) in edges {
         memory.write(at, bytes);
-        flush(memory, at, bytes.len() as u64);
+    }
+    for (at, bytes) in edges {
+        if !bytes.is_empty() {
+            flush(memory, at, bytes.len() as u64);
+        }
     }
 }
 

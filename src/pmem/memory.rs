@@ -170,16 +170,21 @@ mod tests {
     #[test]
     fn neighbours_in_one_word_do_not_undo_each_other() {
         let (_map, memory) = memory();
+        let together = std::sync::Barrier::new(2);
         thread::scope(|scope| {
             for (at, len) in [(1, 3), (4, 4)] {
-                let memory = &memory;
+                let (memory, together) = (&memory, &together);
                 scope.spawn(move || {
-                    for round in 0..200_000u32 {
-                        let bytes = [round as u8; 4];
-                        memory.write(PoolOff(at), &bytes[..len]);
+                    together.wait();
+                    // What a round stored is looked at by the next one: at once, a processor would find it in its own
+                    // store buffer.
+                    let mut bytes = [0; 4];
+                    for round in 0..3_000_000u32 {
                         let mut found = [0; 4];
                         memory.read(PoolOff(at), &mut found[..len]);
                         assert_eq!(found[..len], bytes[..len]);
+                        bytes = [round as u8; 4];
+                        memory.write(PoolOff(at), &bytes[..len]);
                     }
                 });
             }

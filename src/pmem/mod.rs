@@ -7,7 +7,12 @@
 //! 1. What [`Region::copy_nt`] and [`Region::zero_nt`] stored, and what [`Region::flush`] named, is durable when the
 //!    same thread's next [`Region::fence`] returned without error.
 //! 2. A plain store may become durable at any time, word by word, in any order; or never.
-//! 3. An aligned 8-byte word is never torn.
+//! 3. An aligned 8-byte word is never torn, also where a store covers only a part of it, and no byte beside the range
+//!    of a store is touched.
+//! 4. A region opened read-only is never stored to.
+//!
+//! On persistent memory the fence is the cost (about 180 ns), and a locked instruction (taking a lock, an atomic add)
+//! between a flush or non-temporal store and its fence waits just as long. So: take locks first, copy, fence.
 
 mod counters;
 mod host;
@@ -31,6 +36,8 @@ pub use info::{Durability, Medium, RegionInfo};
 pub use open::RegionOptions;
 
 use counters::CountersByThread;
+#[cfg(loom)]
+pub use counters::set_thread_number;
 pub use counters::{Counts, thread_number};
 
 use crate::error::{Error, Result};
@@ -244,7 +251,9 @@ impl Region {
         Ok(())
     }
 
-    /// Copies `bytes` to `at` with non-temporal stores: durable after the next fence of this thread.
+    /// Copies `bytes` to `at` with non-temporal stores: durable after the next fence of this thread. Lines that are not
+    /// covered as a whole are stored through the cache and written back, so that small pieces of one line are better
+    /// assembled first: four copies of 16 bytes cost three times one of 64.
     ///
     /// # Errors
     /// [`Error::OutOfPool`]; [`Error::ReadOnly`].

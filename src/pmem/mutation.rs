@@ -37,6 +37,30 @@ pub enum Mutation {
     NoTailZero,
     /// A file shrinks by freeing blocks in one record and setting the size in a later one.
     FreeBeforeSize,
+    /// A released byte range wakes one waiter only.
+    WakeOne,
+    /// A shared byte range is granted whoever holds it.
+    ReadersDoNotWait,
+    /// J3: what a change frees can be had before its commit.
+    FreeEarly,
+    /// A slot is freed in a window that was not made known before.
+    FreeUnknownSlot,
+    /// J7: a new epoch starts without waiting for the changes under way.
+    EpochWithoutLanes,
+    /// A change goes on when a rule of recovery or of a last close says the inode is gone.
+    NoGoneCheck,
+    /// An inode is forgotten after its slot can be given out again.
+    ForgetLate,
+    /// A new inode is introduced after its name can be found.
+    IntroduceLate,
+    /// The pins of an inode are not looked at when its last name goes.
+    NoPinCheck,
+    /// An append goes where the end was before it held it.
+    StaleEnd,
+    /// Directories are moved without the rename lock.
+    NoRenameLock,
+    /// Space is reclaimed although changes are under way.
+    NoGate,
 }
 
 #[cfg(feature = "sim")]

@@ -59,9 +59,9 @@ impl Region {
     /// device is opened as it is, at its full size, with whatever it holds (see [`RegionInfo::zeroed`]).
     ///
     /// # Errors
-    /// [`Error::PoolSize`] outside 8 MiB to 16 TiB or larger than the device; [`Error::PoolExists`] for a file that
-    /// exists, without `force`; [`Error::Held`], [`Error::ReadOnly`], [`Error::Unsupported`], [`Error::Path`].
-    /// A file that was made is removed again.
+    /// [`Error::PoolSize`] outside 8 MiB to 16 TiB; [`Error::InvalidArgument`] for more than the device has;
+    /// [`Error::PoolExists`] for a file that exists, without `force`; [`Error::Held`],
+    /// [`Error::ReadOnly`], [`Error::Unsupported`], [`Error::Path`]. A file that was made is removed again.
     pub fn create_file(path: impl AsRef<Path>, size: u64, options: &RegionOptions) -> Result<Self> {
         let path = path.as_ref();
         if options.read_only {
@@ -72,7 +72,8 @@ impl Region {
         }
         if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
             let region = Self::open_file(path, options)?;
-            return if size <= region.len() { Ok(region) } else { Err(Error::PoolSize(size)) };
+            let too_small = Error::InvalidArgument("the device is smaller than the pool asked for");
+            return if size <= region.len() { Ok(region) } else { Err(too_small) };
         }
         let (file, made) = make(path, options.force)?;
         let created = fill(&file, path, size).and_then(|()| Self::attach(file, path, options, true));
@@ -135,8 +136,8 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::CanNotShrink`], [`Error::ReadOnly`]; [`Error::PoolSize`] for more than 16 TiB or part of a block;
-    /// [`Error::Unsupported`] for a device, for simulated memory, and where the addresses behind the mapping were not to
-    /// be had; [`Error::Io`]. Nothing was changed, except perhaps the file's length.
+    /// [`Error::Unsupported`] for a device, for simulated memory, and where the addresses behind the mapping were not
+    /// to be had; [`Error::Io`]. Nothing was changed, except perhaps the file's length.
     pub fn grow(&self, new_len: u64) -> Result<()> {
         let unsupported = |why| Err(Error::Unsupported { backend: self.info.backend, why });
         let Some(Host { file, growing: Some(growing) }) = &self.host else {

@@ -6,7 +6,7 @@ use super::options::OpenOptions;
 use crate::error::{Error, Result};
 use crate::io::{self, Handle, Metadata, SetAttributes};
 use crate::layout::FileKind;
-use crate::namespace::{self, Follow, Last, New, RenameMode, What, entry};
+use crate::namespace::{self, Follow, Last, Made, New, RenameMode, What, entry};
 use crate::tree;
 use crate::units::Ino;
 use std::collections::{HashSet, VecDeque};
@@ -66,9 +66,11 @@ impl Dir {
                 "open for reading, writing or appending; making needs writing",
             ));
         }
-        let handle = if makes { self.open_or_make(path, options)? } else { self.find(path, options)? };
+        let (handle, made) =
+            if makes { self.open_or_make(path, options)? } else { (self.find(path, options)?, false) };
         let file = self.file(handle, options)?;
-        if options.truncate && !file.is_empty() {
+        // What is in a file made just now, somebody else who found it has written.
+        if options.truncate && !made && !file.is_empty() {
             file.set_len(0)?;
         }
         Ok(file)
@@ -79,32 +81,31 @@ impl Dir {
         namespace::resolve(self.handle(), path, follow)
     }
 
-    fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<Handle> {
-        loop {
-            let (last, found) = if options.create_new || !options.follow {
-                let last = namespace::to_last(self.handle(), path)?;
-                let found = namespace::lookup(&last.dir, &last.name);
-                (
-                    last,
-                    found
-                        .map(Some)
-                        .or_else(|e| if matches!(e, Error::NotFound) { Ok(None) } else { Err(e) })?,
-                )
-            } else {
-                namespace::to_last_followed(self.handle(), path)?
-            };
-            match found {
-                Some(_) if options.create_new => return Err(Error::Exists),
-                Some(found) => return Ok(found),
-                None if last.must_be_dir => return Err(Error::IsDirectory),
-                None => {}
-            }
-            let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-            match namespace::create(&last.dir, &last.name, &new) {
-                // Somebody else made it meanwhile: open theirs.
-                Err(Error::Exists) if !options.create_new => {}
-                made => return made,
-            }
+    /// The file at the path, and whether it was made for this.
+    fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<(Handle, bool)> {
+        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let last = namespace::to_last(self.handle(), path)?;
+        let found = match last.name.as_slice() {
+            b"." | b".." => return Err(Error::IsDirectory),
+            _ if last.must_be_dir => namespace::lookup(&last.dir, &last.name)?,
+            name => match self.create_or_find_in(&last.dir, name, &new)? {
+                Made::New(handle) => return Ok((handle, true)),
+                Made::Found(_) if options.create_new => return Err(Error::Exists),
+                Made::Found(handle) => handle,
+            },
+        };
+        if found.core().kind != FileKind::Symlink || !options.follow {
+            return if last.must_be_dir { Err(Error::IsDirectory) } else { Ok((found, false)) };
+        }
+        // The file is to be where the link points, if anywhere.
+        let (last, found) = namespace::to_last_followed(self.handle(), path)?;
+        match found {
+            Some(found) => Ok((found, false)),
+            None if last.must_be_dir => Err(Error::IsDirectory),
+            None => match self.create_or_find_in(&last.dir, &last.name, &new)? {
+                Made::New(handle) => Ok((handle, true)),
+                Made::Found(handle) => Ok((handle, false)),
+            },
         }
     }
 
@@ -137,7 +138,8 @@ impl Dir {
     /// No space, damage.
     pub fn open_unnamed(&self, options: &OpenOptions) -> Result<File> {
         let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-        self.file(namespace::create_unnamed(self.handle(), &new)?, options)
+        let make = || namespace::create_unnamed(self.handle(), &new);
+        self.file(self.handle().fs().with_room(make)?, options)
     }
 
     /// Gives an open file a (further) name.
@@ -147,7 +149,7 @@ impl Dir {
     pub fn link_file(&self, file: &File, path: impl AsRef<Path>) -> Result<()> {
         self.same_store(&file.node.handle)?;
         let last = self.last(path.as_ref())?;
-        namespace::link(&file.node.handle, &last.dir, &last.name)
+        self.handle().fs().with_room(|| namespace::link(&file.node.handle, &last.dir, &last.name))
     }
 
     fn same_store(&self, other: &Handle) -> Result<()> {
@@ -185,7 +187,15 @@ impl Dir {
         if last.must_be_dir && new.kind != FileKind::Directory {
             return Err(Error::NotFound);
         }
-        namespace::create(&last.dir, &last.name, new)
+        self.create_in(&last, new)
+    }
+
+    fn create_or_find_in(&self, dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> {
+        dir.fs().with_room(|| namespace::create_or_find(dir, name, new))
+    }
+
+    fn create_in(&self, last: &Last, new: &New<'_>) -> Result<Handle> {
+        self.handle().fs().with_room(|| namespace::create(&last.dir, &last.name, new))
     }
 
     /// Makes a directory with permission bits `mode`.
@@ -241,7 +251,7 @@ impl Dir {
     pub fn hard_link(&self, original: impl AsRef<Path>, link: impl AsRef<Path>) -> Result<()> {
         let file = namespace::resolve(self.handle(), bytes(original.as_ref()), Follow::No)?;
         let last = self.last(link.as_ref())?;
-        namespace::link(&file, &last.dir, &last.name)
+        self.handle().fs().with_room(|| namespace::link(&file, &last.dir, &last.name))
     }
 
     /// Removes the name of anything but a directory. The inode lives on as long as it has names or handles.
@@ -336,7 +346,8 @@ impl Dir {
                 return Err(Error::NotDirectory);
             }
         }
-        namespace::rename(&from.dir, &from.name, &to.dir, &to.name, mode)
+        let rename = || namespace::rename(&from.dir, &from.name, &to.dir, &to.name, mode);
+        self.handle().fs().with_room(rename)
     }
 
     fn metadata_of(&self, path: &Path, follow: Follow) -> Result<Metadata> {

@@ -87,10 +87,12 @@ impl File {
     /// As [`Self::write_at`].
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<usize> {
         self.writes()?;
+        let handle = &self.node.handle;
         if self.append {
-            return Ok(io::append_vectored(&self.node.handle, bufs)?.1);
+            handle.fs().with_room(|| io::append_vectored(handle, bufs))?;
+            return Ok(bufs.iter().map(|buf| buf.len()).sum());
         }
-        io::write_vectored(&self.node.handle, bufs, offset)
+        handle.fs().with_room(|| io::write_vectored(handle, bufs, offset))
     }
 
     /// Writes all of `buf` at byte `offset`: one atomic step if [`Self::write_at`] takes it at once.
@@ -105,19 +107,15 @@ impl File {
         Ok(())
     }
 
-    /// Writes all of `buf` at the end of the file, wherever that is, without another writer in between: the offset
-    /// it got.
+    /// Writes all of `buf` at the end of the file, wherever that is, in one atomic step: the offset it got.
     ///
     /// # Errors
-    /// As [`Self::write_at`].
+    /// As [`Self::write_at`]; [`Error::TooBig`] where the pool is so fragmented that the extents do not fit one journal
+    /// record: append less at a time.
     pub fn append(&self, buf: &[u8]) -> Result<u64> {
         self.writes()?;
-        let (offset, taken) = io::append_vectored(&self.node.handle, &[IoSlice::new(buf)])?;
-        if taken < buf.len() {
-            // Only a pool in splinters gets here: the rest follows where the first part ended, if it still is the end.
-            self.append(&buf[taken..])?;
-        }
-        Ok(offset)
+        let handle = &self.node.handle;
+        handle.fs().with_room(|| io::append_vectored(handle, &[IoSlice::new(buf)]))
     }
 
     /// Sets the size in bytes: cuts the file, or makes it longer by a hole.
@@ -135,7 +133,8 @@ impl File {
     /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], an empty range, damage.
     pub fn allocate(&self, offset: u64, len: u64, mode: AllocateMode) -> Result<()> {
         self.writes()?;
-        io::allocate(&self.node.handle, offset, len, mode)
+        let handle = &self.node.handle;
+        handle.fs().with_room(|| io::allocate(handle, offset, len, mode))
     }
 
     /// The first byte of data at or after `offset`.

@@ -228,13 +228,13 @@ impl Store {
         fs.journal().update_superblock(|superblock| superblock.geometry.size = size)
     }
 
-    /// Gives the space of metadata that is no longer needed back to files: blocks given back. Stops all changes for a
-    /// moment.
+    /// Gives the space of metadata that is no longer needed back to files: blocks given back, 0 too where others'
+    /// changes left no moment for it. Stops all changes while it looks. A call that finds no space does this by itself.
     ///
     /// # Errors
     /// A store that takes no changes, damage, errors of the medium.
     pub fn reclaim(&self) -> Result<u64> {
-        self.inner.fs.space.reclaim_arenas()
+        self.inner.fs.reclaim()
     }
 
     /// Leaves the pool clean, so that the next open finds nothing to recover. Handles that still live keep it open.

@@ -40,7 +40,8 @@ impl Node {
     /// # Errors
     /// [`crate::Error::Exists`] and [`crate::Error::NoAttribute`] as `mode` asks; names and values too long; no space.
     pub fn set_xattr(&self, name: impl AsRef<OsStr>, value: &[u8], mode: XattrMode) -> Result<()> {
-        xattr::set(&self.handle, name.as_ref().as_bytes(), value, mode)
+        let name = name.as_ref().as_bytes();
+        self.handle.fs().with_room(|| xattr::set(&self.handle, name, value, mode))
     }
 
     /// Removes an extended attribute, in one durable step.

@@ -13,7 +13,6 @@ use crate::units::{Ino, PoolOff};
 use std::ops::ControlFlow;
 
 /// The leaf whose range holds a key: the root area itself, or a node.
-#[expect(clippy::large_enum_variant, reason = "a copy on the stack is what keeps a lookup off the heap")]
 enum Leaf<'r> {
     Root(View<'r>),
     Node(Node),

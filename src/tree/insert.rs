@@ -242,7 +242,7 @@ impl<N: WriteNodes + ?Sized> Writer<'_, N> {
         let view = wide.view();
         let one = view.used() <= NODE_AREA_BYTES;
         let (first, second) = if one { (view.count(), view.count()) } else { change.cuts(view) };
-        *root = RootArea { level: level + 1, ..RootArea::default() };
+        *root = RootArea { level: level + 1, trusted: root.trusted, ..RootArea::default() };
         for range in [0..first, first..second, second..view.count()] {
             if !range.is_empty() {
                 let (key, at) = self.put_new(level, view, range)?;

@@ -46,7 +46,7 @@ impl ReadNodes for Mock {
     fn read_node(&self, at: PoolOff) -> Result<Image> {
         self.reads.set(self.reads.get() + 1);
         match self.nodes.get(&at.0) {
-            Some(Some(image)) => Ok(image.clone()),
+            Some(Some(image)) => Ok(image.clone().untrusted()),
             _ => Err(Damage::new(Structure::Node, at, "kind", Kind::Node as u64, 0).into()),
         }
     }

@@ -36,6 +36,7 @@ pub use cut::{Cut, cut};
 pub use find::{ceil, floor, for_each_node, get, last, scan};
 pub(crate) use find::{with_ceil, with_floor};
 pub use insert::{insert, insert_writes};
+pub use node::vouch_root;
 pub use nodes::{ReadNodes, WriteNodes};
 pub use payload::{MAX_PAYLOAD, Payload};
 pub(crate) use rekey::rekey;

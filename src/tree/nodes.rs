@@ -11,6 +11,10 @@ pub trait ReadNodes {
     /// # Errors
     /// Damage, also where the slot is free.
     fn read_node(&self, at: PoolOff) -> Result<Image>;
+
+    /// Hears that the packing of `node`, read from `at`, was found well formed, so that it need not be looked at
+    /// again as long as the node stays as it is.
+    fn vouch(&self, _at: PoolOff, _node: &Image) {}
 }
 
 /// Changes nodes, as one step with everything else of the same change.

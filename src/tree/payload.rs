@@ -1,6 +1,6 @@
 //! What is handed out of a tree?
 //!
-//! A copy of a record's bytes, without heap: a node is a copy too, and gone when the call returns.
+//! A copy of a record's bytes: a node is a copy too, and gone when the call returns.
 
 use super::records::RECORD_BYTES;
 use crate::layout::NODE_AREA_BYTES;
@@ -11,19 +11,13 @@ pub const MAX_PAYLOAD: usize = NODE_AREA_BYTES - RECORD_BYTES;
 
 /// A copy of a record's payload; dereferences to its bytes.
 #[derive(Clone)]
-pub struct Payload {
-    len: usize,
-    bytes: [u8; MAX_PAYLOAD],
-}
+pub struct Payload(Box<[u8]>);
 
 impl Payload {
     /// A copy of `from`, of which no more than [`MAX_PAYLOAD`] bytes are taken.
     #[must_use]
     pub fn new(from: &[u8]) -> Self {
-        let len = from.len().min(MAX_PAYLOAD);
-        let mut bytes = [0; MAX_PAYLOAD];
-        bytes[..len].copy_from_slice(&from[..len]);
-        Self { len, bytes }
+        Self(from[..from.len().min(MAX_PAYLOAD)].into())
     }
 }
 
@@ -31,7 +25,7 @@ impl Deref for Payload {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.0
     }
 }
 

@@ -32,56 +32,20 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     /// The `count` records that fill `area` on `level`, once every rule of the packing was found to hold.
     pub fn open(area: &'a [u8], count: usize, level: u8) -> Result<Self, Broken> {
-        let head = count * RECORD_BYTES;
-        let Some(payload_bytes) = area.len().checked_sub(head) else {
-            return Err(("record count", (area.len() / RECORD_BYTES) as u64, count as u64));
-        };
-        let view = Self { count, area };
-        view.check_keys()?;
-        view.check_ends(payload_bytes)?;
+        let too_many = ("record count", (area.len() / RECORD_BYTES) as u64, count as u64);
+        let (keys, rest) = area.split_at_checked(count * 8).ok_or(too_many)?;
+        let (ends, payloads) = rest.split_at_checked(count * 2).ok_or(too_many)?;
+        check_keys(keys)?;
+        check_ends(ends, payloads.len())?;
         if level > 0 {
-            view.check_children()?;
+            check_children(ends, payloads)?;
         }
-        Ok(view)
+        Ok(Self { count, area })
     }
 
-    fn check_keys(&self) -> Result<(), Broken> {
-        for i in 1..self.count {
-            let (before, key) = (self.key(i - 1), self.key(i));
-            if key <= before {
-                return Err(("key order", before.saturating_add(1), key));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_ends(&self, payload_bytes: usize) -> Result<(), Broken> {
-        let mut before = 0;
-        for i in 0..self.count {
-            let end = self.end(i);
-            if end < before {
-                return Err(("payload order", before as u64, end as u64));
-            }
-            before = end;
-        }
-        if before == payload_bytes {
-            Ok(())
-        } else {
-            Err(("payload bytes", payload_bytes as u64, before as u64))
-        }
-    }
-
-    fn check_children(&self) -> Result<(), Broken> {
-        for i in 0..self.count {
-            let (len, at) = (self.payload(i).len(), self.child(i).0);
-            if len != 8 {
-                return Err(("child record size", 8, len as u64));
-            }
-            if at == 0 || !at.is_multiple_of(NODE_SLOT_BYTES) {
-                return Err(("child offset", NODE_SLOT_BYTES, at));
-            }
-        }
-        Ok(())
+    /// The `count` records that fill `area`, which was opened before.
+    pub const fn trusted(area: &'a [u8], count: usize) -> Self {
+        Self { count, area }
     }
 
     pub fn count(&self) -> usize {
@@ -141,6 +105,42 @@ impl<'a> View<'a> {
     /// The child whose range holds `key`.
     pub fn child_of(&self, key: u64) -> usize {
         self.at_or_below(key).unwrap_or(0)
+    }
+}
+
+/// The first of `items` that is bad. All are looked at before any is looked for: without an early way out
+/// the compiler compares many at a time, and there is nothing to find.
+fn first_bad<T>(items: impl Iterator<Item = T> + Clone, bad: impl Fn(&T) -> bool) -> Option<T> {
+    let any = items.clone().fold(false, |any, item| any | bad(&item));
+    if any { items.into_iter().find(bad) } else { None }
+}
+
+fn check_keys(keys: &[u8]) -> Result<(), Broken> {
+    let keys = keys.as_chunks::<8>().0.iter().map(|key| u64::from_le_bytes(*key));
+    match first_bad(keys.clone().zip(keys.skip(1)), |(before, key)| key <= before) {
+        None => Ok(()),
+        Some((before, key)) => Err(("key order", before.saturating_add(1), key)),
+    }
+}
+
+fn check_ends(ends: &[u8], payload_bytes: usize) -> Result<(), Broken> {
+    let mut ends = ends.as_chunks::<2>().0.iter().map(|end| u16::from_le_bytes(*end));
+    if let Some((before, end)) = first_bad(ends.clone().zip(ends.clone().skip(1)), |(a, b)| b < a) {
+        return Err(("payload order", u64::from(before), u64::from(end)));
+    }
+    let last = usize::from(ends.next_back().unwrap_or(0));
+    if last == payload_bytes { Ok(()) } else { Err(("payload bytes", payload_bytes as u64, last as u64)) }
+}
+
+fn check_children(ends: &[u8], payloads: &[u8]) -> Result<(), Broken> {
+    let ends = ends.as_chunks::<2>().0.iter().map(|end| u16::from_le_bytes(*end));
+    if let Some((expected, found)) = first_bad((8..=u16::MAX).step_by(8).zip(ends), |(a, b)| a != b) {
+        return Err(("child record end", u64::from(expected), u64::from(found)));
+    }
+    let children = payloads.as_chunks::<8>().0.iter().map(|at| u64::from_le_bytes(*at));
+    match first_bad(children, |at| *at == 0 || at % NODE_SLOT_BYTES != 0) {
+        None => Ok(()),
+        Some(at) => Err(("child offset", NODE_SLOT_BYTES, at)),
     }
 }
 

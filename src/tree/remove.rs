@@ -62,7 +62,6 @@ pub(super) fn remove_in<N: WriteNodes + ?Sized>(
 }
 
 /// What is left of a node that a record was taken from.
-#[expect(clippy::large_enum_variant, reason = "a copy on the stack is what keeps a removal off the heap")]
 enum After {
     /// It is written, or was not changed.
     Settled,
@@ -183,7 +182,8 @@ impl<N: WriteNodes + ?Sized> Remover<'_, N> {
     /// Puts the records of `child`, the only child, into the root.
     fn pull_up(&mut self, root: &mut RootArea, child: &Node) -> Result<()> {
         self.nodes.free_node(root.view().child(0))?;
-        *root = RootArea { level: root.level.saturating_sub(1), ..RootArea::default() };
+        let (level, trusted) = (root.level.saturating_sub(1), root.trusted);
+        *root = RootArea { level, trusted, ..RootArea::default() };
         root.extend(child.view(), 0..child.count());
         Ok(())
     }

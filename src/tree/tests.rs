@@ -1,3 +1,5 @@
+//! Does a tree hold what a sorted map holds, and is every damage of it found?
+
 use super::mock::Mock;
 use super::*;
 use crate::error::{Class, Error};

@@ -85,7 +85,7 @@ impl Mender<'_> {
         let inode = self.load(directory)?;
         let probe = self.find(directory, &inode, name)?;
         if probe.found.is_some() {
-            return Err(crate::Error::Exists);
+            return Err(crate::error::Error::Exists);
         }
         let core = InodeCore::new(directory, inode);
         let mut draft = Draft::lock(&core);

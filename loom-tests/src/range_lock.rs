@@ -1,0 +1,154 @@
+//! Model 1: the lock of byte ranges.
+//!
+//! The bytes stand for themselves: a cell a byte, entered and left by its holders, says at once when two hold it that
+//! must not. A lost wakeup is a deadlock, which loom finds. Mutations: `WakeOne`, `ReadersDoNotWait`.
+
+use crate::{Event, explore, part, pick, together};
+use daxstore::inode::RangeLock;
+use daxstore::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use daxstore::sync::thread::yield_now;
+use std::sync::Arc;
+
+/// Bytes with a lock and with who is inside: readers count up, a writer counts down.
+struct Bytes {
+    lock: RangeLock,
+    inside: Vec<AtomicI64>,
+}
+
+const WRITER: i64 = -1000;
+
+impl Bytes {
+    fn new(len: usize) -> Arc<Self> {
+        let inside = (0..len).map(|_| AtomicI64::new(0)).collect();
+        Arc::new(Self { lock: RangeLock::default(), inside })
+    }
+
+    fn write(&self, start: usize, end: usize) {
+        let _guard = self.lock.exclusive(start as u64, end as u64);
+        for byte in &self.inside[start..end] {
+            assert_eq!(byte.fetch_add(WRITER, Ordering::Relaxed), 0, "a writer is alone");
+        }
+        self.inside[start..end].iter().for_each(|byte| _ = byte.fetch_sub(WRITER, Ordering::Relaxed));
+    }
+
+    fn read(&self, start: usize, end: usize) {
+        let _guard = self.lock.shared(start as u64, end as u64);
+        for byte in &self.inside[start..end] {
+            assert!(byte.fetch_add(1, Ordering::Relaxed) >= 0, "no reader beside a writer");
+        }
+        self.inside[start..end].iter().for_each(|byte| _ = byte.fetch_sub(1, Ordering::Relaxed));
+    }
+}
+
+#[test]
+fn writers_exclude_each_other_and_readers() {
+    explore("range lock: exclusion", || {
+        let bytes = Bytes::new(3);
+        let (a, b, c) = (bytes.clone(), bytes.clone(), bytes);
+        together(vec![
+            part(move || (0..pick(1, 200)).for_each(|_| a.write(0, 2))),
+            part(move || (0..pick(1, 200)).for_each(|_| b.read(1, 3))),
+            part(move || (0..pick(1, 200)).for_each(|_| c.write(1, 2))),
+        ]);
+    });
+}
+
+/// A release wakes whoever can go, not only whoever waits longest: the first in the queue waits for a second range
+/// that is held until the other one has got what was released.
+#[test]
+fn every_waiter_is_woken() {
+    explore("range lock: wakeups", || {
+        let lock = Arc::new(RangeLock::default());
+        let held = Arc::new(Event::default());
+        let got = Arc::new(Event::default());
+        let (holder, long, short) = (lock.clone(), lock.clone(), lock);
+        let (held_long, held_short, got_short) = (held.clone(), held.clone(), got.clone());
+        together(vec![
+            part(move || {
+                let low = holder.exclusive(0, 2);
+                let high = holder.exclusive(5, 6);
+                held.set();
+                drop(low);
+                got.wait();
+                drop(high);
+            }),
+            part(move || {
+                held_short.wait();
+                drop(short.exclusive(0, 1));
+                got_short.set();
+            }),
+            part(move || {
+                held_long.wait();
+                drop(long.exclusive(1, 6));
+            }),
+        ]);
+    });
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    while !what() {
+        yield_now();
+    }
+}
+
+/// Invariant 2: who comes later does not overtake. The reader of byte 1 asks while the writer of both bytes waits for
+/// byte 0, and gets its byte after the writer.
+#[test]
+fn requests_are_granted_in_order_of_arrival() {
+    explore("range lock: order", || {
+        let lock = Arc::new(RangeLock::default());
+        let written = Arc::new(AtomicU64::new(0));
+        let held = Arc::new(Event::default());
+        let (first, writer, reader) = (lock.clone(), lock.clone(), lock);
+        let (is_held, was_written) = (held.clone(), written.clone());
+        together(vec![
+            part(move || {
+                let guard = first.shared(0, 1);
+                held.set();
+                wait_until(|| first.waiting() == 2);
+                drop(guard);
+            }),
+            part(move || {
+                is_held.wait();
+                let _guard = writer.exclusive(0, 2);
+                written.store(1, Ordering::Relaxed);
+            }),
+            part(move || {
+                wait_until(|| reader.waiting() == 1);
+                let _guard = reader.shared(1, 2);
+                assert_eq!(was_written.load(Ordering::Relaxed), 1, "the writer came first");
+            }),
+        ]);
+    });
+}
+
+/// Invariant 2, the other way: nobody waits for a range that does not conflict. Each holds its range until the other
+/// has its own, which would be a deadlock if one waited.
+#[test]
+fn disjoint_ranges_and_readers_are_held_at_once() {
+    explore("range lock: parallel", || {
+        for ranges in [[(0, 4, false), (2, 6, false)], [(0, 4, true), (4, 5, true)]] {
+            let lock = Arc::new(RangeLock::default());
+            let inside = [Arc::new(Event::default()), Arc::new(Event::default())];
+            let parts = [0, 1].map(|i| {
+                let (lock, own, other) = (lock.clone(), inside[i].clone(), inside[1 - i].clone());
+                let (start, end, exclusive) = ranges[i];
+                part(move || {
+                    let _guard = if exclusive { lock.exclusive(start, end) } else { lock.shared(start, end) };
+                    own.set();
+                    other.wait();
+                })
+            });
+            together(parts.into());
+        }
+    });
+}
+
+#[cfg(loom)]
+#[test]
+fn mutations_are_caught() {
+    use daxstore::pmem::mutation::Mutation;
+    crate::assert_caught("range_lock::every_waiter_is_woken", Mutation::WakeOne);
+    crate::assert_caught("range_lock::writers_exclude_each_other_and_readers", Mutation::ReadersDoNotWait);
+    crate::assert_caught("range_lock::requests_are_granted_in_order_of_arrival", Mutation::ReadersDoNotWait);
+}
