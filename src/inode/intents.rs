@@ -94,8 +94,16 @@ impl Intent {
         if start > end || end.offset() > crate::units::MAX_FILE_BYTES {
             return damage("range end", start.0, end.0);
         }
-        Ok((Ino(key / 4), Self::Range { change, start, end, size: get64(bytes, 24) }))
+        let size = get64(bytes, 24);
+        if size > crate::units::MAX_FILE_BYTES {
+            return damage("size", crate::units::MAX_FILE_BYTES, size);
+        }
+        Ok((Ino(key / 4), Self::Range { change, start, end, size }))
     }
+}
+
+const fn range_key(ino: Ino) -> u64 {
+    ino.0 * 4 + 1
 }
 
 /// The intents, locked for a change.
@@ -116,6 +124,28 @@ impl<'c> Intents<'c> {
         let owner = self.0.ino();
         tree::insert(op, self.0.root(), owner, intent.key(ino), &intent.encode())?;
         self.0.stage(op)
+    }
+
+    /// Whether an intent to change a range of `ino` is noted, as one is that could not be finished.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn has_range(core: &InodeCore, space: &Space, ino: Ino) -> Result<bool> {
+        let state = core.state.read();
+        let is_empty = state.root.count == 0;
+        Ok(!is_empty && tree::get(space, &state.root, core.ino, range_key(ino))?.is_some())
+    }
+
+    /// Removes the intent to change a range of `ino` with `op`, if there is one.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn remove_range(&mut self, op: &mut Op<'_>, ino: Ino) -> Result<()> {
+        let owner = self.0.ino();
+        match tree::remove(op, self.0.root(), owner, range_key(ino))? {
+            Some(_) => self.0.stage(op),
+            None => Ok(()),
+        }
     }
 
     /// Removes the intent about `ino` of the kind of `intent` with `op`, if there is one.

@@ -18,8 +18,9 @@ pub use recent::Recent;
 pub use table::InodeTable;
 
 use crate::alloc::Space;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Journal;
+use crate::layout::FileKind;
 use crate::pmem::Region;
 use crate::sync::{Arc, Mutex, thread};
 use crate::units::Ino;
@@ -52,8 +53,21 @@ impl Fs {
     pub fn new(space: Arc<Space>) -> Result<Self> {
         let superblock = space.journal().superblock();
         let table = InodeTable::new(space.clone());
-        table.get(superblock.root)?;
-        let intents = table.get(superblock.intents)?;
+        let intents = table.hide(superblock.intents)?;
+        let root = table.get(superblock.root)?;
+        let kinds = (root.state.read().kind, intents.state.read().kind);
+        if kinds != (FileKind::Directory, FileKind::Regular) {
+            let at = superblock.root.offset();
+            let found = u64::from(kinds.0.type_bits());
+            return Err(Damage::new(
+                Structure::Inode,
+                at,
+                "kinds of the root and the intents",
+                0o040_000,
+                found,
+            )
+            .into());
+        }
         Ok(Self { space, table, rename: Mutex::new(()), root: superblock.root, intents })
     }
 

@@ -7,6 +7,7 @@ use super::InodeCore;
 use crate::alloc::Space;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{Inode, Kind, LAZY_MTIME_AT};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::units::Ino;
 use std::collections::HashMap;
@@ -45,13 +46,25 @@ struct Shard {
 pub struct InodeTable {
     space: Arc<Space>,
     shards: [Mutex<Shard>; SHARDS],
+    /// An inode that no name may lead to: its lock is taken after all others.
+    hidden: AtomicU64,
 }
 
 impl InodeTable {
     /// An empty table.
     #[must_use]
     pub fn new(space: Arc<Space>) -> Self {
-        Self { space, shards: Default::default() }
+        Self { space, shards: Default::default(), hidden: AtomicU64::new(0) }
+    }
+
+    /// From now on `ino` is not found here any more; the core that was is returned.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn hide(&self, ino: Ino) -> Result<Arc<InodeCore>> {
+        let core = self.get(ino)?;
+        self.hidden.store(ino.0, Ordering::Release);
+        Ok(core)
     }
 
     fn shard(&self, ino: Ino) -> &Mutex<Shard> {
@@ -63,6 +76,11 @@ impl InodeTable {
     /// # Errors
     /// Damage, also where the slot holds no inode.
     pub fn get(&self, ino: Ino) -> Result<Arc<InodeCore>> {
+        if ino.0 == self.hidden.load(Ordering::Acquire) {
+            return Err(
+                Damage::new(Structure::Inode, ino.offset(), "a file that is the intents'", 0, ino.0).into()
+            );
+        }
         let mut shard = self.shard(ino).lock();
         if let Some(core) = shard.cores.get(&ino) {
             return Ok(core.clone());

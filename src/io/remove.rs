@@ -47,6 +47,10 @@ pub fn drop_inode<'f>(
         if draft.core().has_intent.load(Ordering::Acquire) {
             intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove(op, ino, Intent::CleanUp)?;
         }
+        // One that could not be finished must not meet the slot's next inode.
+        if intents.is_some() || Intents::has_range(&fs.intents, &fs.space, ino)? {
+            intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove_range(op, ino)?;
+        }
         op.free_inode(ino)?;
         return Ok(Fate::Gone);
     }
@@ -205,7 +209,9 @@ pub fn delete(fs: &Fs, core: &Arc<InodeCore>) -> Result<()> {
 /// # Errors
 /// Errors of the medium, damage; the intent stays for recovery then.
 pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
-    let _io = core.io.exclusive(0, u64::MAX);
+    // Only files have bytes to hold. A directory has such an intent if a repair gave one that was deleted a name.
+    let is_file = core.state.read().kind == FileKind::Regular;
+    let _io = is_file.then(|| core.io.exclusive(0, u64::MAX));
     trim_held(fs, core)
 }
 

@@ -49,8 +49,9 @@ impl Copies {
 /// The superblock of the next epoch.
 pub(super) fn next_epoch(superblock: &Superblock) -> Superblock {
     let mut next = superblock.clone();
-    next.epoch += 1;
-    next.sequence += 1;
+    // Only a forged superblock has the last numbers.
+    next.epoch = next.epoch.wrapping_add(1);
+    next.sequence = next.sequence.wrapping_add(1);
     next
 }
 

@@ -20,6 +20,6 @@ use crate::error::{Damage, Error, Structure};
 use crate::units::Ino;
 
 /// Damage: the directory `ino` is its own ancestor.
-fn loops(ino: Ino) -> Error {
+pub(crate) fn loops(ino: Ino) -> Error {
     Damage::new(Structure::Entry, ino.offset(), "directory below itself", 0, ino.0).into()
 }

@@ -9,7 +9,7 @@ use crate::layout::FileKind;
 use crate::namespace::{self, Follow, Last, Made, New, RenameMode, What, entry};
 use crate::tree;
 use crate::units::Ino;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::ops::{ControlFlow, Deref};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -286,6 +286,7 @@ impl Dir {
             return Err(Error::NotDirectory);
         }
         // Directories that are being emptied, outermost first; no recursion, since depth is the user's to choose.
+        let mut on_the_way = HashSet::from([found.ino()]);
         let mut stack = vec![(last.dir, last.name, Self::new(found))];
         while let Some((parent, name, dir)) = stack.pop() {
             let mut below = None;
@@ -298,9 +299,16 @@ impl Dir {
                 namespace::remove(dir.handle(), item.name.as_bytes(), What::File)?;
             }
             match below {
-                None => namespace::remove(&parent, &name, What::Directory)?,
+                None => {
+                    namespace::remove(&parent, &name, What::Directory)?;
+                    on_the_way.remove(&dir.handle().ino());
+                }
                 Some(below) => {
                     let inner = Self::new(namespace::lookup(dir.handle(), &below)?);
+                    if !on_the_way.insert(inner.handle().ino()) {
+                        // Only damage makes a circle of directories, and it would be walked for ever.
+                        return Err(namespace::loops(inner.handle().ino()));
+                    }
                     let outer = dir.handle().clone();
                     stack.push((parent, name, dir));
                     stack.push((outer, below, inner));

@@ -7,7 +7,7 @@
 
 use super::options::StoreOptions;
 use crate::alloc::Space;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::inode::{Fs, Intent, list_intents, now};
 use crate::io::{self, remove};
 use crate::journal::{Journal, Recovery};
@@ -164,6 +164,10 @@ fn finish(fs: &Arc<Fs>, ino: Ino, intent: Intent) -> Result<()> {
         Intent::CleanUp => {
             core.has_intent.store(true, Ordering::Release);
             remove::after_last_handle(fs, &core)
+        }
+        Intent::Range { .. } if core.state.read().kind != FileKind::Regular => {
+            Err(Damage::new(Structure::Intent, ino.offset(), "a change of blocks of no file", 0, ino.0)
+                .into())
         }
         Intent::Range { change, start, end, size } => io::resume(fs, &core, change, start..end, size),
     }

@@ -3,9 +3,11 @@ use super::flips::Random;
 use super::observe::is_typed;
 use super::pool::{SIZE, make};
 use super::trial::{Bench, Expect};
-use daxstore::store::check::check_path;
+use daxstore::pmem::sim::{Event, Sim};
+use daxstore::store::check::{check_path, check_sim};
 use daxstore::units::PoolOff;
 use daxstore::{Store, StoreOptions};
+use std::sync::Arc;
 
 #[test]
 fn torn_sectors_tell_no_lies_and_can_be_mended() {
@@ -79,4 +81,46 @@ fn a_file_cut_short_is_refused() {
     let read_only = options.clone().read_only(true);
     assert!(check_path(&path, false, &read_only, &|_| ()).unwrap().is_clean());
     assert!(check_path(&path, true, &read_only, &|_| ()).is_err(), "a repair that may not write");
+}
+
+/// A repair that is cut short leaves a pool that can be repaired.
+#[test]
+fn a_repair_that_was_cut_short_is_taken_up() {
+    let bench = Bench::new();
+    let objects: Vec<_> =
+        bench.map().objects().into_iter().filter(|o| o.in_use && o.kind.is_some()).collect();
+    let mut damaged = vec![0; SIZE as usize];
+    bench.sim.peek(PoolOff(0), &mut damaged);
+    // Something of every kind: every ninth object loses a bit.
+    for object in objects.iter().step_by(9) {
+        damaged[object.at.0 as usize + 20] ^= 4;
+    }
+    let whole = Arc::new(Sim::new(SIZE).unwrap());
+    whole.poke(PoolOff(0), &damaged);
+    whole.start_trace();
+    assert!(!check_sim(whole.clone(), true).unwrap().is_clean());
+    let trace = whole.take_trace();
+    assert!(check_sim(whole, false).unwrap().is_clean());
+    let fences = trace.events.iter().filter(|e| matches!(e, Event::Fence { .. })).count();
+    assert!(fences > 20, "{fences}");
+    let cut = Arc::new(Sim::new(SIZE).unwrap());
+    cut.poke(PoolOff(0), &damaged);
+    cut.start_undo();
+    let mut random = Random(5);
+    for _ in 0..150 {
+        let end = random.below(trace.events.len() as u64) as usize;
+        // Of the stores since the last fence any may be missing.
+        let fenced = trace.events[..end].iter().rposition(|e| matches!(e, Event::Fence { .. })).unwrap_or(0);
+        for (i, event) in trace.events[..end].iter().enumerate() {
+            if let Event::Store { at, len, data, .. } = event
+                && (i < fenced || random.below(2) == 0)
+            {
+                cut.poke(PoolOff(*at), &trace.data[*data..*data + *len as usize]);
+            }
+        }
+        let report = check_sim(cut.clone(), true).unwrap_or_else(|e| panic!("cut at {end}: {e}"));
+        let after = check_sim(cut.clone(), false).unwrap();
+        assert!(after.is_clean(), "cut at {end}: {:?}\nbefore {:?}", after.faults, report.faults);
+        cut.roll_back();
+    }
 }

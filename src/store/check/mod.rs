@@ -24,7 +24,7 @@ pub use report::{CheckReport, Fault, FaultKind, Phase, Progress, Repair};
 
 use super::Store;
 use crate::error::Result;
-use crate::layout::{Counters, Kind, SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Superblock};
+use crate::layout::{Counters, FileKind, Kind, SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Superblock};
 use crate::units::PoolOff;
 use inodes::{CLEAN_UP, Checker, RANGE, Which};
 use media::Media;
@@ -111,11 +111,10 @@ impl Checker<'_> {
         for i in 0..self.intents.len() {
             let (ino, mask) = self.intents[i];
             let owner = self.media.intents;
-            if self.find(ino).is_some() && ino != owner {
-                continue;
-            }
+            let found = self.find(ino).filter(|_| ino != owner).map(|i| self.inodes[i].kind);
             for (bit, kind) in [(CLEAN_UP, "clean up"), (RANGE, "change a range")] {
-                if mask & bit != 0 {
+                let fits = found.is_some_and(|kind| bit == CLEAN_UP || kind == FileKind::Regular);
+                if mask & bit != 0 && !fits {
                     let key = ino.0.wrapping_mul(4) | u64::from(bit == RANGE);
                     let found = format_args!("an intent to {kind} number {ino}");
                     let remedy = Remedy::Drop { ino: owner, which: Which::Content, key };

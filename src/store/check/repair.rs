@@ -66,8 +66,14 @@ fn check_region(region: Arc<Region>, repair: bool, progress: &dyn Fn(Progress)) 
     if faults.0.is_empty() {
         check_superblocks(&region, &superblock, &mut faults);
     }
-    let mut repairer =
-        Repairer { region, journal: None, superblock, faults: Vec::new(), known: HashMap::new() };
+    let mut repairer = Repairer {
+        region,
+        journal: None,
+        superblock,
+        faults: Vec::new(),
+        known: HashMap::new(),
+        second_tries: 2,
+    };
     repairer.run(faults, repair, progress)
 }
 
@@ -101,6 +107,8 @@ struct Repairer {
     faults: Vec<Fault>,
     /// Where in `faults` each is, and how often a remedy was tried.
     known: HashMap<Key, (usize, u32)>,
+    /// How often what did not help may still be tried again.
+    second_tries: u32,
 }
 
 impl Repairer {
@@ -189,6 +197,11 @@ impl Repairer {
                 Ok(Some(lost)) => Repair::Lost(lost),
                 Err(why) => Repair::Left(why),
             });
+        }
+        if stage == Stage::Leaks && self.second_tries > 0 {
+            // There may be room now for what had none.
+            self.second_tries -= 1;
+            self.known.values_mut().for_each(|(_, tries)| *tries = 0);
         }
         Ok(())
     }
