@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::crash::{POOL_BYTES, check, scaled, step, tiny};
+use common::crash::{POOL_BYTES, SEED, check, scaled, step, tiny};
 use common::model::Model;
 use common::ops::{BLOCK, Blocks, On, Op, any_op};
 use common::real::{self, Real};
@@ -52,7 +52,7 @@ struct Pair {
 impl Pair {
     fn new(geometry: Geometry) -> Self {
         let sim = Arc::new(Sim::new(POOL_BYTES).expect("memory"));
-        let options = StoreOptions::new().geometry(geometry);
+        let options = StoreOptions::new().geometry(geometry).seed(SEED);
         let store = Store::create_sim(sim.clone(), &options).expect("a new store");
         let root = real::state(&store).expect("an empty store");
         Self { sim, model: Model::new(&root.names[""]), real: Some(Real::new(store)) }

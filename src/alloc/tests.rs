@@ -463,7 +463,13 @@ fn open_touches_nothing_and_growth_is_seen() {
     assert!(space.groups.read().is_empty());
     assert_eq!(get(&space, 512 * 40, 0, None).unwrap().len, 512 * 30);
     assert!(get(&space, 512, 0, None).unwrap().len < 512);
-    space.journal.update_superblock(|s| s.geometry.size = (1 << 30) + TINY).unwrap();
+    space
+        .journal
+        .update_superblock(|s| {
+            s.geometry.size = (1 << 30) + TINY;
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(get(&space, 512 * 600, 0, None).unwrap().len, 512 * (512 - 31));
     assert_eq!(get(&space, 512 * 600, 0, None).unwrap().len, 512 * 3);
     check(&space);

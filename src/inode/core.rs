@@ -98,15 +98,20 @@ impl InodeCore {
         Ok(())
     }
 
-    /// The lazy word's bytes that say nothing, for when a time is set explicitly.
+    /// Forgets the lazy time, after a commit that set another one. From that commit on the word belongs to no version;
+    /// it is zeroed all the same, durably, since its tag would come again with the 1024th version from its own.
     ///
     /// # Errors
     /// Errors of the medium.
-    pub fn forget_lazy(&self, region: &Region) -> Result<()> {
+    pub(super) fn forget_lazy(&self, region: &Region) -> Result<()> {
         self.lazy_mtime.store(0, Ordering::Relaxed);
-        let at = self.ino.offset().plus(LAZY_MTIME_AT);
-        region.store(at, &[0; 8])?;
-        region.flush(at, 8)
+        clear_lazy_word(region, self.ino)
+    }
+
+    /// Whether `word`, which lies beside the home of `inode`, is left of an earlier version and would be believed when
+    /// its tag comes again: a crash came between the record that set a time and the clearing of the word.
+    pub(super) fn is_left_over(inode: &Inode, word: u64) -> bool {
+        (word & !LAZY_TAG_BITS) as i64 > inode.mtime && word & LAZY_TAG_BITS != inode.version & LAZY_TAG_BITS
     }
 
     /// `inode` with the time of the last overwrite in it.
@@ -136,4 +141,18 @@ impl InodeCore {
     pub fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) > 0
     }
+}
+
+/// Zeroes the lazy word of `ino`, durably, unless it is zero.
+///
+/// # Errors
+/// Errors of the medium.
+pub(super) fn clear_lazy_word(region: &Region, ino: Ino) -> Result<()> {
+    let at = ino.offset().plus(LAZY_MTIME_AT);
+    if region.load(at)? == 0 {
+        return Ok(());
+    }
+    region.store(at, &[0; 8])?;
+    region.flush(at, 8)?;
+    region.fence()
 }

@@ -72,6 +72,14 @@ impl<'c> Draft<'c> {
         op.write_inode(self.core.ino, &self.inode)
     }
 
+    /// Forgets the time of the last overwrite, after the commit of a draft that set another one.
+    ///
+    /// # Errors
+    /// Errors of the medium.
+    pub fn forget_lazy(&self, region: &Region) -> Result<()> {
+        self.core.forget_lazy(region)
+    }
+
     /// Makes the draft what everybody sees, after the commit, and lets the lock go.
     ///
     /// # Errors

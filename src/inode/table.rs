@@ -4,9 +4,10 @@
 //! A freed inode is forgotten before its number can be given out again.
 
 use super::InodeCore;
+use super::core::clear_lazy_word;
 use crate::alloc::Space;
 use crate::error::{Damage, Error, Result, Structure};
-use crate::layout::{Inode, Kind, LAZY_MTIME_AT};
+use crate::layout::{Inode, Kind, LAZY_MTIME_AT, SlotClass};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::units::Ino;
@@ -99,12 +100,29 @@ impl InodeTable {
         if ino.0 == 0 {
             return Err(missing());
         }
+        self.check_place(ino)?;
         let journal = self.space.journal();
         let image = journal.read(ino.offset(), Kind::Inode)?;
         let mut inode = Inode::decode(ino.offset(), &image)?.ok_or_else(missing)?;
         let word = journal.region().load(ino.offset().plus(LAZY_MTIME_AT))?;
+        if InodeCore::is_left_over(&inode, word) && !journal.is_read_only() {
+            clear_lazy_word(journal.region(), ino)?;
+        }
         InodeCore::join_lazy_word(&mut inode, word);
         Ok(inode)
+    }
+
+    /// Refuses a number from the media that names no slot of an arena: what lies there may be a file's data, made to
+    /// look like an inode. Where a damaged descriptor can not tell, the inode's own check has to do, so that the files
+    /// of its chunk can still be read.
+    fn check_place(&self, ino: Ino) -> Result<()> {
+        match self.space.contains_arena_slot(ino.offset(), SlotClass::Inode) {
+            Ok(true) | Err(Error::Corrupt(_)) => Ok(()),
+            Ok(false) => {
+                Err(Damage::new(Structure::Inode, ino.offset(), "not a slot of an arena", 1, 0).into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts a new inode's core in; its number was given out just now, so nobody looks for it yet.

@@ -83,7 +83,9 @@ pub fn resume(
     let mut chain = Chain::new(fs, core, change, blocks, size);
     chain.has_intent = true;
     chain.reserve()?;
-    chain.run(Durable::no_data())
+    // The file may have been cut since the change began, if this was tried before and did not end.
+    let data = zero_before_growth(fs, core, core.size(), size)?;
+    chain.run(data)
 }
 
 /// The blocks of `outer` that are not in `inner`, at most two.
@@ -123,7 +125,7 @@ fn edges_to_zero(
 
 fn zero_before_growth(fs: &Fs, core: &InodeCore, size: u64, grown: u64) -> Result<Durable> {
     let mut data = fs.region().data_writer();
-    if grown > 0 && zero_tail(fs, core, &mut data, size, grown)? {
+    if grown > size && zero_tail(fs, core, &mut data, size, grown)? {
         data.fence()
     } else {
         Ok(Durable::no_data())

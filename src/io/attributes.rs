@@ -118,10 +118,11 @@ pub fn set(handle: &Handle, attributes: &SetAttributes) -> Result<()> {
     inode.ctime = now();
     if let Some(mtime) = attributes.mtime {
         inode.mtime = mtime;
-        handle.core().forget_lazy(fs.region())?;
     }
     let mut op = fs.space.begin().for_removal();
     draft.stage(&mut op)?;
     op.commit(Durable::no_data())?;
-    draft.publish(fs.region())
+    let forgotten = if attributes.mtime.is_some() { draft.forget_lazy(fs.region()) } else { Ok(()) };
+    draft.publish(fs.region())?;
+    forgotten
 }

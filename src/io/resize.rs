@@ -8,9 +8,10 @@ use super::read::check_regular;
 use super::remove;
 use super::write::zero_tail;
 use crate::error::{Error, Result};
-use crate::inode::{Draft, Intent, Intents, RangeGuard, now};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeGuard, now};
 use crate::layout::INODE_KEEP_BEYOND_END;
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::atomic::Ordering;
 use crate::units::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -55,6 +56,9 @@ fn lengthen(handle: &Handle, old: u64, size: u64) -> Result<()> {
 
 fn shorten(handle: &Handle, size: u64) -> Result<()> {
     let (fs, core) = (handle.fs(), handle.core());
+    if mutation::is(Mutation::FreeBeforeSize) {
+        free_first(fs, core, size)?;
+    }
     let mut draft = Draft::lock(core);
     draft.inode.size = size;
     draft.inode.flags &= !INODE_KEEP_BEYOND_END;
@@ -73,4 +77,14 @@ fn shorten(handle: &Handle, size: u64) -> Result<()> {
     draft.publish(fs.region())?;
     remove::publish_intents(fs, intents)?;
     if done { Ok(()) } else { remove::trim_held(fs, core) }
+}
+
+/// Frees the blocks beyond `size` in a record of its own: what a broken truncate would do.
+fn free_first(fs: &Fs, core: &InodeCore, size: u64) -> Result<()> {
+    let mut draft = Draft::lock(core);
+    let mut op = fs.space.begin().for_removal();
+    remove::remove_blocks(fs, &mut op, &mut draft, FileBlock::ceil(size))?;
+    draft.stage(&mut op)?;
+    op.commit(Durable::no_data())?;
+    draft.publish(fs.region())
 }

@@ -180,15 +180,15 @@ fn fill(data: &mut DataWriter<'_>, place: &WriteMap, source: &mut Source<'_, '_>
     source.copy(data, place)
 }
 
-/// Zeroes the bytes from the old end `size` to the end of its block or `to`, where data lie there: they come to
-/// light when the file grows, and whatever a shorter file left there must not.
+/// Zeroes what data lie in the bytes from the old end `size` to `to`: they come to light when the file grows, and whatever
+/// a longer file left there must not. That is the rest of the last block, and whole blocks only where freeing them
+/// failed after a truncate (a bad medium).
 ///
 /// # Errors
 /// Damage, errors of the medium.
 pub fn zero_tail(fs: &Fs, core: &InodeCore, data: &mut DataWriter<'_>, size: u64, to: u64) -> Result<bool> {
-    let end = size.next_multiple_of(BLOCK_BYTES).min(to);
     let mut any = false;
-    let range = FileRange { offset: size, len: end.saturating_sub(size) };
+    let range = FileRange { offset: size, len: to.saturating_sub(size) };
     iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {
         if let State::Mapped(at) = map.state {
             data.zero(at, map.range.len)?;

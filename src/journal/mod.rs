@@ -264,20 +264,20 @@ impl Journal {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Poisoned`], errors of the medium.
     pub fn quiesce(&self) -> Result<()> {
-        self.update_superblock(|_| ())
+        self.update_superblock(|_| Ok(()))
     }
 
-    /// Changes the superblock by `change` while no change of anything else is under way.
+    /// Changes the superblock by `change` while no change of anything else is under way, of the superblock neither.
     ///
     /// # Errors
-    /// As [`Self::quiesce`].
-    pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+    /// As [`Self::quiesce`], and those of `change`, after which everything is as before.
+    pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock) -> Result<()>) -> Result<()> {
         let _rank = Held::new(Rank::Lane);
         let mut superblock = self.superblock.lock();
         let mut lanes: Vec<_> = self.lanes.iter().map(|lane| lane.lock()).collect();
         self.writable()?;
         let mut next = superblock::next_epoch(&superblock);
-        change(&mut next);
+        change(&mut next)?;
         // A fence that failed leaves unknown which homes are durable, as a superblock that was not written does.
         if let Err(error) = self.start_epoch(&mut lanes, &next) {
             self.poisoned.store(true, Ordering::Release);

@@ -12,14 +12,15 @@ use crate::layout::{Superblock, get64};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::units::PoolOff;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// What recovery found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Valid journal records found.
     pub records: u64,
-    /// Objects whose home was not up to date.
+    /// Objects whose newest image was written home: those whose home was behind, and those that had that version
+    /// already and might be torn.
     pub objects: u64,
     /// Unfinished operations that were finished (orphans, trims, long changes).
     pub intents: u64,
@@ -30,8 +31,9 @@ pub struct Recovery {
 /// The newest images of the lanes, by home.
 struct Newest {
     rings: Vec<u8>,
-    /// Home to (version, where the image's bytes start in `rings`, their length).
-    images: HashMap<PoolOff, (u64, usize, usize)>,
+    /// Home to (version, where the image's bytes start in `rings`, their length); ascending, so that recovery does the
+    /// same each time.
+    images: BTreeMap<PoolOff, (u64, usize, usize)>,
     records: u64,
 }
 
@@ -39,7 +41,7 @@ fn collect(region: &Region, superblock: &Superblock) -> Result<Newest> {
     let geometry = superblock.geometry;
     let ring_bytes = geometry.ring_bytes() as usize;
     let mut newest =
-        Newest { rings: vec![0; ring_bytes * geometry.lanes as usize], images: HashMap::new(), records: 0 };
+        Newest { rings: vec![0; ring_bytes * geometry.lanes as usize], images: BTreeMap::new(), records: 0 };
     for lane in 0..geometry.lanes {
         let base = lane as usize * ring_bytes;
         region.read(geometry.ring(lane), &mut newest.rings[base..base + ring_bytes])?;

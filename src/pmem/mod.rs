@@ -139,7 +139,7 @@ impl Region {
             eadr: false,
             read_only: false,
             zeroed: false,
-            mapped: sim.len(),
+            mapped: sim.capacity(),
             path: None,
         };
         Self { backend: Backend::Sim(sim), size, counters: CountersByThread::default(), info, host: None }

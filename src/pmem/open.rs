@@ -136,17 +136,30 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::CanNotShrink`], [`Error::ReadOnly`]; [`Error::PoolSize`] for more than 16 TiB or part of a block;
-    /// [`Error::Unsupported`] for a device, for simulated memory, and where the addresses behind the mapping were not
-    /// to be had; [`Error::Io`]. Nothing was changed, except perhaps the file's length.
+    /// [`Error::Unsupported`] for a device, and where the addresses behind the mapping were not to be had;
+    /// [`Error::Io`]. Nothing was changed, except perhaps the file's length.
     pub fn grow(&self, new_len: u64) -> Result<()> {
         let unsupported = |why| Err(Error::Unsupported { backend: self.info.backend, why });
+        #[cfg(feature = "sim")]
+        if let Backend::Sim(sim) = &self.backend {
+            return self.extend(new_len, || {
+                sim.grow(new_len);
+                Ok(())
+            });
+        }
         let Some(Host { file, growing: Some(growing) }) = &self.host else {
             return unsupported("only a pool in a file can grow");
         };
+        let _growing = growing.lock();
+        self.extend(new_len, || file.set_len(new_len).and_then(|()| file.sync_all()))
+    }
+
+    /// Has `grow` make what lies below longer, and then the region.
+    fn extend(&self, new_len: u64, grow: impl FnOnce() -> io::Result<()>) -> Result<()> {
+        let unsupported = |why| Err(Error::Unsupported { backend: self.info.backend, why });
         if self.info.read_only {
             return Err(Error::ReadOnly);
         }
-        let _growing = growing.lock();
         match self.len() {
             current if new_len < current => Err(Error::CanNotShrink { current, asked: new_len }),
             current if new_len == current => Ok(()),
@@ -157,9 +170,9 @@ impl Region {
                 "the address space left no room to grow; raise the limit (ulimit -v) and open again",
             ),
             _ => {
-                let grown = file.set_len(new_len).and_then(|()| file.sync_all());
-                grown.map_err(|source| Error::io("growing the pool's file", source))?;
-                self.size.store(new_len, Ordering::Release);
+                grow().map_err(|source| Error::io("growing the pool's file", source))?;
+                // Simulated memory has no lock of its own for this: never back.
+                self.size.fetch_max(new_len, Ordering::AcqRel);
                 Ok(())
             }
         }

@@ -15,14 +15,14 @@ pub use node::Node;
 pub use options::{OpenOptions, StoreOptions};
 
 use crate::alloc::{ChunkUse, SpaceReport};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::inode::Fs;
 use crate::journal::Recovery;
 use crate::layout::{FORMAT_VERSION, Geometry};
 use crate::namespace;
 use crate::pmem::{Counts, Region, RegionInfo};
 use crate::sync::Arc;
-use crate::units::{BLOCK_BYTES, CHUNK_BYTES, Chunk, MAX_NAME_BYTES, MAX_POOL_BYTES};
+use crate::units::{BLOCK_BYTES, CHUNK_BYTES, Chunk, MAX_NAME_BYTES};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -207,25 +207,13 @@ impl Store {
         &self.inner.recovery
     }
 
-    /// Makes the pool `size` bytes long, while it is in use; durable on return. A device does not grow.
+    /// Makes the pool `size` bytes long, while it is in use; durable on return. A device does not grow, but a pool that
+    /// is smaller than its device does.
     ///
     /// # Errors
     /// [`Error::CanNotShrink`], [`Error::PoolSize`], errors of the system.
     pub fn grow(&self, size: u64) -> Result<()> {
-        let fs = &self.inner.fs;
-        fs.journal().writable()?;
-        let size = size - size % CHUNK_BYTES;
-        let current = fs.journal().geometry().size;
-        if size < current {
-            return Err(Error::CanNotShrink { current, asked: size });
-        }
-        if size > MAX_POOL_BYTES {
-            return Err(Error::PoolSize(size));
-        }
-        if size > fs.region().len() {
-            fs.region().grow(size)?;
-        }
-        fs.journal().update_superblock(|superblock| superblock.geometry.size = size)
+        open::grow(self.inner.fs.journal(), size - size % CHUNK_BYTES)
     }
 
     /// Gives the space of metadata that is no longer needed back to files: blocks given back, 0 too where others'

@@ -11,12 +11,30 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::inode::{Fs, Intent, list_intents, now};
 use crate::io::{self, remove};
 use crate::journal::{Journal, Recovery};
-use crate::layout::{FileKind, Geometry, Inode, LABEL_BYTES, RootArea, SUPERBLOCK_BYTES, Seed, Superblock};
+use crate::layout::{
+    FileKind, Geometry, Inode, LABEL_BYTES, RootArea, SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Seed,
+    Superblock,
+};
 use crate::pmem::{Durable, Region};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::units::{BLOCK_BYTES, CHUNK_BYTES, Group, Ino, MAX_POOL_BYTES, MIN_POOL_BYTES, PoolOff};
+use crate::units::{
+    BLOCK_BYTES, CHUNK_BYTES, GROUP_BYTES, Group, Ino, MAX_POOL_BYTES, MIN_POOL_BYTES, PoolOff,
+};
+use std::ops::Range;
 use std::time::Instant;
+
+/// The identity and the salt of a new pool: random, unless a test asks for the same every time.
+fn identity(options: &StoreOptions) -> Result<([u8; 16], Seed)> {
+    #[cfg(feature = "sim")]
+    if let Some(seed) = options.seed {
+        return Ok((uuid::Uuid::from_u64_pair(seed, !seed).into_bytes(), Seed(seed)));
+    }
+    let _only_tests_ask = options;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|e| Error::io("asking for random bytes", std::io::Error::other(e)))?;
+    Ok((uuid::Uuid::new_v4().into_bytes(), Seed(u64::from_le_bytes(seed))))
+}
 
 fn superblock(size: u64, options: &StoreOptions) -> Result<Superblock> {
     if !(MIN_POOL_BYTES..=MAX_POOL_BYTES).contains(&size) {
@@ -27,35 +45,79 @@ fn superblock(size: u64, options: &StoreOptions) -> Result<Superblock> {
     }
     let mut label = [0; LABEL_BYTES];
     label[..options.label.len()].copy_from_slice(options.label.as_bytes());
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).map_err(|e| Error::io("asking for random bytes", std::io::Error::other(e)))?;
+    let (uuid, seed) = identity(options)?;
     let geometry = options.geometry.unwrap_or_else(|| Geometry::for_size(size));
     geometry.validate().map_err(|_| Error::InvalidArgument("a geometry that can not be"))?;
     Ok(Superblock {
         compat: 0,
         ro_compat: 0,
         incompat: 0,
-        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        uuid,
         label,
         geometry: Geometry { size: size - size % CHUNK_BYTES, ..geometry },
         epoch: 1,
         sequence: 1,
-        seed: Seed(u64::from_le_bytes(seed)),
+        seed,
         root: Ino(0),
         intents: Ino(0),
         created: now(),
     })
 }
 
-/// Zeroes whatever of the pool's own structures is not zero already; a new file is.
+/// Zeroes whatever of the pool's own structures is not zero already; a new file is. The magic words go first: an old pool
+/// is whole, or none, at any moment.
 fn clear(region: &Region, geometry: &Geometry) -> Result<()> {
     if region.info().zeroed {
         return Ok(());
     }
-    for group in (0..geometry.groups()).map(Group) {
-        region.zero_nt(group.offset(), geometry.header_blocks(group) * BLOCK_BYTES)?;
+    for superblock in [SUPERBLOCK_A, SUPERBLOCK_B] {
+        region.zero_nt(superblock, 8)?;
+    }
+    region.fence()?;
+    clear_headers(region, geometry, 0..geometry.groups())
+}
+
+/// Zeroes the headers of `groups`, durably.
+fn clear_headers(region: &Region, geometry: &Geometry, groups: Range<u64>) -> Result<()> {
+    for group in groups.map(Group) {
+        let len = geometry.header_blocks(group) * BLOCK_BYTES;
+        region.provision(group.offset(), len)?;
+        region.zero_nt(group.offset(), len)?;
     }
     region.fence()
+}
+
+/// Makes the pool of `journal` `size` bytes long, whole chunks.
+///
+/// The file grows by zeros. What the region had beyond the pool's end may be anything: the headers of groups that begin
+/// there are cleared before a superblock names them. (A group that was cut by the old end has its whole header.) The
+/// superblock's lock decides between calls at the same time; one that comes late can not shrink the pool.
+///
+/// # Errors
+/// [`Error::CanNotShrink`], [`Error::PoolSize`], errors of the system and of the medium.
+pub(super) fn grow(journal: &Journal, size: u64) -> Result<()> {
+    journal.writable()?;
+    if size > MAX_POOL_BYTES {
+        return Err(Error::PoolSize(size));
+    }
+    let region = journal.region();
+    let had = region.len();
+    if size > had && size >= journal.geometry().size {
+        region.grow(size)?;
+    }
+    journal.update_superblock(|superblock| {
+        let current = superblock.geometry.size;
+        if size < current {
+            return Err(Error::CanNotShrink { current, asked: size });
+        }
+        let grown = Geometry { size, ..superblock.geometry };
+        let unclear = superblock.geometry.groups()..grown.groups().min(had.div_ceil(GROUP_BYTES));
+        if !unclear.is_empty() {
+            clear_headers(region, &grown, unclear)?;
+        }
+        superblock.geometry = grown;
+        Ok(())
+    })
 }
 
 pub(super) fn hidden(kind: FileKind, permissions: u32, links: u32, parent: Ino) -> Inode {
@@ -92,6 +154,8 @@ pub(super) fn format(region: &Arc<Region>, size: u64, options: &StoreOptions) ->
     if !region.info().zeroed && !options.region.force && holds_something(region)? {
         return Err(Error::PoolExists);
     }
+    // The lanes, the tables and the first metadata are in the first chunk: a full host says so here.
+    region.provision(PoolOff(0), CHUNK_BYTES)?;
     clear(region, &superblock.geometry)?;
     Journal::format(region, &superblock)?;
     let (journal, _) = Journal::open(region.clone())?;
@@ -103,6 +167,7 @@ pub(super) fn format(region: &Arc<Region>, size: u64, options: &StoreOptions) ->
     op.commit(Durable::no_data())?;
     space.journal().update_superblock(|superblock| {
         (superblock.root, superblock.intents) = (root, intents);
+        Ok(())
     })
 }
 

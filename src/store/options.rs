@@ -9,6 +9,8 @@ pub struct StoreOptions {
     pub(super) region: RegionOptions,
     pub(super) label: String,
     pub(super) geometry: Option<Geometry>,
+    #[cfg(feature = "sim")]
+    pub(super) seed: Option<u64>,
 }
 
 impl StoreOptions {
@@ -58,6 +60,14 @@ impl StoreOptions {
     #[must_use]
     pub fn geometry(mut self, geometry: Geometry) -> Self {
         self.geometry = Some(geometry);
+        self
+    }
+
+    /// The salt of a new pool, and its identity made of it, instead of random ones: a test that failed fails again.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 }

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 /// Bytes of the pools here.
 pub const POOL_BYTES: u64 = 8 << 20;
 
+/// Of the pools here, so that a failure is the same the next time.
+pub const SEED: u64 = 0x5eed;
+
 /// A geometry so small that a lane's ring wraps after a few records.
 pub fn tiny(lanes: u32, lane_bytes: u32) -> Geometry {
     Geometry { size: POOL_BYTES, lanes, lane_bytes, arena_blocks: 1 }
@@ -186,7 +189,7 @@ pub struct Rig {
 }
 
 fn options(geometry: Geometry) -> StoreOptions {
-    StoreOptions::new().geometry(geometry)
+    StoreOptions::new().geometry(geometry).seed(SEED)
 }
 
 fn open(sim: &Arc<Sim>) -> Result<Store, String> {

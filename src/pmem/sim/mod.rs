@@ -87,6 +87,8 @@ struct Log {
     undo: Option<Undo>,
     /// Pool offsets that do not count in the digest.
     quiet: Vec<Range<u64>>,
+    /// Bytes.
+    len: u64,
 }
 
 /// Simulated memory.
@@ -94,7 +96,7 @@ struct Log {
 pub struct Sim {
     memory: Memory,
     _map: memmap2::MmapRaw,
-    len: u64,
+    capacity: u64,
     log: Instrument<Log>,
 }
 
@@ -112,11 +114,35 @@ impl Sim {
     /// # Errors
     /// What the system says of an anonymous mapping of that size.
     pub fn new(len: u64) -> std::io::Result<Self> {
-        let map: memmap2::MmapRaw = memmap2::MmapOptions::new().len(len as usize).map_anon()?.into();
-        // SAFETY: the mapping is page aligned, `len` bytes long, readable and writable, and a field of the same
+        Self::with_capacity(len, len)
+    }
+
+    /// As [`Self::new`], of `len` bytes that can grow to `capacity` bytes, both multiples of 8.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn with_capacity(len: u64, capacity: u64) -> std::io::Result<Self> {
+        let capacity = capacity.max(len);
+        let map: memmap2::MmapRaw = memmap2::MmapOptions::new().len(capacity as usize).map_anon()?.into();
+        // SAFETY: the mapping is page aligned, `capacity` bytes long, readable and writable, and a field of the same
         // value keeps it mapped.
-        let memory = unsafe { Memory::new(map.as_mut_ptr(), len) };
-        Ok(Self { memory, _map: map, len, log: Instrument::default() })
+        let memory = unsafe { Memory::new(map.as_mut_ptr(), capacity) };
+        let sim = Self { memory, _map: map, capacity, log: Instrument::default() };
+        sim.log.lock().len = len;
+        Ok(sim)
+    }
+
+    /// Makes the memory `len` bytes long, if it was shorter, at most as long as its capacity: at once and durably, and
+    /// not part of a trace, as the host makes a file longer.
+    pub fn grow(&self, len: u64) {
+        let mut log = self.log.lock();
+        log.len = log.len.max(len.min(self.capacity));
+    }
+
+    /// Bytes that it can have.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// Another piece of memory with the same content, without logs. Pages of zeros are not copied.
@@ -124,10 +150,11 @@ impl Sim {
     /// # Errors
     /// As for [`Self::new`].
     pub fn fork(&self) -> std::io::Result<Self> {
-        let copy = Self::new(self.len)?;
+        let len = self.len();
+        let copy = Self::with_capacity(len, self.capacity)?;
         let mut page = [0; 4096];
-        for at in (0..self.len).step_by(page.len()) {
-            let page = &mut page[..(self.len - at).min(4096) as usize];
+        for at in (0..len).step_by(page.len()) {
+            let page = &mut page[..(len - at).min(4096) as usize];
             self.memory.read(PoolOff(at), page);
             if page.iter().any(|b| *b != 0) {
                 copy.memory.write(PoolOff(at), page);
@@ -140,7 +167,7 @@ impl Sim {
     #[must_use]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
-        self.len
+        self.log.lock().len
     }
 
     pub(super) fn memory(&self) -> &Memory {

@@ -20,14 +20,20 @@ impl Mender<'_> {
     /// Makes a new root directory.
     pub fn make_root(&self) -> Result<String> {
         let root = self.make(FileKind::Directory, 0o755, 2, |ino| ino)?;
-        self.journal().update_superblock(|superblock| superblock.root = root)?;
+        self.journal().update_superblock(|superblock| {
+            superblock.root = root;
+            Ok(())
+        })?;
         Ok("the root directory; what was in it is in /lost+found".into())
     }
 
     /// Makes a new inode for the intents.
     pub fn make_intents(&self) -> Result<String> {
         let intents = self.make(FileKind::Regular, 0, 1, |_| Ino(0))?;
-        self.journal().update_superblock(|superblock| superblock.intents = intents)?;
+        self.journal().update_superblock(|superblock| {
+            superblock.intents = intents;
+            Ok(())
+        })?;
         Ok("notes of unfinished operations".into())
     }
 
