@@ -450,7 +450,7 @@ impl GroupState {
     }
 
     /// Whether all of `bits` of chunk `i` are available.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "sim"))]
     pub fn is_available(&self, i: u64, bits: &Bits) -> bool {
         self.free.get(i) || self.broken.get(&i).is_some_and(|b| !overlap(&b.taken, bits))
     }

@@ -26,7 +26,6 @@ mod policy;
 mod report;
 mod slots;
 #[cfg(test)]
-#[cfg(feature = "sim")]
 mod tests;
 
 pub use op::Op;

@@ -1,5 +1,7 @@
 //! Does the allocator keep its rules? Pools are formatted by hand over simulated memory.
 
+#![cfg(feature = "sim")]
+
 use super::*;
 use crate::layout::{FileKind, Image, Inode, Kind, LABEL_BYTES, RootArea, Seed, SlotClass, Superblock};
 use crate::pmem::Durable;

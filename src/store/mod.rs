@@ -15,6 +15,8 @@ pub use node::Node;
 pub use options::{OpenOptions, StoreOptions};
 
 use crate::alloc::{ChunkUse, SpaceReport};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::inode::Fs;
 use crate::journal::Recovery;
