@@ -13,7 +13,7 @@
 //! | 56 | 8 | mtime |
 //! | 64 | 8 | ctime |
 //! | 72 | 8 | btime |
-//! | 80 | 4 | generation: how often this slot became an inode |
+//! | 80 | 4 | generation: low 32 bits of the version with which this slot became an inode |
 //! | 84 | 4 | flags |
 //! | 88 | 8 | pool offset of the root node of the attribute tree, 0 for none |
 //! | 96 | 8 | inode number of the parent (directories; else 0) |
