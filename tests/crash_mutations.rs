@@ -150,7 +150,7 @@ fn data_over_old_arenas(rule: Option<Mutation>) -> bool {
     let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(tiny(1, 65536)).seed(SEED));
     let store = store.expect("a pool");
     let filler = store.create("filler").expect("a file");
-    filler.allocate(0, 7 << 20, AllocateMode::Allocate).expect("space");
+    filler.allocate(0, 4 << 20, AllocateMode::Allocate).expect("space");
     let mut names = Vec::new();
     while names.len() < 2000 && store.write(format!("{}", names.len()), b"").is_ok() {
         names.push(format!("{}", names.len()));
