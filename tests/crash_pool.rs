@@ -14,6 +14,7 @@ use daxstore::pmem::sim::{Event, Sim, Trace};
 use daxstore::units::{BLOCK_BYTES, CHUNK_BYTES, GROUP_BYTES, PoolOff};
 use daxstore::{Error, Store, StoreOptions};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a pool that grew into a second group.
 const GROWN: u64 = GROUP_BYTES + POOL_BYTES;
@@ -135,21 +136,33 @@ fn growing_costs_the_fences_of_a_quiesce() {
 
 #[test]
 fn of_two_growths_at_once_the_larger_stays() {
-    let steps = 300;
-    let sim = Arc::new(Sim::with_capacity(POOL_BYTES, POOL_BYTES + steps * CHUNK_BYTES).expect("memory"));
-    let store = Store::create_sim(sim, &options(1)).expect("a pool");
+    let rounds = 400;
+    let most = POOL_BYTES + 2 * rounds * CHUNK_BYTES;
+    let sim = Arc::new(Sim::with_capacity(POOL_BYTES, most).expect("memory"));
+    drop(Store::create_sim(sim.clone(), &options(1)).expect("a pool"));
+    // As on a longer device, where nothing but the superblock says how long the pool is.
+    Region::sim(sim.clone()).grow(most).expect("a longer device");
+    let store = Store::open_sim(sim).expect("the pool");
+    let arrived = AtomicU64::new(0);
+    // Not a barrier of the system's: both are to go on at the same moment.
+    let meet = |all: u64| {
+        arrived.fetch_add(1, Ordering::AcqRel);
+        while arrived.load(Ordering::Acquire) < all {
+            std::thread::yield_now();
+        }
+    };
     std::thread::scope(|scope| {
         for thread in 0..2 {
-            let store = &store;
+            let (store, meet) = (&store, &meet);
             scope.spawn(move || {
-                for step in (1 + thread..=steps).step_by(2) {
-                    let size = POOL_BYTES + step * CHUNK_BYTES;
-                    match store.grow(size) {
-                        Ok(()) | Err(Error::CanNotShrink { .. }) => {}
-                        Err(error) => panic!("{error}"),
-                    }
+                for round in 0..rounds {
+                    meet(4 * round + 2);
+                    let size = POOL_BYTES + (2 * round + 1 + thread) * CHUNK_BYTES;
+                    let result = store.grow(size);
+                    meet(4 * round + 4);
+                    assert!(matches!(result, Ok(()) | Err(Error::CanNotShrink { .. })), "{result:?}");
                     let found = store.info().expect("info").geometry.size;
-                    assert!(found >= size, "{found} bytes after growing to {size}");
+                    assert_eq!(found, POOL_BYTES + (2 * round + 2) * CHUNK_BYTES, "round {round}");
                 }
             });
         }
