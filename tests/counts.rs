@@ -117,6 +117,9 @@ fn space_and_attributes_cost_one_fence() {
     assert_eq!(pool.cost(|s| s.set_attributes("/f", &attributes, Follow::Yes).unwrap()), (1, 0), "setattr");
     let times = SetAttributes { mtime: Some(7), atime: Some(9), ..SetAttributes::default() };
     assert_eq!(pool.cost(|s| s.set_attributes("/f", &times, Follow::Yes).unwrap()), (1, 0), "utimens");
+    file.write_at(&[6; 100], 0).unwrap();
+    let utimens = pool.cost(|s| s.set_attributes("/f", &times, Follow::Yes).unwrap());
+    assert_eq!(utimens, (2, 1), "utimens after an overwrite in place");
     assert_eq!(pool.cost(|_| file.set_xattr("user.x", b"1", XattrMode::Either).unwrap()), (1, 0), "setxattr");
     assert_eq!(
         pool.cost(|_| file.set_xattr("user.x", &[1; 5000], XattrMode::Either).unwrap()),

@@ -7,12 +7,15 @@
 
 mod common;
 
-use common::crash::{Failure, Options, Report, Rig, tiny};
+use common::crash::{Failure, Options, POOL_BYTES, Report, Rig, SEED, tiny};
 use common::model::Model;
 use common::ops::{BLOCK, On, Op, Target, any_op};
 use daxstore::pmem::mutation::{self, Mutation};
+use daxstore::pmem::sim::Sim;
+use daxstore::{AllocateMode, Store, StoreOptions};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::sync::Arc;
 
 /// Switches a mutation on, and off again however the scope is left.
 struct Broken;
@@ -105,6 +108,7 @@ noticed! {
     the_commit_fence: NoCommitFence,
     one_superblock_after_the_other: OneSuperblockFence,
     the_tail_of_a_file_is_zeroed: NoTailZero,
+    a_file_is_cut_in_one_step: FreeBeforeSize,
 }
 
 #[test]
@@ -114,4 +118,59 @@ fn nothing_is_noticed_where_nothing_is_broken() {
         panic!("{failure}");
     }
     println!("{tried}");
+}
+
+/// Sixteen names and more: as many inodes as a block holds.
+const NAMES: [&str; 20] =
+    ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
+
+/// Files are made where a removed file's data lay: their arena must be zeros before it is one.
+fn arenas_over_old_data(rule: Option<Mutation>) -> Result<Report, Box<Failure>> {
+    let on = On::Path("big");
+    let data = Op::Write { on, at: 0, len: 6 << 20, fill: 0x41 };
+    let rig = Rig::new(tiny(1, 8192), &[Op::Create("big"), data, Op::Unlink("big")]);
+    let ops: Vec<_> = NAMES.into_iter().map(Op::Create).collect();
+    let _broken = Broken::new(rule);
+    rig.attempt(&ops, &Options::sampled(3, 60))
+}
+
+#[test]
+fn zeros_of_an_arena_before_its_slots() {
+    let failure =
+        arenas_over_old_data(Some(Mutation::NoArenaFence)).expect_err("NoArenaFence goes unnoticed");
+    println!("noticed: {}", failure.what);
+    if let Err(failure) = arenas_over_old_data(None) {
+        panic!("{failure}");
+    }
+}
+
+/// Empty files are removed, their arenas become a file's data, and the power goes: `true` if the data are there.
+fn data_over_old_arenas(rule: Option<Mutation>) -> bool {
+    let sim = Arc::new(Sim::new(POOL_BYTES).expect("memory"));
+    let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(tiny(1, 65536)).seed(SEED));
+    let store = store.expect("a pool");
+    let filler = store.create("filler").expect("a file");
+    filler.allocate(0, 4 << 20, AllocateMode::Allocate).expect("space");
+    let mut names = Vec::new();
+    while names.len() < 2000 && store.write(format!("{}", names.len()), b"").is_ok() {
+        names.push(format!("{}", names.len()));
+    }
+    names.iter().for_each(|name| store.remove_file(name).expect("removed"));
+    let _broken = Broken::new(rule);
+    let back = store.reclaim().expect("reclaimed");
+    assert!(back > 0, "{} files, {:?}", names.len(), store.statfs());
+    // Zeros look like a slot of version 0, which any record is newer than.
+    let file = store.create("data").expect("a file");
+    let fits = |len: &u64| file.write_at(&vec![0; *len as usize], 0).is_ok_and(|wrote| wrote as u64 == *len);
+    let most = store.statfs().free * BLOCK;
+    let len = (0..most / BLOCK).map(|less| most - less * BLOCK).find(fits).expect("a size that fits");
+    let crashed = Arc::new(sim.fork().expect("memory"));
+    let again = Store::open_sim(crashed).expect("the pool");
+    again.read("data").is_ok_and(|found| found.len() as u64 == len && found.iter().all(|byte| *byte == 0))
+}
+
+#[test]
+fn j7_a_new_epoch_before_arenas_are_data() {
+    assert!(data_over_old_arenas(None));
+    assert!(!data_over_old_arenas(Some(Mutation::NoEpochForArenas)), "NoEpochForArenas goes unnoticed");
 }

@@ -420,6 +420,8 @@ impl Space {
     ///
     /// The gate is closed, and [`crate::journal::Journal::quiesce`] was the last thing that happened to the journal:
     /// else a record of this epoch could name a slot of an arena, and recovery would write it into a file's block (J7).
+    /// Nor would versions be safe, which start from 0 where the blocks become an arena again: an old record's would be
+    /// above them.
     ///
     /// # Errors
     /// Damage, errors of the journal. What was given back before the error stays so.

@@ -1,8 +1,10 @@
 //! Which objects need no checking when they are read again?
 //!
 //! A lossy set of (home, version) pairs: those whose check and content were found good since the pool was opened, and
-//! those this process wrote. A version never comes twice to a home, so a pair stays true; what is damaged later by
-//! the medium is found at the next open, or by `check`.
+//! those this process wrote. A version comes once to a home as long as its arena is one, so a pair stays true.
+//! Where an arena was given back to files and opened again versions start from 0, but then every version above is
+//! written by this process anew, and so good too. What is damaged later by the medium is found at the next open, or by
+//! `check`.
 
 // A hint that orders nothing, and loom would spend its time on it.
 #[cfg(not(loom))]

@@ -2,14 +2,15 @@
 //!
 //! | offset | bytes | field |
 //! | ---: | ---: | --- |
-//! | 0 | 8 | version: grows by one with each change, never shrinks, also across free and reuse (J4) |
+//! | 0 | 8 | version: grows by one with each change, also across free and reuse, as long as the slot is one (J4) |
 //! | 8 | 4 | check: hash of the first `len` bytes with this field zero, salted with pool and offset |
 //! | 12 | 1 | kind |
 //! | 13 | 1 | reserved, zero |
 //! | 14 | 2 | len: how many bytes of the slot the object is, header included |
 //!
 //! Bytes of a slot past `len` belong to no object and carry no meaning, so an image is as short as its object.
-//! A slot of zeros is a free slot of version 0: fresh arenas need only be zeroed.
+//! A slot of zeros is a free slot of version 0: fresh arenas need only be zeroed. Where an arena was given back to files
+//! and opened again, versions start from 0 again: an epoch lies between (J7), so no record knows the earlier ones.
 
 use super::{get16, get32, get64, put};
 use crate::error::{Damage, Structure};

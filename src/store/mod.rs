@@ -8,6 +8,8 @@ mod file;
 mod node;
 mod open;
 mod options;
+#[cfg(all(test, feature = "sim", not(loom)))]
+mod tests;
 
 pub use dir::{Dir, DirEntry, ReadDir};
 pub use file::File;
