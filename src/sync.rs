@@ -25,6 +25,13 @@ mod imp {
 pub use imp::*;
 use std::sync::PoisonError;
 
+/// Loom takes `SeqCst` accesses for acquire and release only; a fence tells it of their order.
+#[inline(always)]
+pub(crate) fn in_one_order() {
+    #[cfg(loom)]
+    atomic::fence(atomic::Ordering::SeqCst);
+}
+
 /// A mutual exclusion lock without poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(RawMutex<T>);

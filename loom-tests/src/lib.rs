@@ -46,6 +46,7 @@ const MUTATION: &str = "DAXSTORE_MUTATION";
 /// The mutations that models are shown to catch.
 const MUTATIONS: &[Mutation] = &[
     Mutation::WakeOne,
+    Mutation::IgnoreCounted,
     Mutation::ReadersDoNotWait,
     Mutation::FreeEarly,
     Mutation::FreeUnknownSlot,

@@ -1,7 +1,8 @@
 //! Model 1: the lock of byte ranges.
 //!
 //! The bytes stand for themselves: a cell a byte, entered and left by its holders, says at once when two hold it that
-//! must not. A lost wakeup is a deadlock, which loom finds. Mutations: `WakeOne`, `ReadersDoNotWait`.
+//! must not. A lost wakeup is a deadlock, which loom finds. Mutations: `WakeOne`, `ReadersDoNotWait`,
+//! `IgnoreCounted`.
 
 use crate::{Event, explore, part, pick, together};
 use daxstore::inode::RangeLock;
@@ -150,5 +151,6 @@ fn mutations_are_caught() {
     use daxstore::pmem::mutation::Mutation;
     crate::assert_caught("range_lock::every_waiter_is_woken", Mutation::WakeOne);
     crate::assert_caught("range_lock::writers_exclude_each_other_and_readers", Mutation::ReadersDoNotWait);
+    crate::assert_caught("range_lock::writers_exclude_each_other_and_readers", Mutation::IgnoreCounted);
     crate::assert_caught("range_lock::requests_are_granted_in_order_of_arrival", Mutation::ReadersDoNotWait);
 }

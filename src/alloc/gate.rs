@@ -13,7 +13,7 @@ use super::SHARDS;
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, in_one_order};
 use crossbeam::utils::CachePadded;
 
 /// What operations pass.
@@ -49,13 +49,6 @@ impl Drop for Closed<'_> {
         self.0.closing.store(false, Ordering::SeqCst);
         self.0.opened.notify_all();
     }
-}
-
-/// Loom takes `SeqCst` accesses for acquire and release only; a fence tells it of their order.
-#[inline(always)]
-fn in_one_order() {
-    #[cfg(loom)]
-    crate::sync::atomic::fence(Ordering::SeqCst);
 }
 
 impl Gate {

@@ -3,13 +3,20 @@
 //! The `io_lock` of a file: a lock of byte ranges, shared or exclusive. Requests are granted in order of arrival
 //! among those that conflict, so nobody starves.
 //!
+//! While nobody wants a range alone, readers only count themselves; whoever does waits until those have left, and
+//! sends the next ones to the queue.
+//!
 //! Invariants:
 //! 1. No two holders' ranges overlap unless both are shared.
-//! 2. A request waits only for conflicting requests that came before it.
+//! 2. A request waits only for conflicting requests that came before it, and a writer for the readers that are
+//!    counted when it comes, whatever their ranges.
+//! 3. Either a reader that counts itself sees that a writer is there, or the writer sees the count: both store before
+//!    they load, in the one order of `SeqCst`.
 
 use crate::pmem::mutation::{self, Mutation};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::rank::{Held, Rank};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, in_one_order};
 
 #[derive(Debug)]
 struct Request {
@@ -36,6 +43,10 @@ struct Queue {
 /// A lock of byte ranges.
 #[derive(Debug, Default)]
 pub struct RangeLock {
+    /// Readers that hold or try to hold without the queue.
+    counted: AtomicU64,
+    /// Writers in the queue.
+    writers: AtomicU64,
     queue: Mutex<Queue>,
     released: Condvar,
 }
@@ -45,19 +56,37 @@ pub struct RangeLock {
 #[must_use = "a range is held as long as its guard lives"]
 pub struct RangeGuard<'l> {
     lock: &'l RangeLock,
-    id: u64,
+    /// The request in the queue; `None` for a reader that is only counted.
+    id: Option<u64>,
     _rank: Held,
 }
 
 impl RangeLock {
     /// Holds bytes `start` to `end` (exclusive) shared with other readers.
     pub fn shared(&self, start: u64, end: u64) -> RangeGuard<'_> {
-        self.acquire(start, end, false)
+        let rank = Held::new(Rank::Io);
+        self.counted.fetch_add(1, Ordering::SeqCst);
+        in_one_order();
+        if self.writers.load(Ordering::SeqCst) == 0 {
+            return RangeGuard { lock: self, id: None, _rank: rank };
+        }
+        self.count_out();
+        self.acquire(start, end, false, rank)
+    }
+
+    /// A counted reader leaves, and wakes the writers that may wait for it.
+    fn count_out(&self) {
+        self.counted.fetch_sub(1, Ordering::SeqCst);
+        in_one_order();
+        if self.writers.load(Ordering::SeqCst) > 0 {
+            let _queue = self.queue.lock();
+            self.released.notify_all();
+        }
     }
 
     /// Holds bytes `start` to `end` (exclusive) alone.
     pub fn exclusive(&self, start: u64, end: u64) -> RangeGuard<'_> {
-        self.acquire(start, end, true)
+        self.acquire(start, end, true, Held::new(Rank::Io))
     }
 
     /// How many requests wait now.
@@ -66,36 +95,49 @@ impl RangeLock {
         self.queue.lock().waiting
     }
 
-    fn acquire(&self, start: u64, end: u64, exclusive: bool) -> RangeGuard<'_> {
-        let rank = Held::new(Rank::Io);
+    /// Whether `request` may be held now: by what came before it, and (a writer's) by the readers that are counted.
+    fn is_free(&self, queue: &Queue, request: &Request) -> bool {
+        if !request.exclusive && mutation::is(Mutation::ReadersDoNotWait) {
+            return true;
+        }
+        let mut before = queue.requests.iter().take_while(|r| r.id < request.id);
+        let counted = request.exclusive
+            && self.counted.load(Ordering::SeqCst) > 0
+            && !mutation::is(Mutation::IgnoreCounted);
+        !counted && before.all(|r| !r.conflicts(request))
+    }
+
+    fn acquire(&self, start: u64, end: u64, exclusive: bool, rank: Held) -> RangeGuard<'_> {
         let mut queue = self.queue.lock();
+        if exclusive {
+            self.writers.fetch_add(1, Ordering::SeqCst);
+            in_one_order();
+        }
         let id = queue.next;
         queue.next += 1;
         let request = Request { id, start, end: end.max(start + 1), exclusive };
-        let free = |queue: &Queue, request: &Request| {
-            !exclusive && mutation::is(Mutation::ReadersDoNotWait)
-                || queue.requests.iter().take_while(|r| r.id < request.id).all(|r| !r.conflicts(request))
-        };
-        if free(&queue, &request) {
-            queue.requests.push(request);
-            return RangeGuard { lock: self, id, _rank: rank };
-        }
         let probe = Request { ..request };
         queue.requests.push(request);
-        queue.waiting += 1;
-        while !free(&queue, &probe) {
-            queue = self.released.wait(queue);
+        if !self.is_free(&queue, &probe) {
+            queue.waiting += 1;
+            while !self.is_free(&queue, &probe) {
+                queue = self.released.wait(queue);
+            }
+            queue.waiting -= 1;
         }
-        queue.waiting -= 1;
-        RangeGuard { lock: self, id, _rank: rank }
+        RangeGuard { lock: self, id: Some(id), _rank: rank }
     }
 }
 
 impl Drop for RangeGuard<'_> {
     fn drop(&mut self) {
+        let Some(id) = self.id else { return self.lock.count_out() };
         let mut queue = self.lock.queue.lock();
-        if let Some(index) = queue.requests.iter().position(|r| r.id == self.id) {
-            queue.requests.remove(index);
+        if let Some(index) = queue.requests.iter().position(|r| r.id == id) {
+            let request = queue.requests.remove(index);
+            if request.exclusive {
+                self.lock.writers.fetch_sub(1, Ordering::SeqCst);
+            }
         }
         if queue.waiting > 0 {
             if mutation::is(Mutation::WakeOne) {
@@ -123,7 +165,11 @@ mod tests {
                     for round in 0..2000_u64 {
                         let start = (round * 7 + thread) % 7;
                         let exclusive = !(round + thread).is_multiple_of(3);
-                        let _guard = lock.acquire(start, start + 2, exclusive);
+                        let _guard = if exclusive {
+                            lock.exclusive(start, start + 2)
+                        } else {
+                            lock.shared(start, start + 2)
+                        };
                         for cell in &cells[start as usize..start as usize + 2] {
                             let before = cell.fetch_add(if exclusive { -1000 } else { 1 }, Ordering::SeqCst);
                             assert!(if exclusive { before == 0 } else { before >= 0 }, "{before}");
@@ -136,6 +182,7 @@ mod tests {
             }
         });
         assert!(lock.queue.lock().requests.is_empty());
+        assert_eq!((lock.counted.into_inner(), lock.writers.into_inner()), (0, 0));
     }
 
     #[test]
