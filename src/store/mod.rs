@@ -8,7 +8,7 @@ mod file;
 mod node;
 mod open;
 mod options;
-#[cfg(all(test, feature = "sim", not(loom)))]
+#[cfg(test)]
 mod tests;
 
 pub use dir::{Dir, DirEntry, ReadDir};

@@ -1,5 +1,7 @@
 //! Tests that need what is below the public face.
 
+#![cfg(all(feature = "sim", not(loom)))]
+
 use super::{File, Store, StoreOptions};
 use crate::error::Error;
 use crate::inode::Draft;

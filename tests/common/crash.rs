@@ -236,11 +236,18 @@ fn either_is_right(op: &Op, a: i32, b: i32) -> bool {
             (libc::ENOTEMPTY, libc::EISDIR),
             (libc::ENOTEMPTY, libc::ENOTDIR),
             (libc::ENOENT, libc::ENOTDIR),
+            (libc::ENOENT, libc::ELOOP),
+            (libc::ENOTDIR, libc::ELOOP),
         ],
-        // A directory, over a name that is there or below one that is none.
-        Op::Link { .. } => {
-            &[(libc::EPERM, libc::EEXIST), (libc::EPERM, libc::ENOENT), (libc::EPERM, libc::ENOTDIR)]
-        }
+        // A directory, over a name that is there or below one that is none; two paths that lead nowhere.
+        Op::Link { .. } => &[
+            (libc::EPERM, libc::EEXIST),
+            (libc::EPERM, libc::ENOENT),
+            (libc::EPERM, libc::ENOTDIR),
+            (libc::EPERM, libc::ELOOP),
+            (libc::ENOENT, libc::ELOOP),
+            (libc::ENOTDIR, libc::ELOOP),
+        ],
         _ => &[],
     };
     both.contains(&(a, b)) || both.contains(&(b, a))

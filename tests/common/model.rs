@@ -485,8 +485,12 @@ impl Node {
     }
 
     fn truncate(&mut self, size: u64) -> Answer<()> {
+        let old = self.size;
         let cells = self.cells()?;
-        cells.split_off(&size.div_ceil(BLOCK));
+        if size <= old {
+            // Space that was asked for beyond the end stays where the file grows into it.
+            cells.split_off(&size.div_ceil(BLOCK));
+        }
         if let Some(Cell::Mapped(page)) = cells.get_mut(&(size / BLOCK)) {
             Arc::make_mut(page)[(size % BLOCK) as usize..].fill(0);
         }
