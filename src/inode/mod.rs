@@ -122,6 +122,17 @@ impl Drop for Fs {
     }
 }
 
+/// The time as the kernel kept it at its last tick, a few milliseconds ago at most: what overwrites in place take, which
+/// have not the time to ask for more.
+#[must_use]
+pub fn coarse_now() -> i64 {
+    if cfg!(loom) {
+        return now();
+    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+}
+
 /// The time, nanoseconds since 1970: stands still in a model, each run of which must be like the others.
 #[cfg(loom)]
 #[must_use]

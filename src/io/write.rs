@@ -7,7 +7,7 @@
 use super::Handle;
 use super::read::check_regular;
 use crate::error::{Error, Result};
-use crate::inode::{Fs, InodeCore, RangeGuard, now};
+use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
 use crate::mapper::{FileMap, Writer};
 use crate::pmem::DataWriter;
@@ -143,7 +143,7 @@ fn write_held(
     if map.needs_record(end) {
         map.publish(data.fence()?, end)?;
     } else {
-        core.touch_lazily(fs.region(), now())?;
+        core.touch_lazily(fs.region(), coarse_now())?;
         let _overwritten = data.fence()?;
     }
     Ok(taken as usize)
@@ -159,7 +159,7 @@ fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Resu
         return Ok(false);
     }
     // What takes a lock comes before the copies: a locked instruction between them and the fence waits for them.
-    core.touch_lazily(fs.region(), now())?;
+    core.touch_lazily(fs.region(), coarse_now())?;
     let mut data = fs.region().data_writer();
     for buffer in buffers {
         data.copy(at, buffer)?;

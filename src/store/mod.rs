@@ -101,8 +101,15 @@ impl Store {
     /// # Errors
     /// [`Error::PoolExists`] without `force`, [`Error::PoolSize`], [`Error::Held`], errors of the system.
     pub fn create(path: impl AsRef<Path>, size: u64, options: &StoreOptions) -> Result<Self> {
+        let path = path.as_ref();
         let region = Region::create_file(path, size, &options.region)?;
-        Self::create_in(region, size, options)
+        let is_new = region.info().zeroed && !options.region.force;
+        let created = Self::create_in(region, size, options);
+        if created.is_err() && is_new {
+            // What failed first is what the caller must hear of.
+            let _ = std::fs::remove_file(path);
+        }
+        created
     }
 
     /// Opens the pool at `path`.
