@@ -128,6 +128,7 @@ impl InodeCore {
     /// The size as committed, in bytes (of a directory: entries). It stands still for whoever holds the file's end in
     /// `io`.
     #[must_use]
+    #[inline]
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }

@@ -63,6 +63,7 @@ pub struct RangeGuard<'l> {
 
 impl RangeLock {
     /// Holds bytes `start` to `end` (exclusive) shared with other readers.
+    #[inline]
     pub fn shared(&self, start: u64, end: u64) -> RangeGuard<'_> {
         let rank = Held::new(Rank::Io);
         self.counted.fetch_add(1, Ordering::SeqCst);

@@ -38,6 +38,7 @@ impl Recent {
     /// The pool blocks of file block `block` and on, as far as the kept run goes, and whether they hold data; if the
     /// block lies in it and the mapping's number is still `mapping`.
     #[must_use]
+    #[inline]
     pub fn get(&self, mapping: u64, block: FileBlock) -> Option<(Run, bool)> {
         let sequence = self.sequence.load(Ordering::Acquire);
         if !sequence.is_multiple_of(2) || self.mapping.load(Ordering::Relaxed) != mapping {

@@ -4,7 +4,7 @@
 
 use super::Handle;
 use crate::error::{Error, Result};
-use crate::iomap::{self, FileRange, Intent, State};
+use crate::iomap::{self, FileRange, Intent, IomapOps, State};
 use crate::layout::FileKind;
 use crate::mapper::FileMap;
 use std::io::IoSliceMut;
@@ -51,6 +51,20 @@ impl<'s, 'b> Sink<'s, 'b> {
     }
 }
 
+/// Fills `buffer` where `range`, which is held, is one mapped run: the usual case, short enough that the processor
+/// overlaps one such read with the next.
+fn copy_one_run(handle: &Handle, buffer: &mut [u8], range: FileRange) -> Result<bool> {
+    if range.len == 0 {
+        return Ok(false);
+    }
+    let (fs, core) = (handle.fs(), handle.core());
+    let map = FileMap::new(fs, core).begin(range, Intent::Read)?;
+    match map.state {
+        State::Mapped(at) if map.range == range => fs.region().read(at, buffer).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
 /// Reads from byte `offset` into `buffers`, in order: how many bytes there were, 0 at or past the end.
 ///
 /// # Errors
@@ -63,6 +77,11 @@ pub fn read_vectored(handle: &Handle, buffers: &mut [IoSliceMut<'_>], offset: u6
     let _range = core.io.shared(offset, asked.end());
     let size = core.size();
     let range = FileRange { offset, len: len.min(size.saturating_sub(offset)) };
+    if let [buffer] = buffers
+        && copy_one_run(handle, &mut buffer[..range.len as usize], range)?
+    {
+        return Ok(range.len as usize);
+    }
     let mut sink = Sink::new(buffers);
     iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {
         sink.fill(map.range.len, |done, buffer| match map.state {

@@ -27,6 +27,7 @@ impl FileRange {
     ///
     /// # Errors
     /// [`Error::FileTooLarge`] where the end is past 2^62.
+    #[inline]
     pub fn new(offset: u64, len: u64) -> Result<Self> {
         match offset.checked_add(len) {
             Some(end) if end <= crate::units::MAX_FILE_BYTES => Ok(Self { offset, len }),
