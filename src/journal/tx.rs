@@ -153,7 +153,22 @@ impl<'j> Tx<'j> {
         self.draft.entries.is_empty() && self.counters == Counters::default()
     }
 
-    /// Makes the change durable and applies it; `data` proves that what it makes reachable is durable (J2).
+    /// Makes the change durable and applies it; `data` proves that what it makes reachable is durable (J2). Without
+    /// that proof there is no commit, and a transaction is committed once:
+    ///
+    /// ```compile_fail,E0061
+    /// # fn publish(tx: daxstore::journal::Tx<'_>) -> daxstore::Result<()> {
+    /// tx.commit()
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail,E0382
+    /// # use daxstore::pmem::Durable;
+    /// # fn publish(tx: daxstore::journal::Tx<'_>) -> daxstore::Result<()> {
+    /// tx.commit(Durable::no_data())?;
+    /// tx.commit(Durable::no_data())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Poisoned`] and errors of the medium; after the latter the journal is poisoned.

@@ -73,6 +73,22 @@ pub struct Region {
 }
 
 /// Proof that every byte of data the caller is about to publish is durable (invariant J2 of the journal).
+///
+/// It is not made by hand:
+///
+/// ```compile_fail,E0423
+/// let proof = daxstore::pmem::Durable(());
+/// ```
+///
+/// and is good for one commit:
+///
+/// ```compile_fail,E0382
+/// # fn both(one: daxstore::journal::Tx<'_>, two: daxstore::journal::Tx<'_>) -> daxstore::Result<()> {
+/// let proof = daxstore::pmem::Durable::no_data();
+/// one.commit(proof)?;
+/// two.commit(proof)
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a durable token is spent by the commit that publishes the data"]
 pub struct Durable(());
@@ -85,6 +101,33 @@ impl Durable {
 }
 
 /// Stores data that a commit will publish; only its fence makes the token that the commit asks for.
+///
+/// ```
+/// # fn publish(
+/// #     region: &daxstore::pmem::Region,
+/// #     tx: daxstore::journal::Tx<'_>,
+/// #     at: daxstore::units::PoolOff,
+/// # ) -> daxstore::Result<()> {
+/// let mut data = region.data_writer();
+/// data.copy(at, b"new")?;
+/// tx.commit(data.fence()?)
+/// # }
+/// ```
+///
+/// After the fence nothing can be stored that the token would not vouch for:
+///
+/// ```compile_fail,E0382
+/// # fn publish(
+/// #     region: &daxstore::pmem::Region,
+/// #     tx: daxstore::journal::Tx<'_>,
+/// #     at: daxstore::units::PoolOff,
+/// # ) -> daxstore::Result<()> {
+/// let mut data = region.data_writer();
+/// let durable = data.fence()?;
+/// data.copy(at, b"late")?;
+/// tx.commit(durable)
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "data is not durable before `fence`"]
 pub struct DataWriter<'r> {

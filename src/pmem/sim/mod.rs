@@ -123,7 +123,8 @@ impl Sim {
     /// As for [`Self::new`].
     pub fn with_capacity(len: u64, capacity: u64) -> std::io::Result<Self> {
         let capacity = capacity.max(len);
-        let map: memmap2::MmapRaw = memmap2::MmapOptions::new().len(capacity as usize).map_anon()?.into();
+        let map: memmap2::MmapRaw =
+            memmap2::MmapOptions::new().len(capacity as usize).no_reserve_swap().map_anon()?.into();
         // SAFETY: the mapping is page aligned, `capacity` bytes long, readable and writable, and a field of the same
         // value keeps it mapped.
         let memory = unsafe { Memory::new(map.as_mut_ptr(), capacity) };
