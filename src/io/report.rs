@@ -60,7 +60,7 @@ pub struct FileExtent {
     pub huge: bool,
 }
 
-/// The maximal runs of the `len` bytes from `offset`, ascending, clipped to whole blocks of the range; beyond the
+/// The maximal runs of the `len` bytes from `offset`, ascending, clipped to the range; beyond the
 /// end of the file, too.
 ///
 /// # Errors
