@@ -152,13 +152,6 @@ pub trait WriteOps {
     fn end(&mut self, map: &WriteMap, written: u64) -> Result<()>;
 }
 
-/// Who must hear when blocks of a file move or go: mappings, first of all. The store calls it and knows
-/// nothing of what is behind.
-pub trait AddressSpace: Send + Sync {
-    /// No translation of `range` may be used after this returns.
-    fn invalidate(&self, range: FileRange);
-}
-
 fn checked(range: FileRange, got: FileRange) -> Result<FileRange> {
     let covers = got.offset == range.offset && got.len > 0 && got.len <= range.len;
     if covers {
