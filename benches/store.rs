@@ -15,6 +15,7 @@ use daxstore::{OpenOptions, Store, StoreOptions};
 use std::fs;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const SHM: &str = "/dev/shm";
 const FILE: u64 = 256 << 20;
@@ -56,6 +57,16 @@ fn blocks(c: &mut Criterion) {
         b.iter(|| {
             raw.copy_nt(PoolOff(at()), black_box(&source)).unwrap();
             raw.fence().unwrap();
+        });
+    });
+    // A loop of copies and fences lets the processor begin the next copy before the last one has arrived. Whoever
+    // takes or releases a lock after the fence waits until it has: this is what one copy and fence take.
+    let waited = AtomicU64::new(0);
+    group.bench_function("raw copy+fence, waited for", |b| {
+        b.iter(|| {
+            raw.copy_nt(PoolOff(at()), black_box(&source)).unwrap();
+            raw.fence().unwrap();
+            waited.fetch_add(1, Ordering::SeqCst)
         });
     });
     group.bench_function("store", |b| b.iter(|| file.write_at(black_box(&source), at()).unwrap()));
