@@ -272,6 +272,29 @@ pub enum Error {
         /// Why, and what to do instead.
         why: &'static str,
     },
+    /// A translation of 2 MiB was required and can not be.
+    #[error("the 2 MiB of the file from byte {offset} can not be one translation: {why}")]
+    NotHuge {
+        /// The first byte of the 2 MiB, in the file.
+        offset: u64,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The medium lost bytes of a file.
+    #[error(
+        "the medium is bad at pool offset {at:#x}: {len} bytes of the file with inode {ino} from byte {offset} are lost; \
+         overwrite whole blocks of them to repair it", at = .at.0
+    )]
+    BadMedium {
+        /// Pool offset of the first bad byte.
+        at: PoolOff,
+        /// The file's inode number.
+        ino: u64,
+        /// The first bad byte, in the file.
+        offset: u64,
+        /// How many bytes in a row.
+        len: u64,
+    },
     /// The media hold something that can not be.
     #[error("damaged: {0}; run `daxstore check`")]
     Corrupt(#[from] Damage),
@@ -334,9 +357,11 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoSpace { .. } | Self::TooBig { .. } => Class::Space,
-            Self::Corrupt(_) | Self::OutOfPool { .. } | Self::NotAPool | Self::Truncated { .. } => {
-                Class::Damage
-            }
+            Self::Corrupt(_)
+            | Self::BadMedium { .. }
+            | Self::OutOfPool { .. }
+            | Self::NotAPool
+            | Self::Truncated { .. } => Class::Damage,
             Self::FutureVersion { .. }
             | Self::UnknownFeatures(_)
             | Self::ReadOnlyFeatures(_)
@@ -363,6 +388,7 @@ impl Error {
             Self::InvalidName
             | Self::InvalidArgument(_)
             | Self::NotRegular
+            | Self::NotHuge { .. }
             | Self::NotSymlink
             | Self::IntoItself
             | Self::PoolSize(_)
@@ -387,7 +413,9 @@ impl Error {
             Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => {
                 libc::EOPNOTSUPP
             }
-            Self::Truncated { .. } | Self::Corrupt(_) | Self::OutOfPool { .. } => libc::EIO,
+            Self::Truncated { .. } | Self::Corrupt(_) | Self::BadMedium { .. } | Self::OutOfPool { .. } => {
+                libc::EIO
+            }
             Self::Io { source, .. } | Self::Path { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
         }
     }

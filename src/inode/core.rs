@@ -12,6 +12,7 @@
 
 use super::{RangeLock, Recent};
 use crate::error::Result;
+use crate::iomap::SpaceSlot;
 use crate::layout::{FileKind, Inode, LAZY_MTIME_AT};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
@@ -45,6 +46,8 @@ pub struct InodeCore {
     pub mapping: AtomicU64,
     /// The run of the file that was looked for last.
     pub recent: Recent,
+    /// The memory mappings of the file.
+    pub space: SpaceSlot,
     /// The size in `state`, to be read without its lock: moved after the mapping (R13), under the exclusive lock.
     size: AtomicU64,
     lazy_mtime: AtomicI64,
@@ -66,6 +69,7 @@ impl InodeCore {
             gone: AtomicBool::new(false),
             mapping: AtomicU64::new(1),
             recent: Recent::default(),
+            space: SpaceSlot::default(),
             lazy_mtime: AtomicI64::new(0),
         }
     }

@@ -10,6 +10,10 @@
 //!    only to the request.
 //! 3. A writer's mapping always has an address: a hole can not be returned to a writer.
 
+mod fault;
+
+pub use fault::{AddressSpace, FaultOps, Memory, Placement, SpaceSlot, Transition};
+
 use crate::error::{Error, Result};
 use crate::units::PoolOff;
 

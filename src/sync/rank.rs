@@ -14,6 +14,8 @@ pub enum Rank {
     Directory,
     /// Byte ranges of a file.
     Io,
+    /// A turn of a range of a mapped file.
+    Transition,
     /// The exclusive lock of a file's state; several, by number.
     File,
     /// The intents.
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "Io locked after a lock of rank 2")]
+    #[should_panic(expected = "Io locked after a lock of rank 3")]
     fn a_step_outwards_panics() {
         let _file = Held::new(Rank::File);
         let _io = Held::new(Rank::Io);

@@ -1,0 +1,249 @@
+//! What do a file and the memory mappings of it ask of each other?
+//!
+//! A fault handler asks the file through [`FaultOps`]; the store tells the mappings what it is about to do to the
+//! file's blocks through [`AddressSpace`]. Neither knows more of the other, as in Linux, where a file system and the
+//! memory management meet in `iomap_ops` and `address_space`.
+//!
+//! Rules:
+//! 1. A fault never takes `io`: it may come while the thread itself holds bytes of the same file. So what it changes (a
+//!    hole or unwritten space gets blocks of zeros) must not meet a write, a truncate or a punch of the same bytes:
+//!    those announce themselves by a [`Transition`], and wait in it for the faults that are under way there.
+//! 2. User memory is touched under `io`, and under a transition that only allocates: loads from the mappings go on
+//!    in it. It is not touched under one that invalidates, nor under `state`.
+//! 3. A transition begins under `io` and before `state`; a fault takes `state` inside of its own turn.
+
+use super::FileRange;
+use super::Iomap;
+use crate::error::Result;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::rank::{Held, Rank};
+use crate::sync::{Arc, Mutex};
+use crate::units::PoolOff;
+use std::any::Any;
+use std::fmt::Debug;
+use std::fs::File;
+
+/// The memory of a pool, as a fault handler maps it.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// The file or device: a pool offset is an offset in it.
+    pub file: Arc<File>,
+    /// Whether it is mapped with `MAP_SYNC`.
+    pub sync: bool,
+    /// Bytes of the smallest translation, a power of two: 4 KiB, or the alignment that a devdax device prescribes.
+    pub unit: u64,
+    /// Bytes of the largest translation worth an attempt: 2 MiB, or `unit` where the medium has only that.
+    pub huge: u64,
+    /// Whether the bytes become durable by writing pages back (a plain file), not by flushing cache lines.
+    pub by_pages: bool,
+}
+
+/// Whether blocks that a fault asks for must be one whole chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// One chunk of 2 MiB, congruent to the file offset, or nothing.
+    Whole,
+    /// Any blocks.
+    Any,
+}
+
+/// A file, as a fault handler sees it. No call takes the file's `io` or touches memory of the caller, and none writes
+/// to a log.
+pub trait FaultOps: Debug + Send + Sync {
+    /// What the pool's memory is.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] for a pool that has no file to map (a simulated one).
+    fn memory(&self) -> Result<Memory>;
+
+    /// Whether the file may be read, and whether it may be written, through this handle.
+    fn access(&self) -> (bool, bool);
+
+    /// The file's size in bytes, as committed.
+    fn size(&self) -> u64;
+
+    /// The maximal run of one state that holds byte `offset`, clipped to `within`, which holds it too. It stays true
+    /// for those bytes while the caller has their turn, but for holes and unwritten space under a transition that
+    /// allocates.
+    ///
+    /// # Errors
+    /// Damage of the file's extents.
+    fn run_at(&self, offset: u64, within: FileRange) -> Result<Iomap>;
+
+    /// Gives the holes and unwritten parts of `range` (whole blocks within the file, of one 2 MiB slot) written blocks
+    /// that hold zeros: durable, with everything that makes them reachable, when it returns. With
+    /// [`Placement::Whole`], `range` is a whole slot without data, and `false` says that there was no chunk for it and
+    /// nothing changed. The caller has the turn of these bytes: nobody else writes, allocates or removes them.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`] before anything changed, damage, errors of the medium.
+    fn populate(&self, range: FileRange, placement: Placement) -> Result<bool>;
+
+    /// Zeroes one free chunk ahead, for a later [`Placement::Whole`], unless `enough` are ready: whether it did.
+    ///
+    /// # Errors
+    /// Errors of the medium.
+    fn zero_ahead(&self, enough: usize) -> Result<bool>;
+
+    /// Notes that the file is stored to through a mapping: its times move, durably with the next fence.
+    ///
+    /// # Errors
+    /// Errors of the medium.
+    fn touch(&self) -> Result<()>;
+
+    /// Copies `buf.len()` bytes of the pool from `at`.
+    ///
+    /// # Errors
+    /// A bad place of the medium, [`crate::Error::OutOfPool`].
+    fn read(&self, at: PoolOff, buf: &mut [u8]) -> Result<()>;
+
+    /// Starts writing `len` bytes of the pool from `at` back: durable after the next [`Self::fence`] of this thread.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfPool`].
+    fn flush(&self, at: PoolOff, len: u64) -> Result<()>;
+
+    /// Waits until what this thread flushed is durable.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] where the system could not write.
+    fn fence(&self) -> Result<()>;
+
+    /// The first bad range of the medium in `len` bytes from `at`: where, and how many bytes.
+    fn bad(&self, at: PoolOff, len: u64) -> Option<(PoolOff, u64)>;
+
+    /// Keeps the blocks of these runs (place, bytes) from being given to anybody else, freed or not, until they are
+    /// unpinned as often. The caller has the turn of the bytes they hold.
+    ///
+    /// # Errors
+    /// Damage.
+    fn pin(&self, runs: &[(PoolOff, u64)]) -> Result<()>;
+
+    /// Takes one [`Self::pin`] of these runs back.
+    fn unpin(&self, runs: &[(PoolOff, u64)]);
+
+    /// The file's address space, made by `make` if it has none. Nothing is under way on the file at that moment, and
+    /// what its last block holds beyond the end is zeroed. Each call is answered by one of [`Self::detach`].
+    ///
+    /// # Errors
+    /// Not a regular file, errors of the medium.
+    fn attach(&self, make: &mut dyn FnMut() -> Arc<dyn AddressSpace>) -> Result<Arc<dyn AddressSpace>>;
+
+    /// Takes one [`Self::attach`] back; the last one lets the address space go.
+    fn detach(&self);
+}
+
+/// The mappings of a file, as the store sees them. Begun and ended through [`Transition`] only.
+pub trait AddressSpace: Debug + Send + Sync + Any {
+    /// Waits for the faults and transitions that are under way in `range` and keeps new ones out, but for loads, until
+    /// [`Self::end`].
+    fn allocate(&self, range: FileRange);
+
+    /// As [`Self::allocate`], also for loads; when it returns, no translation of `range` is left in any mapping. What
+    /// private mappings have copied goes only where `cut` (the bytes go beyond the end of the file). If `range` was
+    /// given to [`Self::allocate`] by the same caller before, that turn becomes this one.
+    ///
+    /// # Errors
+    /// The system's, and mappings that can not let go of blocks (made eagerly, without a fault handler); the turn is
+    /// the caller's all the same, to be ended.
+    fn invalidate(&self, range: FileRange, cut: bool) -> Result<()>;
+
+    /// Ends the turn of `range`, whatever came of it: faults that were kept out are taken again, and see the file as it is
+    /// now.
+    fn end(&self, range: FileRange);
+}
+
+/// Where a file keeps its address space.
+#[derive(Debug, Default)]
+pub struct SpaceSlot {
+    /// Whether there is one: read without a lock by whoever holds any bytes in `io`, and changed only by who holds all.
+    used: AtomicBool,
+    space: Mutex<Option<(Arc<dyn AddressSpace>, u64)>>,
+}
+
+impl SpaceSlot {
+    /// The address space, made by `make` if there is none; counts its users. The caller holds all bytes in `io`.
+    pub fn attach(&self, make: &mut dyn FnMut() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace> {
+        let mut slot = self.space.lock();
+        let (space, users) = slot.get_or_insert_with(|| (make(), 0));
+        *users += 1;
+        let space = space.clone();
+        self.used.store(true, Ordering::Release);
+        space
+    }
+
+    /// Lets one user go, and with the last one the address space.
+    pub fn detach(&self) {
+        let mut slot = self.space.lock();
+        if let Some((_, users)) = slot.as_mut() {
+            *users -= 1;
+            if *users == 0 {
+                *slot = None;
+                self.used.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    /// The address space, if the file is mapped. The caller holds bytes of the file in `io`.
+    #[inline]
+    pub fn get(&self) -> Option<Arc<dyn AddressSpace>> {
+        if !self.used.load(Ordering::Acquire) {
+            return None;
+        }
+        self.space.lock().as_ref().map(|(space, _)| space.clone())
+    }
+
+    /// Begins a turn that allocates in `range`; nothing where the file is not mapped.
+    pub fn allocate(&self, range: FileRange) -> Transition {
+        let turn = self.begin(range);
+        if let Some(space) = &turn.space {
+            space.allocate(range);
+        }
+        turn
+    }
+
+    /// Begins a turn that changes what `range` is: no translation of it is left; nothing where the file is not mapped.
+    ///
+    /// # Errors
+    /// Those of [`AddressSpace::invalidate`]; the turn is over then.
+    pub fn invalidate(&self, range: FileRange, cut: bool) -> Result<Transition> {
+        let turn = self.begin(range);
+        if let Some(space) = &turn.space {
+            space.invalidate(range, cut)?;
+        }
+        Ok(turn)
+    }
+
+    fn begin(&self, range: FileRange) -> Transition {
+        let space = self.get().filter(|_| range.len > 0);
+        let rank = space.as_ref().map(|_| Held::new(Rank::Transition));
+        Transition { space, range, _rank: rank }
+    }
+}
+
+/// A turn of a range of a file in which the store changes it; ends when dropped.
+#[derive(Debug)]
+#[must_use = "a transition ends when it is dropped"]
+pub struct Transition {
+    space: Option<Arc<dyn AddressSpace>>,
+    range: FileRange,
+    _rank: Option<Held>,
+}
+
+impl Transition {
+    /// Makes a turn that allocates one in which no translation is left: before what was allocated is published.
+    ///
+    /// # Errors
+    /// Those of [`AddressSpace::invalidate`].
+    pub fn invalidate(&self) -> Result<()> {
+        self.space.as_ref().map_or(Ok(()), |space| space.invalidate(self.range, false))
+    }
+}
+
+impl Drop for Transition {
+    fn drop(&mut self) {
+        if let Some(space) = &self.space {
+            space.end(self.range);
+        }
+    }
+}
