@@ -9,6 +9,7 @@ mod read;
 pub mod remove;
 mod report;
 mod resize;
+mod window;
 mod write;
 pub mod xattr;
 
