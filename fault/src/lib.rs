@@ -5,6 +5,11 @@
 //! (PTE), of zeros, and SIGBUS, and maps the pool itself there. The store announces what it does to the file's blocks
 //! through [`daxstore::iomap::AddressSpace`]. `docs/fault.md` has the rules.
 
+mod choose;
 mod table;
 
+pub use choose::{
+    Bad, Cause, Content, Decision, Fault, Held, Media, Page, Query, Reason, Slot, SlotMap, Space, System,
+    Vma, ZeroSize, choose,
+};
 pub use table::Mode;
