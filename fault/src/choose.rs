@@ -12,7 +12,8 @@
 //! 3. Where the medium has no 4 KiB translation, none of the pool is chosen: zeros and private copies are the system's
 //!    own memory and have one everywhere.
 
-use daxstore::iomap::{FileRange, Placement};
+use daxstore::Result;
+use daxstore::iomap::{FileRange, Iomap, Placement, State};
 use daxstore::units::{BLOCK_BYTES, CHUNK_BYTES, PoolOff};
 
 /// A touch of the mapping that had no translation, or one that allows less.
@@ -87,11 +88,18 @@ pub enum Space {
     Pieces,
 }
 
+/// Whether this is one chunk: the slot is as congruent to the pool as it is to memory.
+const fn is_chunk(space: Space) -> bool {
+    matches!(space, Space::One(at) if at.0 % CHUNK_BYTES == 0)
+}
+
 /// What the file has in the touched slot, in all of its states together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
     /// Holes and unwritten space in any mixture: it reads as zeros.
     Zeros,
+    /// Unwritten space everywhere, which is one chunk in order: it reads as zeros, and can be written in place.
+    Preallocated,
     /// Data everywhere.
     Data(Space),
     /// Data, and unwritten space everywhere else.
@@ -107,8 +115,89 @@ pub struct SlotMap {
     pub page: Page,
     /// In the whole slot.
     pub content: Content,
-    /// Some data of the slot belong to another file too.
+    /// Some data of the slot belong to another file too. As the reasons go, another may be named: a caller that installs 4 KiB
+    /// looks at the flag of the page's own run.
     pub shared: bool,
+}
+
+impl SlotMap {
+    /// Looks at the runs of `within`: what of the touched slot lies in the mapping and in the file, with the touched byte
+    /// `offset`. It stops where what it has seen decides: then it tells less than there is, never something else.
+    ///
+    /// # Errors
+    /// Those of `run_at` ([`daxstore::iomap::FaultOps::run_at`]).
+    pub fn survey(
+        offset: u64,
+        within: FileRange,
+        mut run_at: impl FnMut(u64, FileRange) -> Result<Iomap>,
+    ) -> Result<Self> {
+        let here = run_at(offset, within)?;
+        let mut seen = Seen::default();
+        seen.add(&here);
+        let mut at = within.offset;
+        while at < within.end() && !seen.is_enough() {
+            let is_here = (here.range.offset..here.range.end()).contains(&at);
+            let run = if is_here { here } else { run_at(at, within)? };
+            seen.add(&run);
+            // A run is not empty; one that is must not hold the faulter for ever.
+            at = run.range.end().max(at + BLOCK_BYTES);
+        }
+        Ok(Self { page: Page::of(here.state), content: seen.content(), shared: seen.shared })
+    }
+}
+
+impl Page {
+    const fn of(state: State) -> Self {
+        match state {
+            State::Hole | State::Reserved => Self::Hole,
+            State::Unwritten(_) => Self::Unwritten,
+            State::Mapped(_) => Self::Mapped,
+        }
+    }
+}
+
+/// The states of the runs seen so far.
+#[derive(Debug, Default)]
+struct Seen {
+    hole: bool,
+    unwritten: bool,
+    data: bool,
+    shared: bool,
+    /// Where the slot's first byte is by the first run that has space.
+    start: Option<PoolOff>,
+    /// A run's space says otherwise.
+    pieces: bool,
+}
+
+impl Seen {
+    fn add(&mut self, run: &Iomap) {
+        match Page::of(run.state) {
+            Page::Hole => self.hole = true,
+            Page::Unwritten => self.unwritten = true,
+            Page::Mapped => self.data = true,
+        }
+        self.shared |= run.shared;
+        let Some(at) = run.state.address() else { return };
+        let start = at.0.checked_sub(run.range.offset % CHUNK_BYTES).map(PoolOff);
+        self.pieces |= start.is_none() || self.start.is_some_and(|first| Some(first) != start);
+        self.start = self.start.or(start);
+    }
+
+    /// Whether nothing that follows makes 2 MiB of it: a slot in 512 pieces is not looked at 512 times by each of its 512 faults.
+    const fn is_enough(&self) -> bool {
+        self.data && (self.hole || self.pieces)
+    }
+
+    fn content(&self) -> Content {
+        let space = self.start.filter(|_| !self.pieces).map_or(Space::Pieces, Space::One);
+        match (self.data, self.hole, self.unwritten) {
+            (false, false, true) if is_chunk(space) => Content::Preallocated,
+            (false, _, _) => Content::Zeros,
+            (true, true, _) => Content::Holes,
+            (true, false, true) => Content::Unwritten(space),
+            (true, false, false) => Content::Data(space),
+        }
+    }
 }
 
 /// What is known to be bad among the data of the slot.
@@ -295,7 +384,9 @@ impl Query {
         }
         match (decision, self.map.content, self.map.page) {
             (Decision::Pmd, Content::Zeros, _) => Some((self.slot_range(), Placement::Whole)),
-            (Decision::Pmd, Content::Unwritten(_), _) => Some((self.slot_range(), Placement::Any)),
+            (Decision::Pmd, Content::Preallocated | Content::Unwritten(_), _) => {
+                Some((self.slot_range(), Placement::Any))
+            }
             (Decision::Pte(_), _, Page::Hole | Page::Unwritten) => Some((self.page_range(), Placement::Any)),
             _ => None,
         }
@@ -382,6 +473,7 @@ fn outside(q: &Query) -> Option<Reason> {
 fn misfit(q: &Query) -> Option<Reason> {
     let space = match q.map.content {
         Content::Zeros => return (!q.media.chunk).then_some(Reason::NoChunk),
+        Content::Preallocated => return None,
         Content::Holes => return Some(Reason::Mixed),
         Content::Unwritten(_) if !q.fault.write => return Some(Reason::Mixed),
         Content::Unwritten(space) | Content::Data(space) => space,
@@ -389,20 +481,25 @@ fn misfit(q: &Query) -> Option<Reason> {
     if q.map.shared && q.vma.writable && !q.vma.private {
         return Some(Reason::Shared);
     }
-    match space {
-        Space::Pieces => Some(Reason::Fragmented),
-        Space::One(at) if at.0 % CHUNK_BYTES != 0 => Some(Reason::Misplaced),
-        Space::One(_) => (q.media.bad != Bad::Nothing).then_some(Reason::BadMedium),
-    }
+    named(&[
+        (space == Space::Pieces, Reason::Fragmented),
+        (!is_chunk(space), Reason::Misplaced),
+        (q.media.bad != Bad::Nothing, Reason::BadMedium),
+    ])
 }
 
 /// Zeros for a load of a page without data.
 fn zero(q: &Query) -> ZeroSize {
     let first = [(!q.vma.huge, Reason::Advised), (!congruent_address(q), Reason::Address)];
     let last = [
-        (q.map.content != Content::Zeros, Reason::Mixed),
+        (!matches!(q.map.content, Content::Zeros | Content::Preallocated), Reason::Mixed),
         (!q.system.huge_zero, Reason::NoHugeZero),
         (!q.system.room, Reason::NoRoom),
     ];
     named(&first).or_else(|| outside(q)).or_else(|| named(&last)).map_or(ZeroSize::Pmd, ZeroSize::Pte)
 }
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

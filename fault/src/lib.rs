@@ -6,10 +6,12 @@
 //! through [`daxstore::iomap::AddressSpace`]. `docs/fault.md` has the rules.
 
 mod choose;
+mod stats;
 mod table;
 
 pub use choose::{
     Bad, Cause, Content, Decision, Fault, Held, Media, Page, Query, Reason, Slot, SlotMap, Space, System,
     Vma, ZeroSize, choose,
 };
+pub use stats::{Count, Counters, Fallback, Row, Stats};
 pub use table::Mode;
