@@ -5,6 +5,9 @@
 //! (PTE), of zeros, and SIGBUS, and maps the pool itself there. The store announces what it does to the file's blocks
 //! through [`daxstore::iomap::AddressSpace`]. `docs/fault.md` has the rules.
 
+#[cfg(not(loom))]
+#[allow(dead_code, reason = "used by the mappings of files")]
+mod os;
 mod table;
 
 pub use table::Mode;
