@@ -161,8 +161,8 @@ unsafe fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c
         }
         return;
     }
-    // SAFETY: the set is one that `sigaction` filled.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before.sa_mask, std::ptr::null_mut()) };
+    // SAFETY: `context` is what the kernel gave this handler.
+    unsafe { block_as_asked(before, context.cast()) };
     if before.sa_flags & libc::SA_SIGINFO != 0 {
         // SAFETY: an action with this flag is a function of this type.
         let handler = unsafe { std::mem::transmute::<usize, WithInfo>(before.sa_sigaction) };
@@ -171,6 +171,26 @@ unsafe fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c
         // SAFETY: an action without the flag, neither default nor ignored, is a function of this type.
         let handler = unsafe { std::mem::transmute::<usize, extern "C" fn(i32)>(before.sa_sigaction) };
         handler(signal);
+    }
+}
+
+/// Blocks the signals that are blocked where the touch was, and those that the action before asks for: all are now.
+///
+/// # Safety
+/// `context` is that of a signal handler which runs.
+unsafe fn block_as_asked(before: &libc::sigaction, context: *const libc::ucontext_t) {
+    const LAST_SIGNAL: i32 = 64;
+    let mut mask = before.sa_mask;
+    // SAFETY: the sets are there; of the context's, which the kernel made 64 bits long, only those are looked at.
+    unsafe {
+        let there = &raw const (*context).uc_sigmask;
+        if before.sa_flags & libc::SA_NODEFER == 0 {
+            libc::sigaddset(&raw mut mask, libc::SIGSEGV);
+        }
+        for signal in (1..=LAST_SIGNAL).filter(|signal| libc::sigismember(there, *signal) == 1) {
+            libc::sigaddset(&raw mut mask, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
     }
 }
 

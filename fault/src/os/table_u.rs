@@ -21,8 +21,8 @@ use daxstore::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use daxstore::sync::thread;
 use daxstore::units::{CHUNK_BYTES, PoolOff};
 
-/// Bytes that can be made missing at once.
-const STAGING_BYTES: u64 = 1 << 30;
+/// Bytes that can be made missing at once: more would be faster for whole files, and are what `mlockall` fills.
+const STAGING_BYTES: u64 = 64 << 20;
 /// After so many attempts without a huge zero page none is made any more.
 const HUGE_ATTEMPTS: u32 = 8;
 
@@ -58,6 +58,12 @@ impl Staging {
         self.done.fetch_add(1, Ordering::SeqCst);
         uffd.wake(page, super::reserve::PAGE);
         true
+    }
+
+    /// Its addresses, which no user code knows.
+    #[cfg(test)]
+    pub(super) fn area_for_test(&self) -> &Area {
+        &self.area
     }
 
     /// Moves it over `len` bytes at `at`, at most as many as it has.
