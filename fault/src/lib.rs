@@ -5,11 +5,16 @@
 //! (PTE), of zeros, and SIGBUS, and maps the pool itself there. The store announces what it does to the file's blocks
 //! through [`daxstore::iomap::AddressSpace`]. `docs/fault.md` has the rules.
 
+mod atomic;
 mod budget;
 mod choose;
 mod entries;
 mod fetch;
+#[cfg(not(loom))]
+mod mapping;
 pub mod mutation;
+#[cfg(not(loom))]
+mod os;
 mod query;
 mod serve;
 mod space;
@@ -22,6 +27,7 @@ pub mod turns;
 mod upkeep;
 mod view;
 
+pub use atomic::Atomic;
 pub use budget::Budget;
 pub use choose::{
     Bad, Cause, Content, Decision, Fault, Held, Media, Page, Query, Reason, Slot, SlotMap, Space, System,
@@ -29,6 +35,8 @@ pub use choose::{
 };
 pub use entries::{Entries, Entry, What};
 pub use fetch::Pin;
+#[cfg(not(loom))]
+pub use mapping::{Advice, MapOptions, Mapping};
 pub use space::{Attachment, FileSpace};
 pub use stats::{Count, Counters, Fallback, Row, Stats};
 pub use table::{Answer, Handler, Installed, Mode, Table};
