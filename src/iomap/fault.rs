@@ -156,7 +156,7 @@ pub trait AddressSpace: Debug + Send + Sync + Any {
 /// Where a file keeps its address space.
 #[derive(Debug, Default)]
 pub struct SpaceSlot {
-    /// Whether there is one: read without a lock by whoever holds any bytes in `io`, and changed only by who holds all.
+    /// Whether there is one: read without a lock by whoever holds any bytes in `io`, and set only by who holds all.
     used: AtomicBool,
     space: Mutex<Option<(Arc<dyn AddressSpace>, u64)>>,
 }
@@ -175,12 +175,14 @@ impl SpaceSlot {
     /// Lets one user go, and with the last one the address space.
     pub fn detach(&self) {
         let mut slot = self.space.lock();
-        if let Some((_, users)) = slot.as_mut() {
-            *users -= 1;
-            if *users == 0 {
-                *slot = None;
-                self.used.store(false, Ordering::Release);
-            }
+        let Some((_, users)) = slot.as_mut() else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.used.store(false, Ordering::Release);
+            let last = slot.take();
+            // It may hold the file, whose last handle does more than fits under this lock.
+            drop(slot);
+            drop(last);
         }
     }
 
@@ -231,6 +233,11 @@ pub struct Transition {
 }
 
 impl Transition {
+    /// The turn of nothing: of a file that is not mapped, or of a change that no mapping can see.
+    pub const fn none() -> Self {
+        Self { space: None, range: FileRange { offset: 0, len: 0 }, _rank: None }
+    }
+
     /// Makes a turn that allocates one in which no translation is left: before what was allocated is published.
     ///
     /// # Errors

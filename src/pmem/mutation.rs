@@ -39,6 +39,8 @@ pub enum Mutation {
     FreeBeforeSize,
     /// A released byte range wakes one waiter only.
     WakeOne,
+    /// A fault's blocks become the file's without waiting for their zeros.
+    NoZeroFence,
     /// A writer of a byte range does not wait for the readers that are only counted.
     IgnoreCounted,
     /// A shared byte range is granted whoever holds it.
