@@ -65,6 +65,10 @@ pub enum Mutation {
     NoRenameLock,
     /// Space is reclaimed although changes are under way.
     NoGate,
+    /// What is freed can be had although it is pinned.
+    IgnorePins,
+    /// The last unpin takes what is withheld in one step and the pin off in a later one.
+    UnpinInTwoSteps,
 }
 
 #[cfg(feature = "sim")]
