@@ -98,6 +98,9 @@ pub fn populate(handle: &Handle, range: FileRange, placement: Placement) -> Resu
     if blocks.is_empty() || !is_whole || (blocks.end.0 - 1) / CHUNK_BLOCKS != slot {
         return Err(Error::InvalidArgument("what is populated is whole blocks of one 2 MiB slot"));
     }
+    if blocks.end > FileBlock::ceil(core.size()) {
+        return Err(Error::InvalidArgument("what is populated lies within the file"));
+    }
     match placement {
         Placement::Any => {
             while !fs.with_room(|| fill_some(fs, core, &blocks))? {}
