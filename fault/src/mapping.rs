@@ -8,7 +8,6 @@
 //!    ever installed in somebody else's memory.
 //! 2. The file is held: it lives without a name as long as the mapping does.
 
-use crate::budget::Budget;
 use crate::entries::Entry;
 use crate::fetch::Pin;
 use crate::os::{self, OsMap, Protection, Registration, Wish, confirm};
@@ -83,14 +82,14 @@ impl MapOptions {
         let memory = attachment.memory().clone();
         let unit = memory.unit.max(BLOCK_BYTES);
         if asked.len == 0 || !asked.offset.is_multiple_of(unit) {
-            let why = "a mapping is not empty, and begins at a multiple of 4 KiB (on a device: of its alignment)";
+            let why =
+                "a mapping is not empty, and begins at a multiple of 4 KiB (on a device: of its alignment)";
             return Err(Error::InvalidArgument(why));
         }
         let range = FileRange::new(asked.offset, asked.len.next_multiple_of(unit))?;
         let protection = if self.write { Protection::Writable } else { Protection::ReadOnly };
         let private = self.private && self.write;
-        let wish =
-            Wish { len: range.len, congruent_to: range.offset, protection, private, mode: self.mode };
+        let wish = Wish { len: range.len, congruent_to: range.offset, protection, private, mode: self.mode };
         let (addresses, table) = os::map(&memory, &wish)?;
         let params = ViewParams {
             range,

@@ -233,7 +233,7 @@ impl View {
         let around = FileRange { offset: offset - offset % AROUND, len: AROUND };
         let file = FileRange { offset: 0, len: self.end_of(self.file().size()) };
         let window = clip(self.clip(around), file);
-        if !self.stores_to_file() || !self.space().was_synced() {
+        if !self.is_tracked() || !self.space().was_synced() {
             return window;
         }
         let slot = slot_of(offset);
@@ -243,7 +243,7 @@ impl View {
 
     /// Notes that `range` was installed after a touch of `offset`, for the next one's window.
     fn went_ahead(&self, offset: u64, range: FileRange) {
-        if self.stores_to_file() && self.space().was_synced() {
+        if self.is_tracked() && self.space().was_synced() {
             self.change(|inside| {
                 let sequence = inside.ahead.0 == slot_of(offset).offset;
                 let len = if sequence { (inside.ahead.1 * 2).min(AHEAD.1) } else { AHEAD.0 * 2 };

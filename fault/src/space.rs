@@ -239,6 +239,10 @@ impl AddressSpace for FileSpace {
         self.views(whole).iter().fold(Ok(()), forget)
     }
 
+    fn sync(self: Arc<Self>, file: &dyn FaultOps, range: FileRange) -> Result<u64> {
+        Self::sync(&self, file, range)
+    }
+
     fn end(&self, range: FileRange) {
         let whole = self.whole(range);
         self.views(whole).iter().for_each(|view| view.install_again(whole));

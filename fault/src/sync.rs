@@ -97,7 +97,7 @@ impl FileSpace {
 
     fn writable(&self, range: FileRange) -> Vec<Arc<View>> {
         let mut views = self.views(range);
-        views.retain(|view| view.stores_to_file());
+        views.retain(|view| view.is_tracked());
         views
     }
 
@@ -123,7 +123,7 @@ impl FileSpace {
 impl View {
     /// The first byte in `range` that may have been stored to.
     fn next_dirty(&self, range: FileRange) -> Option<u64> {
-        if !self.stores_to_file() {
+        if !self.is_tracked() {
             return None;
         }
         let block = |entry: &Entry| entry.place().is_some();

@@ -35,6 +35,8 @@ pub struct ViewParams {
     pub writable: bool,
     /// Whether stores stay in the mapping.
     pub private: bool,
+    /// Whether syncs make durable what is stored; else the user does.
+    pub tracked: bool,
     /// The mappings that all views of the process may take.
     pub budget: Arc<Budget>,
 }
@@ -139,6 +141,11 @@ impl View {
         self.params.writable && !self.params.private
     }
 
+    /// Whether a sync is to make durable what is stored to it.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.stores_to_file() && self.params.tracked
+    }
+
     /// Whether each page becomes a copy when it is touched (rule 3).
     pub(crate) fn copies(&self) -> bool {
         self.params.writable && self.params.private
@@ -206,7 +213,7 @@ impl View {
     fn take_away(&self, group: &[Entry]) -> Result<()> {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(()) };
         let range = FileRange { offset: first.range.offset, len: last.range.end() - first.range.offset };
-        if self.stores_to_file() {
+        if self.is_tracked() {
             self.space().lose(group);
         }
         self.table.missing(self.at(range.offset), range.len)?;
@@ -226,7 +233,7 @@ impl View {
             });
         }
         for entry in held {
-            if self.stores_to_file() {
+            if self.is_tracked() {
                 self.space().lose(&[entry]);
             }
             self.table.beyond(self.at(entry.range.offset), entry.range.len)?;
@@ -268,7 +275,7 @@ impl View {
             inside.entries.cut(self.params.range)
         });
         space.remove(self);
-        if self.stores_to_file() {
+        if self.is_tracked() {
             space.lose(&entries);
         }
         drop(turn);

@@ -16,12 +16,14 @@
 //! Lock order: chunk stripes, group stripes, a thread's slots, the slots of a class, the loading cursor, one group,
 //! the index. No two of a kind but stripes.
 
+mod ahead;
 mod bits;
 mod footprint;
 mod gate;
 mod group;
 mod index;
 mod op;
+mod pins;
 mod policy;
 mod report;
 mod slots;
@@ -40,11 +42,13 @@ use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
+use ahead::Ahead;
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
 use gate::Gate;
 use group::{GroupState, Owner};
 use index::Index;
+use pins::Pins;
 use slots::Slots;
 use std::collections::HashMap;
 
@@ -81,6 +85,8 @@ pub struct Space {
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
     slots: Slots,
+    ahead: Ahead,
+    pins: Pins,
     gate: Gate,
     taken: AtomicI64,
     unwritten: AtomicI64,
@@ -105,6 +111,8 @@ impl Space {
             shards: std::iter::repeat_with(CachePadded::default).take(SHARDS).collect(),
             chunk_stripes: locks(CHUNK_STRIPES),
             group_stripes: locks(GROUP_STRIPES),
+            ahead: Ahead::default(),
+            pins: Pins::default(),
             gate: Gate::default(),
             taken: AtomicI64::new(totals.used),
             unwritten: AtomicI64::new(totals.unwritten),

@@ -4,11 +4,13 @@
 
 mod allocate;
 mod attributes;
+pub mod fault;
 mod handle;
 mod read;
 pub mod remove;
 mod report;
 mod resize;
+mod turn;
 mod window;
 mod write;
 pub mod xattr;

@@ -3,6 +3,8 @@
 use super::node::Node;
 use crate::error::{Error, Result};
 use crate::io::{self, AllocateMode, FileExtent, SeekFor};
+use crate::iomap::FileRange;
+use crate::units::MAX_FILE_BYTES;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Deref;
 
@@ -161,12 +163,18 @@ impl File {
         io::extents(&self.node.handle, offset, len)
     }
 
-    /// Makes everything about the file durable, which it is already: every call was when it returned. No fence.
+    /// Makes everything about the file durable: what was stored to it through memory mappings before the call. Everything else
+    /// is already, every call was when it returned; without mappings there is no fence.
     ///
     /// # Errors
-    /// A store that takes no more changes because an earlier one failed.
+    /// A store that takes no more changes because an earlier one failed; of flushing, those of the system.
     pub fn sync_all(&self) -> Result<()> {
-        self.node.handle.fs().journal().healthy()
+        let handle = &self.node.handle;
+        handle.fs().journal().healthy()?;
+        match handle.core().space.get() {
+            Some(space) => space.sync(self, FileRange { offset: 0, len: MAX_FILE_BYTES }).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// As [`Self::sync_all`].

@@ -9,6 +9,7 @@
 
 pub(crate) mod confirm;
 mod ground;
+mod limits;
 mod registry;
 mod reserve;
 mod service;
@@ -26,6 +27,7 @@ use daxstore::Result;
 use daxstore::iomap::Memory;
 use daxstore::sync::Arc;
 use ground::Ground;
+pub(crate) use limits::{budget, populate};
 use reserve::Area;
 
 /// What user code may do to a mapping.
@@ -41,7 +43,7 @@ pub(crate) enum Protection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     /// Bytes, not 0; rounded up to whole units of the medium.
-    pub(crate) len: u64,
+    len: u64,
     /// The file offset of the first byte, a multiple of 4 KiB: the address is congruent to it, modulo 2 MiB (or the medium's
     /// unit, where that is larger).
     pub(crate) congruent_to: u64,
@@ -61,7 +63,7 @@ pub(crate) struct OsMap {
     /// The address of the first byte.
     pub(crate) base: usize,
     /// Bytes.
-    pub(crate) len: u64,
+    len: u64,
     /// How faults come.
     pub(crate) mode: Mode,
     /// Whether faults come that the kernel takes itself, in `read(2)` into the mapping and the like; else such calls fail with
