@@ -284,6 +284,8 @@ fn only_a_store_to_a_shared_mapping_asks_for_space() {
     for q in [store(), load(), load_of_hole()] {
         assert_eq!(asked(q), None);
     }
+    let whatever = [Decision::Pmd, Decision::Pte(Reason::Mixed)];
+    assert_eq!(whatever.map(|decision| load_of_hole().populate(decision)), [None; 2], "R34");
 }
 
 #[test]
@@ -338,6 +340,20 @@ fn states_of_one_chunk_are_one_piece() {
     assert_eq!(map.content, Content::Unwritten(Space::Pieces));
     let (map, _) = survey(0, &[(512, State::Mapped(PoolOff(BLOCK_BYTES)))]);
     assert_eq!(map.content, Content::Data(Space::One(PoolOff(BLOCK_BYTES))));
+}
+
+#[test]
+fn space_that_is_promised_is_a_hole() {
+    let (map, _) = survey(511, &[(500, State::Mapped(PLACE)), (12, State::Reserved)]);
+    assert_eq!((map.page, map.content), (Page::Hole, Content::Holes));
+}
+
+#[test]
+fn a_place_too_low_for_its_slot_is_another_piece() {
+    let runs = [(200, State::Mapped(PLACE)), (312, State::Mapped(PoolOff(3 * BLOCK_BYTES)))];
+    for page in [0, 300] {
+        assert_eq!(survey(page, &runs).0.content, Content::Data(Space::Pieces));
+    }
 }
 
 #[test]
