@@ -205,7 +205,7 @@ impl Entries {
         debug_assert!(range.len > 0, "an entry is not empty");
         debug_assert!(
             what != What::Zero { huge: true }
-                || (range.len == CHUNK_BYTES && range.offset % CHUNK_BYTES == 0),
+                || (range.len == CHUNK_BYTES && range.offset.is_multiple_of(CHUNK_BYTES)),
             "zeros of 2 MiB are one slot"
         );
         self.cut(range);

@@ -43,7 +43,7 @@ pub(crate) enum Protection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     /// Bytes, not 0; rounded up to whole units of the medium.
-    len: u64,
+    pub(crate) len: u64,
     /// The file offset of the first byte, a multiple of 4 KiB: the address is congruent to it, modulo 2 MiB (or the medium's
     /// unit, where that is larger).
     pub(crate) congruent_to: u64,
@@ -63,7 +63,7 @@ pub(crate) struct OsMap {
     /// The address of the first byte.
     pub(crate) base: usize,
     /// Bytes.
-    len: u64,
+    pub(crate) len: u64,
     /// How faults come.
     pub(crate) mode: Mode,
     /// Whether faults come that the kernel takes itself, in `read(2)` into the mapping and the like; else such calls fail with
