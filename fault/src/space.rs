@@ -83,7 +83,7 @@ impl Attachment {
         let view = Arc::new(View::new(self, params, table));
         space.add(&view);
         if let Err(error) = view.joined() {
-            let _other = view.leave();
+            let _other = view.leave(|| ());
             return Err(error);
         }
         Ok(view)
