@@ -125,6 +125,11 @@ impl Toy {
         self.pages.lock().blocks[page as usize]
     }
 
+    /// The pool's page that is given out next.
+    pub(super) fn next_block(&self) -> u64 {
+        self.pages.lock().next
+    }
+
     /// Gives `count` pages from `page` on the pool's pages from `block` on, with what they hold.
     pub(super) fn give(&self, page: u64, block: u64, count: u64) {
         let mut pages = self.pages.lock();
@@ -167,7 +172,7 @@ impl Toy {
     }
 
     fn hole(&self, page: u64) -> Answer {
-        let slot = page * PAGE & !(HUGE - 1);
+        let slot = (page * PAGE) & !(HUGE - 1);
         if self.huge.load(Ordering::Relaxed) && self.table.zero_huge(slot).unwrap() {
             return Answer::Wake { at: slot, len: HUGE };
         }
