@@ -8,7 +8,8 @@
 //! 1. The staging memory that is moved has no pages. Somebody who locks all memory of the process fills it; then it is
 //!    emptied, and what was moved with such pages is moved over again.
 //! 2. `mremap` waits until a handler thread has read of it. So at most one of the two handler threads is in it, which the lock of
-//!    the zeros' staging memory sees to, taken by trying only.
+//!    the zeros' staging memory sees to, taken by trying only. And who calls `zero_huge` or `missing` holds no lock that another
+//!    fault's answer wants.
 
 use super::ground::Ground;
 use super::reserve::Area;
