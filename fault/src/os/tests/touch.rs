@@ -91,3 +91,17 @@ pub(super) fn storm_of_signals() {
         assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
     }
 }
+
+/// Makes this process one of a user without privileges; `false` where it was no other before.
+pub(super) fn lose_privileges() -> bool {
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: the calls take numbers only.
+    unsafe { libc::geteuid() == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 }
+}
+
+/// Lets this process open nothing more.
+pub(super) fn no_more_files() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is there.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);
+}
