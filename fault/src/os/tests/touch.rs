@@ -99,9 +99,9 @@ pub(super) fn lose_privileges() -> bool {
     unsafe { libc::geteuid() == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 }
 }
 
-/// Lets this process open nothing more.
-pub(super) fn no_more_files() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+/// Sets a limit (`RLIMIT_*`) of this process.
+pub(super) fn limit(what: libc::__rlimit_resource_t, to: u64) {
+    let limit = libc::rlimit { rlim_cur: to, rlim_max: to };
     // SAFETY: the struct is there.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);
+    assert_eq!(unsafe { libc::setrlimit(what, &raw const limit) }, 0);
 }

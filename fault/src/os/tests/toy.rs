@@ -238,6 +238,7 @@ impl Handler for Toy {
 
     fn tend(&self) {
         self.wants.store(false, Ordering::SeqCst);
+        self.evict(0, 1, false);
         self.tended.fetch_add(1, Ordering::SeqCst);
     }
 
