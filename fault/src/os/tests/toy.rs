@@ -1,8 +1,8 @@
 //! What does a file look like to tables that know no store?
 //!
 //! Pages with or without a block of a pool, one lock around all, and a range that is kept out while it changes. The
-//! rules are those of the real one: the lock is a leaf, no memory of a mapping is touched and nothing is made missing
-//! under it.
+//! rules are those of the real one: the lock is a leaf; no memory of a mapping is touched under it, and nothing is made
+//! missing or huge zeros.
 
 use crate::os::{self, OsMap, Protection, Registration, Wish};
 use crate::table::{Answer, Handler, Installed, Mode, Table};
@@ -39,7 +39,8 @@ pub(super) fn number(page: u64) -> u64 {
 #[derive(Debug)]
 struct Pages {
     blocks: Vec<Option<u64>>,
-    busy: bool,
+    /// The pages that are kept out: none where it is empty.
+    busy: std::ops::Range<u64>,
     next: u64,
 }
 
@@ -88,7 +89,7 @@ pub(super) fn mapped(memory: &Memory, wish: &Wish) -> Mapped {
 /// Maps a file all holes.
 pub(super) fn unregistered(memory: &Memory, wish: &Wish) -> (OsMap, Arc<Toy>) {
     let (map, table) = os::map(memory, wish).unwrap();
-    let pages = Pages { blocks: vec![None; (map.len / PAGE).min(1 << 20) as usize], busy: false, next: 0 };
+    let pages = Pages { blocks: vec![None; (map.len / PAGE).min(1 << 20) as usize], busy: 0..0, next: 0 };
     let toy = Toy {
         table,
         memory: memory.clone(),
@@ -135,7 +136,7 @@ impl Toy {
 
     /// Makes `count` pages from `page` missing, and keeps faults out meanwhile; with `punch` they lose their blocks.
     pub(super) fn evict(&self, page: u64, count: u64, punch: bool) {
-        while std::mem::replace(&mut self.pages.lock().busy, true) {
+        while !self.keep_out(page..page + count) {
             thread::yield_now();
         }
         self.table.missing(page * PAGE, count * PAGE).unwrap();
@@ -143,9 +144,19 @@ impl Toy {
         for i in 0..if punch { count } else { 0 } {
             pages.blocks[(page + i) as usize] = None;
         }
-        pages.busy = false;
+        pages.busy = 0..0;
         drop(pages);
         self.table.wake(page * PAGE, count * PAGE);
+    }
+
+    /// Keeps faults of these pages out, if none are kept out.
+    fn keep_out(&self, range: std::ops::Range<u64>) -> bool {
+        let mut pages = self.pages.lock();
+        let free = pages.busy.is_empty();
+        if free {
+            pages.busy = range;
+        }
+        free
     }
 
     fn populate(&self, pages: &mut Pages, page: u64) {
@@ -156,13 +167,26 @@ impl Toy {
     }
 
     fn hole(&self, page: u64) -> Answer {
-        let slot = page * PAGE & !(HUGE - 1);
-        if self.huge.load(Ordering::Relaxed) && self.table.zero_huge(slot).unwrap() {
-            return Answer::Wake { at: slot, len: HUGE };
-        }
         let again = self.table.zero(page * PAGE, PAGE).unwrap() == Installed::Again;
         assert!(!again || self.table.mode() == Mode::Userfault);
         Answer::Wake { at: page * PAGE, len: PAGE }
+    }
+
+    /// Tries the huge zero page, if `page` is in a hole and no page is kept out: without the lock, because others'
+    /// faults must be taken meanwhile.
+    fn huge_hole(&self, page: u64) -> bool {
+        const SLOT: u64 = HUGE / PAGE;
+        let slot = page - page % SLOT;
+        let hole =
+            |pages: &Pages| pages.blocks.iter().skip(slot as usize).take(SLOT as usize).all(Option::is_none);
+        let wanted = self.huge.load(Ordering::Relaxed) && hole(&self.pages.lock());
+        if !wanted || !self.keep_out(slot..slot + SLOT) {
+            return false;
+        }
+        let done = hole(&self.pages.lock()) && self.table.zero_huge(slot * PAGE).unwrap();
+        self.pages.lock().busy = 0..0;
+        self.table.wake(slot * PAGE, HUGE);
+        done
     }
 
     fn serve(&self, pages: &mut Pages, page: u64, write: bool) -> Answer {
@@ -175,7 +199,8 @@ impl Toy {
         }
         let Some(block) = pages.blocks[page as usize] else { return self.hole(page) };
         let mut count = 1;
-        while pages.blocks.get((page + count) as usize) == Some(&Some(block + count)) {
+        let is_next = |count| pages.blocks.get((page + count) as usize) == Some(&Some(block + count));
+        while is_next(count) && !pages.busy.contains(&(page + count)) {
             count += 1;
         }
         self.table.block(page * PAGE, count * PAGE, PoolOff(block * PAGE)).unwrap();
@@ -187,15 +212,22 @@ impl Handler for Toy {
     fn fault(&self, at: u64, write: bool, may_wait: bool) -> Answer {
         self.faults.fetch_add(1, Ordering::SeqCst);
         self.stores.fetch_add(u64::from(write), Ordering::SeqCst);
+        if self.table.mode() == Mode::Signal {
+            // More than a thread's alternate stack holds.
+            std::hint::black_box([write; 64 << 10]);
+        }
         if self.deaf.load(Ordering::SeqCst) {
             return Answer::Wait;
         }
         if self.lazy.load(Ordering::SeqCst) {
             return Answer::Wake { at: at & !(PAGE - 1), len: PAGE };
         }
+        if !write && self.huge_hole(at / PAGE) {
+            return Answer::Wake { at: at & !(HUGE - 1), len: HUGE };
+        }
         loop {
             let mut pages = self.pages.lock();
-            match (pages.busy, may_wait) {
+            match (pages.busy.contains(&(at / PAGE)), may_wait) {
                 (false, _) => return self.serve(&mut pages, at / PAGE, write),
                 (true, false) => return Answer::Wait,
                 (true, true) => drop(pages),
@@ -206,6 +238,7 @@ impl Handler for Toy {
 
     fn tend(&self) {
         self.wants.store(false, Ordering::SeqCst);
+        self.evict(0, 1, false);
         self.tended.fetch_add(1, Ordering::SeqCst);
     }
 
