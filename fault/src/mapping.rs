@@ -101,7 +101,7 @@ impl MapOptions {
         };
         let view = attachment.join(params, table)?;
         let left = |error| {
-            let _first_counts = view.leave();
+            let _first_counts = view.leave(|| {});
             error
         };
         let registration = os::register(&addresses, view.clone()).map_err(left)?;
@@ -383,8 +383,10 @@ impl Mapping {
 
     fn give_up(&mut self) -> Result<()> {
         let Some(view) = self.view.take() else { return Ok(()) };
-        let left = view.leave();
-        drop(self.registration.take());
+        let registration = self.registration.take();
+        // In the view's last turn: nobody has the blocks while a store may still reach them.
+        let left = view.leave(|| registration.iter().for_each(Registration::unmap));
+        drop(registration);
         left
     }
 }

@@ -129,6 +129,13 @@ pub(crate) fn register(map: &OsMap, handler: Arc<dyn Handler>) -> Result<Registr
     Ok(Registration { place, area, mode })
 }
 
+impl Registration {
+    /// Gives the addresses back now. Waits for no handler, so that it may be called in a turn that one waits for.
+    pub(crate) fn unmap(&self) {
+        self.area.unmap();
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         if !sys::at_home() {
