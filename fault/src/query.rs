@@ -3,7 +3,8 @@
 //! Everything [`choose`](crate::choose::choose) goes by is gathered here, in the turn of the slot.
 
 use crate::choose::{
-    Bad, Decision, Fault, Held, Media, Query, Reason, Slot, SlotMap, System, Vma, ZeroSize, choose,
+    Bad, Content, Decision, Fault, Held, Media, Page, Query, Reason, Slot, SlotMap, System, Vma, ZeroSize,
+    choose,
 };
 use crate::entries::What;
 use crate::view::{View, clip, page_of, slot_of};
@@ -25,7 +26,7 @@ impl View {
         let slot = slot_of(offset);
         let inside = clip(self.clip(slot), FileRange { offset: 0, len: self.end_of(size) });
         let (mut bad, mut bad_here) = (false, false);
-        let map = SlotMap::survey(offset, inside, |at, within| {
+        let survey = |at, within| {
             let run = self.file().run_at(at, within)?;
             if let State::Mapped(pool) = run.state
                 && self.file().bad(pool, run.range.len).is_some()
@@ -36,7 +37,11 @@ impl View {
                 bad_here |= page.len > 0 && self.file().bad(place, page.len).is_some();
             }
             Ok(run)
-        })?;
+        };
+        let is_inside = (inside.offset..inside.end()).contains(&offset);
+        // What is beyond the end is decided by the size.
+        let beyond = SlotMap { page: Page::Hole, content: Content::Zeros, shared: false };
+        let map = if is_inside { SlotMap::survey(offset, inside, survey)? } else { beyond };
         let bad = match (bad, bad_here) {
             (_, true) => Bad::Here,
             (true, false) => Bad::Elsewhere,
