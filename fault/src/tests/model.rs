@@ -256,8 +256,8 @@ proptest! {
     ) {
         let mut world = World::new(&pieces);
         ops.iter().for_each(|op| world.step(op));
-        for view in 0..VIEWS.len() {
-            VIEWS[view].2.clone().step_by(5).for_each(|page| world.touch(view, page, false));
+        for (view, (_, _, pages)) in VIEWS.iter().enumerate() {
+            pages.clone().step_by(5).for_each(|page| world.touch(view, page, false));
         }
         world.views.iter().for_each(|view| view.leave().unwrap());
     }

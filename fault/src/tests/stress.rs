@@ -86,7 +86,8 @@ fn nothing_that_was_freed_is_reached() {
                 while !stopped.load(Ordering::Relaxed) {
                     i += 3;
                     let page = scattered(i) % (SLOTS * SLOT);
-                    let touched = if i % 2 == 0 { view.store(page, i) } else { view.load(page).map(|_| ()) };
+                    let touched =
+                        if i.is_multiple_of(2) { view.store(page, i) } else { view.load(page).map(|_| ()) };
                     assert!(matches!(touched, Ok(()) | Err(Fatal::Bus)));
                 }
             });
