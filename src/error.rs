@@ -280,6 +280,16 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
+    /// An access outside a mapping.
+    #[error("{len} bytes at {offset} lie outside the mapping of {mapped} bytes, or are not aligned")]
+    OutOfMapping {
+        /// The first byte, from the mapping's start.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Bytes of the mapping.
+        mapped: u64,
+    },
     /// The medium lost bytes of a file.
     #[error(
         "the medium is bad at pool offset {at:#x}: {len} bytes of the file with inode {ino} from byte {offset} are lost; \
@@ -389,6 +399,7 @@ impl Error {
             | Self::InvalidArgument(_)
             | Self::NotRegular
             | Self::NotHuge { .. }
+            | Self::OutOfMapping { .. }
             | Self::NotSymlink
             | Self::IntoItself
             | Self::PoolSize(_)

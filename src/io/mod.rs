@@ -11,6 +11,7 @@ pub mod remove;
 mod report;
 mod resize;
 mod turn;
+mod window;
 mod write;
 pub mod xattr;
 

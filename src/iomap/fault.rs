@@ -12,8 +12,7 @@
 //!    in it. It is not touched under one that invalidates, nor under `state`.
 //! 3. A transition begins under `io` and before `state`; a fault takes `state` inside of its own turn.
 
-use super::FileRange;
-use super::Iomap;
+use super::{Access, FileRange, Iomap};
 use crate::error::Result;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::rank::{Held, Rank};
@@ -55,6 +54,20 @@ pub trait FaultOps: Debug + Send + Sync {
     /// # Errors
     /// [`crate::Error::Unsupported`] for a pool that has no file to map (a simulated one).
     fn memory(&self) -> Result<Memory>;
+
+    /// `len` bytes at `base` as memory of the file's pool.
+    ///
+    /// # Safety
+    /// `base` is a multiple of 4096, and `len` bytes from it are mapped as long as the answer lives, so that a load is
+    /// served (or answered by a signal); so is a store, if anything is stored through it. Nobody has a Rust reference
+    /// to them but to atomics.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] for a file that has no such memory.
+    unsafe fn access_at(&self, base: *mut u8, len: u64) -> Result<Box<dyn Access>> {
+        let _ = (base, len);
+        Err(crate::Error::Unsupported { backend: "mapping", why: "this file has no memory of its own" })
+    }
 
     /// Whether the file may be read, and whether it may be written, through this handle.
     fn access(&self) -> (bool, bool);

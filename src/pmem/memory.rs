@@ -2,8 +2,8 @@
 //!
 //! The mapping may be stored to by other threads, other processes and (through user mappings) by programs that
 //! know no lock, so everything here copies through raw pointers; the only references into the medium are to atomics,
-//! which anyone may store to, and they do not leave this file. Callers ([`super::Region`]) have checked every range
-//! against the pool's size.
+//! which anyone may store to. Callers ([`super::Region`], [`super::Window`]) have checked every range against the
+//! length.
 //!
 //! Invariant: a store never tears an aligned 8-byte word and never touches a byte beside its range.
 
@@ -106,7 +106,7 @@ impl Memory {
     }
 
     #[inline]
-    fn word(&self, at: PoolOff) -> &AtomicU64 {
+    pub(super) fn word(&self, at: PoolOff) -> &AtomicU64 {
         let pointer = self.pointer(at, 8).cast::<u64>();
         // SAFETY: callers checked that `at` is a multiple of 8, the base is page aligned, and an atomic may be
         // stored to by anyone; the reference does not outlive `self`.

@@ -31,9 +31,11 @@ mod open;
 mod pages;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod window;
 
 pub use info::{Durability, Medium, RegionInfo};
 pub use open::RegionOptions;
+pub use window::Window;
 
 use counters::CountersByThread;
 #[cfg(loom)]

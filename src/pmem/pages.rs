@@ -13,6 +13,7 @@ use super::mapping::PageMapping;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 use crate::units::{BLOCK_BYTES, PoolOff};
+use std::fs::File;
 use std::io;
 
 /// Pages from `.0` up to and without `.1`.
@@ -74,6 +75,15 @@ impl Collected {
             // (measured on ext4: 8 pages 1143 against 182 us).
             _ => mapping.file().sync_data(),
         })
+    }
+
+    /// Has the system write everything that was stored to `file`, if anything was collected: for pages that are collected by
+    /// other addresses than the pool's.
+    ///
+    /// # Errors
+    /// As the system's, now or in an earlier fence.
+    pub(super) fn write_file(&self, file: &File) -> Result<()> {
+        self.fence(|_| file.sync_data())
     }
 }
 

@@ -20,9 +20,14 @@ impl File {
         self.path.ends_with(".md")
     }
 
-    /// Whether it is part of the library.
+    /// Whether it is part of the library, or of a library beside it.
     pub fn is_library(&self) -> bool {
-        self.is_rust() && self.path.starts_with("src/")
+        self.is_rust() && (self.is_root() || self.path.starts_with("fault/src/"))
+    }
+
+    /// Whether it is part of the library at the root.
+    pub fn is_root(&self) -> bool {
+        self.path.starts_with("src/")
     }
 }
 
