@@ -93,7 +93,7 @@ impl Toy {
             let whole = FileRange { offset: slot.offset, len: end - slot.offset };
             let one = FileRange { offset: block * BLOCK, len: BLOCK };
             let few = FileRange { len: (4 * BLOCK).min(end - one.offset), ..one };
-            let is_whole = random % 16 == 0
+            let is_whole = random.is_multiple_of(16)
                 && end == slot.end()
                 && !matches!(run(block * BLOCK).state, State::Mapped(_))
                 && file.populate(slot, Placement::Whole).unwrap();

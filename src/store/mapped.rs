@@ -3,9 +3,9 @@
 use super::file::File;
 use crate::error::Result;
 use crate::io::fault;
-use crate::iomap::{AddressSpace, FaultOps, FileRange, Iomap, Memory, Placement};
+use crate::iomap::{Access, AddressSpace, FaultOps, FileRange, Iomap, Memory, Placement};
 use crate::mapper::FileMap;
-use crate::pmem::Region;
+use crate::pmem::{Region, Window};
 use crate::sync::Arc;
 use crate::units::PoolOff;
 
@@ -18,6 +18,12 @@ impl File {
 impl FaultOps for File {
     fn memory(&self) -> Result<Memory> {
         fault::memory(self.region())
+    }
+
+    unsafe fn access_at(&self, base: *mut u8, len: u64) -> Result<Box<dyn Access>> {
+        let region = self.node.handle.fs().journal().region().clone();
+        // SAFETY: what the caller promises here is what `Window::new` asks for, word by word.
+        Ok(Box::new(unsafe { Window::new(region, base, len) }))
     }
 
     fn access(&self) -> (bool, bool) {
