@@ -289,8 +289,6 @@ fn what_lies_beyond_the_end_is_zeros_while_a_file_is_mapped() {
     file.write_all_at(&[3; 4096], 0).unwrap();
     file.set_len(9).unwrap();
     assert_eq!(bytes(&file, 0, 4096)[9..], [3; 4087]);
-    let dir = store.create_dir("d", 0o755).unwrap();
-    assert_eq!(store.metadata("d").map(|_| dir).unwrap(), ());
 }
 
 #[test]
@@ -486,6 +484,5 @@ fn a_fault_needs_little_stack() {
         file.touch().unwrap();
         assert_eq!(file.run_at(0, range(0, CHUNK)).unwrap().range.offset, 0);
     };
-    let small = std::env::var("STACK").ok().and_then(|s| s.parse().ok()).unwrap_or(48 << 10);
-    std::thread::Builder::new().stack_size(small).spawn(work).unwrap().join().unwrap();
+    std::thread::Builder::new().stack_size(32 << 10).spawn(work).unwrap().join().unwrap();
 }
