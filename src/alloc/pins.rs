@@ -125,6 +125,12 @@ impl Pins {
         self.any.load(Ordering::Relaxed)
     }
 
+    /// How many runs of different counts there are.
+    #[cfg(all(test, feature = "sim"))]
+    pub fn pinned_runs(&self) -> usize {
+        self.table.lock().pinned.0.len()
+    }
+
     fn add(&self, runs: &[Run]) {
         let mut table = self.table.lock();
         runs.iter().filter(|run| run.len > 0).for_each(|run| table.pinned.add(*run));
