@@ -211,6 +211,14 @@ impl Space {
         self.free(back);
     }
 
+    /// Whether a block of `runs` is pinned. The caller keeps them from being pinned in this moment, as from being freed.
+    pub fn is_pinned(&self, mut runs: impl Iterator<Item = Run>) -> bool {
+        self.pins.any() && {
+            let table = self.pins.table.lock();
+            runs.any(|run| pieces(run).any(|(chunk, from, len)| table.pinned.of(chunk).any(from, len)))
+        }
+    }
+
     /// Makes what a commit freed available, but for what is pinned.
     pub(super) fn publish_freed(&self, footprint: &Footprint) {
         if !footprint.frees() {

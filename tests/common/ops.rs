@@ -99,6 +99,8 @@ pub enum Op {
         at: u64,
         len: u64,
     },
+    /// Moves blocks; nothing that a user sees changes.
+    Defrag(On),
     SetAttr {
         on: On,
         set: Attributes,

@@ -57,6 +57,7 @@ impl Real {
                 let mode = allocate_mode(blocks);
                 return self.on_file(on, |file| file.allocate(at, len, mode).map(|()| Outcome::Done));
             }
+            Op::Defrag(on) => return self.on_file(on, |file| file.defrag().map(|_| Outcome::Done)),
             Op::SetAttr { on, set } => {
                 return self.on_node(on, |node| node.set_attributes(&attributes(&set)));
             }
