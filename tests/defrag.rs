@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn open(store: &Store, file: usize) -> File {
-    store.open(format!("/{file}"), OpenOptions::new().read(true).write(true).create(true)).unwrap()
+    store.open(format!("/{file}"), &OpenOptions::new().read(true).write(true).create(true)).unwrap()
 }
 
 fn assert_holds(file: &File, model: &[u8]) {
