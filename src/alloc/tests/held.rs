@@ -168,8 +168,10 @@ fn zeros_are_durable_when_a_chunk_is_ready() {
                 assert!(nt && Chunk(1).first_block().offset().0 <= at && at + len <= 2 << 21, "{event:?}");
                 (waiting, zeroed) = (waiting + len, zeroed + len);
             }
-            Event::Fence { .. } => waiting = 0,
-            _ => panic!("{event:?}"),
+            _ => {
+                assert!(matches!(event, Event::Fence { .. }), "{event:?}");
+                waiting = 0;
+            }
         }
     }
     assert_eq!((waiting, zeroed), (0, 1 << 21), "fenced, and nothing else of the media changed");
