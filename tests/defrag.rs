@@ -92,7 +92,7 @@ proptest! {
     fn files_hold_the_same(steps in prop::collection::vec(step(), 1..60)) {
         let sim = Arc::new(Sim::new(64 << 20).unwrap());
         let mut store = Store::create_sim(sim.clone(), &StoreOptions::new()).unwrap();
-        let mut models = vec![Vec::new(), Vec::new(), Vec::new()];
+        let mut models = [Vec::new(), Vec::new(), Vec::new()];
         for step in steps {
             match step {
                 Step::Write { file, at, len, fill } => {
