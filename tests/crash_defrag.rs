@@ -1,6 +1,7 @@
 //! Does a file that is being defragmented hold what it held, wherever the power goes?
 
 #![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
