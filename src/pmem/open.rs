@@ -9,18 +9,18 @@
 //! 2. A region opened read-only is mapped without leave to store, and its calls refuse stores before they touch memory.
 //! 3. The size of a region only grows, and only after its file did.
 
-use super::counters::CountersByThread;
 use super::info::{Durability, Medium, RegionInfo};
 use super::lines::Lines;
 use super::mapping::{Extent, LineMapping, PageMapping, Sharing};
-use super::{Backend, Region, host, pages};
+use super::{Backend, Region, bad, host, pages};
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex};
 use crate::units::{BLOCK_BYTES, MAX_POOL_BYTES, MIN_POOL_BYTES, PoolOff};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// How to open a region. The default: for reading and writing, nothing assumed, nothing destroyed.
@@ -121,14 +121,40 @@ impl Region {
             mapped: found.mapped,
             path: Some(path.to_owned()),
         };
+        let bad = known_bad(&file, &metadata, found.medium)?;
         let growing = metadata.is_file().then(|| Mutex::new(()));
-        Ok(Self {
-            backend: found.backend,
-            size: AtomicU64::new(found.len),
-            counters: CountersByThread::default(),
-            info,
-            host: Some(Host { file, growing }),
-        })
+        let region = Self::new(found.backend, found.len, info, Some(Host { file, growing }));
+        region.change_bad(|known| bad.into_iter().for_each(|range| known.add(range)));
+        Ok(region)
+    }
+
+    /// Has the medium take the whole blocks of `len` bytes from `at` again, which are nobody's: whether it does. What
+    /// they hold then is not known.
+    ///
+    /// The kernel mends memory below a DAX file system when it is written to by `write(2)`. It does not for a devdax
+    /// device: there `ndctl clear-errors` does, and it is asked whether that has happened.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; [`Error::Io`] where the system could not write.
+    pub fn mend(&self, at: PoolOff, len: u64) -> Result<bool> {
+        if self.info.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let bytes = at.0..at.0.saturating_add(len);
+        let failed = |source| Error::io("writing over bad blocks", source);
+        match (&self.host, self.info.medium) {
+            (Some(Host { file, .. }), Medium::Fsdax) => zero_by_write(file, bytes.clone()).map_err(failed)?,
+            (Some(Host { file, .. }), Medium::Devdax { .. }) => {
+                let metadata = file.metadata().map_err(failed)?;
+                let still = bad::of_devdax(Path::new(host::SYSFS), metadata.rdev())?;
+                if still.iter().any(|range| range.start < bytes.end && bytes.start < range.end) {
+                    return Ok(false);
+                }
+            }
+            _ => {}
+        }
+        self.change_bad(|bad| bad.remove(bytes));
+        Ok(true)
     }
 
     /// Makes the region, and the file below it, `new_len` bytes long; the new bytes are zeros, and durably there on
@@ -173,6 +199,7 @@ impl Region {
                 grow().map_err(|source| Error::io("growing the pool's file", source))?;
                 // Simulated memory has no lock of its own for this: never back.
                 self.size.fetch_max(new_len, Ordering::AcqRel);
+                self.change_bad(|_| ());
                 Ok(())
             }
         }
@@ -208,6 +235,24 @@ impl Backend {
 
 fn at_path(what: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Path { what, path: path.to_owned(), source }
+}
+
+/// What the kernel knows to be bad of a pool on this medium.
+fn known_bad(file: &File, metadata: &Metadata, medium: Medium) -> Result<Vec<Range<u64>>> {
+    let sysfs = Path::new(host::SYSFS);
+    match medium {
+        Medium::Devdax { .. } => bad::of_devdax(sysfs, metadata.rdev()),
+        Medium::Fsdax => bad::of_file(sysfs, metadata.dev(), file),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn zero_by_write(file: &File, bytes: Range<u64>) -> io::Result<()> {
+    let zeros = [0; BLOCK_BYTES as usize];
+    for at in bytes.step_by(zeros.len()) {
+        file.write_all_at(&zeros, at)?;
+    }
+    file.sync_data()
 }
 
 /// Makes and locks a file, or with `force` takes one that exists. Tells whether it was made.
