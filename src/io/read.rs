@@ -5,8 +5,8 @@
 
 use super::Handle;
 use crate::error::{Error, Result};
-use crate::iomap::{self, FileRange, Intent, IomapOps, State};
 use crate::inode::Fs;
+use crate::iomap::{self, FileRange, Intent, IomapOps, State};
 use crate::layout::FileKind;
 use crate::mapper::FileMap;
 use crate::units::{Ino, PoolOff};

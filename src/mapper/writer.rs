@@ -176,7 +176,7 @@ impl<'f> Writer<'f> {
     fn reserve(&mut self, from: FileBlock, to: FileBlock) -> Result<Run> {
         let needed = to.0 - from.0;
         let mut ahead = 0;
-        if to.offset() >= self.size {
+        if to.offset() >= self.size.max(self.view.range.end()) {
             let after = self.map.run(to, CHUNK_BLOCKS)?.0;
             let free = if after.content == Content::Hole { after.len } else { 0 };
             ahead = self.ahead(from, needed).min(free);

@@ -156,8 +156,9 @@ pub(super) fn of_file(sysfs: &Path, number: u64, file: &File) -> Result<Vec<Rang
     if bad.is_empty() {
         return Ok(Vec::new());
     }
-    let pieces = host::pieces(file)
-        .map_err(|source| Error::io("asking where the pool lies on its device, which has bad blocks", source))?;
+    let pieces = host::pieces(file).map_err(|source| {
+        Error::io("asking where the pool lies on its device, which has bad blocks", source)
+    })?;
     Ok(in_file(&bad, &pieces))
 }
 

@@ -242,16 +242,19 @@ impl Region {
 
     #[cold]
     fn check_all(&self, at: PoolOff, len: u64) -> Result<()> {
-        let size = self.len();
-        if at.0.checked_add(len).is_none_or(|end| end > size) {
-            return Err(Error::OutOfPool { at, len, size });
-        }
+        self.check_bounds(at, len)?;
         match self.bad(at, len) {
             None => Ok(()),
             Some((bad, _)) => {
                 Err(Damage::new(Structure::Medium, bad, "readable bytes", len, bad.0 - at.0).into())
             }
         }
+    }
+
+    /// The end of `len` bytes from `at`, which lie within the pool.
+    fn check_bounds(&self, at: PoolOff, len: u64) -> Result<u64> {
+        let size = self.len();
+        at.0.checked_add(len).filter(|end| *end <= size).ok_or(Error::OutOfPool { at, len, size })
     }
 
     /// Whether the medium has lost any byte of the pool, as far as is known.
@@ -284,11 +287,8 @@ impl Region {
     /// # Errors
     /// [`Error::OutOfPool`].
     pub fn mark_bad(&self, at: PoolOff, len: u64) -> Result<()> {
-        let size = self.len();
-        match at.0.checked_add(len) {
-            Some(end) if end <= size => self.change_bad(|bad| bad.add(at.0..end)),
-            _ => return Err(Error::OutOfPool { at, len, size }),
-        }
+        let end = self.check_bounds(at, len)?;
+        self.change_bad(|bad| bad.add(at.0..end));
         Ok(())
     }
 

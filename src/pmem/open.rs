@@ -211,7 +211,10 @@ impl Region {
     /// # Errors
     /// [`Error::Io`] with `ENOSPC` where the host is full; [`Error::OutOfPool`], [`Error::ReadOnly`].
     pub fn provision(&self, at: PoolOff, len: u64) -> Result<()> {
-        self.check_store(at, len)?;
+        if self.info.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.check_bounds(at, len)?;
         match &self.host {
             Some(Host { file, growing: Some(_) }) if len > 0 => host::allocate(file, at.0, len)
                 .map_err(|source| Error::io("reserving room for the pool on its file system", source)),

@@ -166,13 +166,7 @@ impl Names {
 }
 
 /// Notes each part of `run` that the medium has lost; `what` says it of how far into the run and how long it is, in bytes.
-fn lost_bytes(
-    region: &Region,
-    run: Run,
-    ino: Ino,
-    faults: &mut Faults,
-    what: impl Fn(u64, u64) -> String,
-) {
+fn lost_bytes(region: &Region, run: Run, ino: Ino, faults: &mut Faults, what: impl Fn(u64, u64) -> String) {
     let (mut at, end) = (run.start.offset(), run.end().offset());
     while let Some((lost, len)) = region.bad(at, end.0 - at.0) {
         faults.add(FaultKind::LostBytes, lost, Some(ino), what(lost.0 - run.start.offset().0, len));
