@@ -112,6 +112,9 @@ impl BadBlocks {
 
     /// Withholds what of the free blocks `bits` of chunk `i` is bad; returns the others.
     pub fn withhold(&mut self, i: u64, bits: &Bits) -> Bits {
+        if self.chunks.is_empty() {
+            return *bits;
+        }
         let bad = both(bits, &self.of(i));
         self.withhold_all(i, &bad);
         minus(bits, &bad)

@@ -234,6 +234,29 @@ mod tests {
         assert_eq!(in_file(&bad, &[]), []);
     }
 
+    #[test]
+    fn bad_bytes_of_a_device_are_found_in_a_file_on_it() {
+        use std::io::Write;
+        let (root, mut file) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        file.write_all(&[1; 8 * B as usize]).unwrap();
+        file.as_file().sync_all().unwrap();
+        let device = std::os::unix::fs::MetadataExt::dev(&file.as_file().metadata().unwrap());
+        let of = || of_file(root.path(), device, file.as_file());
+        assert_eq!(of().unwrap(), [], "a device without a list");
+        let link = host::device(root.path(), "block", device);
+        fs::create_dir_all(&link).unwrap();
+        // Without physical addresses there is nothing to compare with.
+        let pieces = match host::pieces(file.as_file()) {
+            Ok(pieces) if !pieces.is_empty() => pieces,
+            _ => return,
+        };
+        assert_eq!(pieces[0].file, 0);
+        fs::write(link.join("badblocks"), format!("{} 3\n", pieces[0].device / SECTOR_BYTES + 1)).unwrap();
+        assert_eq!(of().unwrap(), [SECTOR_BYTES..4 * SECTOR_BYTES]);
+        let memory = tempfile::tempfile_in("/dev/shm").unwrap();
+        assert!(matches!(of_file(root.path(), device, &memory), Err(Error::Io { .. })), "no addresses");
+    }
+
     proptest! {
         #[test]
         fn ranges_are_as_a_set_of_blocks(steps in prop::collection::vec((any::<bool>(), 0u64..40, 1u64..6, 0u64..B), 0..40)) {

@@ -421,6 +421,32 @@ mod tests {
         all
     }
 
+    #[test]
+    fn what_is_bad_is_not_touched_and_can_be_mended() {
+        let dirs = [shm()];
+        for region in every_region(&dirs) {
+            let sound = |at: u64| region.read(PoolOff(at), &mut [0; 8]);
+            let lost = |result: Result<()>| matches!(result, Err(Error::Corrupt(d)) if d.at == PoolOff(8192));
+            assert!(!region.has_bad());
+            region.store(PoolOff(8192), &[7; 8]).unwrap();
+            region.mark_bad(PoolOff(9000), 1).unwrap();
+            assert!(region.has_bad() && region.mark_bad(PoolOff(LEN), 1).is_err());
+            assert_eq!(region.bad_ranges(), [(PoolOff(8192), 4096)]);
+            assert_eq!(region.bad(PoolOff(0), LEN), Some((PoolOff(8192), 4096)));
+            assert_eq!(region.bad(PoolOff(9000), 10), Some((PoolOff(9000), 10)));
+            assert_eq!((region.bad(PoolOff(8000), 192), region.bad(PoolOff(12288), LEN)), (None, None));
+            assert!(lost(sound(8192)) && lost(region.read(PoolOff(8190), &mut [0; 8])));
+            assert!(lost(region.load(PoolOff(8192)).map(drop)) && lost(region.store(PoolOff(8192), &[1])));
+            assert!(lost(region.copy_nt(PoolOff(8000), &[1; 300])) && lost(region.zero_nt(PoolOff(0), LEN)));
+            assert!(lost(region.store_word(PoolOff(8192), 1)) && lost(region.flush(PoolOff(8192), 1)));
+            assert!(sound(8184).is_ok() && sound(12288).is_ok() && sound(LEN - 8).is_ok());
+            assert!(matches!(sound(LEN), Err(Error::OutOfPool { .. })));
+            assert!(region.mend(PoolOff(8192), 4096).unwrap());
+            assert!(!region.has_bad());
+            assert_eq!(region.load(PoolOff(8192)).unwrap(), 0x0707_0707_0707_0707);
+        }
+    }
+
     fn random(state: &mut u64, below: u64) -> u64 {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*state >> 33) % below
