@@ -32,7 +32,15 @@ pub(super) struct BadBlocks {
     shown: i64,
 }
 
-/// The blocks of chunk `i` in `bits`, ascending, as runs.
+/// What became of a group's blocks, by chunk in the group.
+pub(super) struct Changed {
+    /// Blocks that were good before.
+    lost: Vec<(u64, Bits)>,
+    /// Blocks that were withheld, and are good again.
+    found: Vec<(u64, Bits)>,
+}
+
+/// The runs of set bits, ascending.
 fn runs(bits: &Bits) -> Vec<(u64, u64)> {
     let free = minus(&Bits::ALL, bits);
     let (mut runs, mut at) = (Vec::new(), bits.next_set(0));
@@ -70,9 +78,8 @@ impl BadBlocks {
         Self { chunks: chunks.collect(), ..Self::default() }
     }
 
-    /// Takes in what is bad of `group` now: the chunks with a block that was good before, and that block; and those
-    /// with withheld blocks that are good again, and those blocks.
-    pub fn refresh(&mut self, region: &Region, group: Group) -> (Vec<(u64, Bits)>, Vec<(u64, Bits)>) {
+    /// Takes in what is bad of `group` now.
+    pub fn refresh(&mut self, region: &Region, group: Group) -> Changed {
         let now = of_group(region, group);
         let (mut lost, mut found) = (Vec::new(), Vec::new());
         for (i, bad) in &now {
@@ -92,7 +99,7 @@ impl BadBlocks {
         self.chunks.retain(|_, chunk| !is_zero(&chunk.bad));
         lost.retain(|(_, bits)| !is_zero(bits));
         found.retain(|(_, bits)| !is_zero(bits));
-        (lost, found)
+        Changed { lost, found }
     }
 
     /// The chunks with bad blocks.
@@ -234,7 +241,7 @@ impl GroupState {
     /// Takes in what is bad now.
     pub fn refresh_bad(&mut self, region: &Region) {
         let group = self.group();
-        let (lost, found) = self.bad.refresh(region, group);
+        let Changed { lost, found } = self.bad.refresh(region, group);
         for (i, bits) in lost {
             self.break_flawed(region, i);
             if let Some(taken) = self.broken(i).map(|broken| broken.taken) {

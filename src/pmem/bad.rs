@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(parse(""), []);
         assert_eq!(parse("\n"), []);
         let hostile = "8\n-1 5\n7 0\n18446744073709551615 2\n36028797018963967 1\n1 x\n\u{fe}\n3 1";
-        assert_eq!(parse(hostile), [3 * 512..4 * 512]);
-        assert_eq!(parse("36028797018963966 1\n"), [u64::MAX - 1023..u64::MAX - 511]);
+        assert_eq!(parse(hostile), vec![3 * 512..4 * 512]);
+        assert_eq!(parse("36028797018963966 1\n"), vec![u64::MAX - 1023..u64::MAX - 511]);
     }
 
     fn block_device(root: &Path) -> std::path::PathBuf {
@@ -222,7 +222,7 @@ mod tests {
         fs::write(region.join("resource"), "0x240000000\n").unwrap();
         fs::write(device.join("resource"), "0x240200000\n").unwrap();
         fs::write(device.join("size"), "4194304\n").unwrap();
-        assert_eq!(of().unwrap(), [4096..8192]);
+        assert_eq!(of().unwrap(), vec![4096..8192]);
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         };
         assert_eq!(pieces[0].file, 0);
         fs::write(link.join("badblocks"), format!("{} 3\n", pieces[0].device / SECTOR_BYTES + 1)).unwrap();
-        assert_eq!(of().unwrap(), [SECTOR_BYTES..4 * SECTOR_BYTES]);
+        assert_eq!(of().unwrap(), vec![SECTOR_BYTES..4 * SECTOR_BYTES]);
         let memory = tempfile::tempfile_in("/dev/shm").unwrap();
         assert!(matches!(of_file(root.path(), device, &memory), Err(Error::Io { .. })), "no addresses");
     }

@@ -208,19 +208,6 @@ fn bad_rows(bad: &[Bad]) -> Vec<(&'static str, String)> {
     rows
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_medium_has_lost_is_said_with_what_to_do() {
-        assert!(bad_rows(&[]).is_empty());
-        let rows = bad_rows(&[Bad { at: 0x5000, bytes: 8192 }]);
-        assert_eq!(rows[0], ("BAD MEDIUM", String::from("8192 bytes at pool offset 0x5000 are lost")));
-        assert!(rows[1].1.contains("daxstore check") && rows[1].1.contains("ndctl clear-errors"));
-    }
-}
-
 fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
     let bytes = |blocks: u64| human(blocks.saturating_mul(BLOCK_BYTES));
     let used = space.blocks.saturating_sub(space.free_blocks);
@@ -260,4 +247,17 @@ fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
     ];
     rows.extend(space.damage.iter().map(|damage| ("DAMAGE", damage.clone())));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_medium_has_lost_is_said_with_what_to_do() {
+        assert!(bad_rows(&[]).is_empty());
+        let rows = bad_rows(&[Bad { at: 0x5000, bytes: 8192 }]);
+        assert_eq!(rows[0], ("BAD MEDIUM", String::from("8192 bytes at pool offset 0x5000 are lost")));
+        assert!(rows[1].1.contains("daxstore check") && rows[1].1.contains("ndctl clear-errors"));
+    }
 }
