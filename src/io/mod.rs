@@ -4,8 +4,8 @@
 
 mod allocate;
 mod attributes;
-pub mod fault;
 mod defrag;
+pub mod fault;
 mod handle;
 mod read;
 pub mod remove;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::io::{AllocateMode, Defragmented};
-use crate::iomap::{AddressSpace, FileRange};
+use crate::iomap::{AddressSpace, FaultOps, FileRange};
 use crate::layout::Geometry;
 use crate::pmem::sim::Sim;
 use crate::store::{File, OpenOptions, Store, StoreOptions};
@@ -130,6 +130,11 @@ impl AddressSpace for Noted {
         assert!(!cut);
         self.calls.lock().push(("invalidate", range));
         if self.eager { Err(Error::Unsupported { backend: "a test", why: "eager" }) } else { Ok(()) }
+    }
+
+    fn sync(self: Arc<Self>, _file: &dyn FaultOps, range: FileRange) -> Result<u64> {
+        self.calls.lock().push(("sync", range));
+        Ok(0)
     }
 
     fn end(&self, range: FileRange) {
