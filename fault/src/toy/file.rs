@@ -371,6 +371,10 @@ impl FaultOps for ToyFile {
         (true, true)
     }
 
+    fn ino(&self) -> u64 {
+        1
+    }
+
     fn size(&self) -> u64 {
         self.inside.lock().size
     }
