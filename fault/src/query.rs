@@ -6,7 +6,7 @@ use crate::choose::{
     Bad, Content, Decision, Fault, Held, Media, Page, Query, Reason, Slot, SlotMap, System, Vma, ZeroSize,
     choose,
 };
-use crate::entries::What;
+use crate::entries::{Entry, What};
 use crate::view::{View, clip, page_of, slot_of};
 use daxstore::Result;
 use daxstore::iomap::{FileRange, State};
@@ -74,7 +74,8 @@ impl View {
     fn held(&self, offset: u64, anew: bool) -> Slot {
         let (page, copies) = self.look(|inside| {
             let entries = &inside.entries;
-            let copies = entries.within(slot_of(offset)).any(|entry| entry.what == What::Copy);
+            let is_copy = |entry: Entry| entry.what == What::Copy;
+            let copies = self.copies() && entries.within(slot_of(offset)).any(is_copy);
             (entries.get(offset).map(|entry| entry.what), copies)
         });
         let page = match page {

@@ -268,9 +268,13 @@ impl View {
 
     /// Installs the extent around `offset`. With `slot`, the whole slot is one translation, whatever was there.
     fn install(&self, scope: &Scope<'_>, offset: u64, slot: bool) -> Result<FileRange, Trouble> {
-        let first = self.run(offset, self.window(offset))?;
-        let granted = scope.extend(first.range);
-        let run = self.run(offset, clip(self.window(offset), granted))?;
+        let mut run = self.run(offset, self.window(offset))?;
+        let own = slot_of(offset);
+        if run.range.offset < own.offset || run.range.end() > own.end() {
+            let granted = scope.extend(run.range);
+            // What is beyond the slot may have changed before it was granted.
+            run = self.run(offset, clip(self.window(offset), granted))?;
+        }
         let piece = self.without_bad(run, offset);
         let piece = self.without_installed(piece, offset, slot);
         if self.stores_to_file() {

@@ -195,7 +195,7 @@ fn main() {
         for mode in [Mode::Userfault, Mode::Signal] {
             let (name, len, pieces) =
                 if huge { ("handled 2m", SLOT, 200) } else { ("handled 4k", BLOCK, 4000) };
-            if is_wanted(name) {
+            if is_wanted(&format!("{name} {mode:?}")) {
                 handled(&ground, mode, len, pieces);
             }
         }

@@ -30,6 +30,7 @@ use daxstore::sync::Arc;
 use ground::Ground;
 pub(crate) use limits::{budget, populate};
 use reserve::Area;
+use std::sync::OnceLock;
 
 /// What user code may do to a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,6 +118,15 @@ pub(crate) struct Registration {
     mode: Mode,
 }
 
+/// Whether forked children take away what they inherit of registered mappings.
+fn children_leave() -> bool {
+    static DONE: OnceLock<bool> = OnceLock::new();
+    extern "C" fn leave() {
+        registry::each_range(reserve::leave_in_child);
+    }
+    *DONE.get_or_init(|| sys::in_children(leave).is_ok())
+}
+
 /// Has the faults of `map` answered by `handler`, from now on.
 ///
 /// # Errors
@@ -124,6 +134,9 @@ pub(crate) struct Registration {
 pub(crate) fn register(map: &OsMap, handler: Arc<dyn Handler>) -> Result<Registration> {
     let (area, mode) = (Arc::clone(&map.area), map.mode);
     let place = registry::enter(registry::Entry { handler, area: Arc::clone(&area), mode })?;
+    if children_leave() {
+        area.is_left_by_children();
+    }
     // A stray touch since `map` waits for this.
     service::wake_all(&area, mode);
     Ok(Registration { place, area, mode })

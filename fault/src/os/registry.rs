@@ -110,6 +110,16 @@ pub(super) fn each(mut body: impl FnMut(&Entry)) {
     used().iter().filter_map(|slot| slot.call(|_, _| true)).for_each(|call| body(call.entry()));
 }
 
+/// The addresses of every mapping: where, and how many bytes. For a forked child, in which nobody changes them.
+pub(super) fn each_range(body: impl Fn(usize, usize)) {
+    for slot in used() {
+        let (start, end) = (slot.start.load(Ordering::Acquire), slot.end.load(Ordering::Acquire));
+        if start != 0 {
+            body(start, end.saturating_sub(start));
+        }
+    }
+}
+
 /// A place in the registry, given back by [`Self::remove`].
 #[derive(Debug)]
 pub(super) struct Place(&'static Slot);

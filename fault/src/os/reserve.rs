@@ -9,10 +9,11 @@
 //!    repaired before anything else is done, or the process ends.
 //! 2. A call that maps into the range holds a [`Use`], and `unmap` waits for those and refuses new ones: nothing is ever
 //!    mapped to addresses that were given back.
-//! 3. A forked child inherits no part of the range and maps nothing there.
+//! 3. A forked child has no part of the range and maps nothing there: the reservation is not inherited, and what is mapped into it
+//!    is taken away in the child before `fork` returns there.
 
 use super::sys::{at_home, failed, give_up};
-use daxstore::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use daxstore::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use daxstore::sync::thread;
 use daxstore::units::CHUNK_BYTES;
 use daxstore::{Error, Result};
@@ -35,6 +36,8 @@ pub(super) struct Area {
     uses: AtomicUsize,
     /// How many calls have changed what is mapped.
     changes: AtomicU64,
+    /// Forked children take it away themselves.
+    left_by_children: AtomicBool,
 }
 
 /// The right to map into an area: as long as it lives, the area is mapped and ours.
@@ -44,6 +47,9 @@ struct Use<'a>(&'a Area);
 impl Use<'_> {
     /// Keeps what was mapped there a moment ago from forked children.
     fn not_inherited(&self, to: *mut libc::c_void, bytes: usize) {
+        if self.0.left_by_children.load(Ordering::Acquire) {
+            return;
+        }
         // SAFETY: the range is one that was mapped into the area in use; the advice changes no contents. It fails only
         // where a mapping would have to be split, which a new one has not; and failing would take nothing back.
         unsafe { libc::madvise(to, bytes, libc::MADV_DONTFORK) };
@@ -75,6 +81,13 @@ fn repair(using: &Use<'_>, to: *mut libc::c_void, bytes: usize) -> bool {
     true
 }
 
+/// Takes `len` bytes at `start`, of an area of the parent process, from this forked child.
+pub(super) fn leave_in_child(start: usize, len: usize) {
+    // SAFETY: in a child that was forked a moment ago, whose only thread is here, the addresses are those that the parent
+    // had reserved, and nothing else can be there.
+    unsafe { libc::munmap(start as *mut _, len) };
+}
+
 /// The error of what is done to an area that was given back.
 pub(super) fn gone() -> Error {
     Error::InvalidArgument("the mapping was unmapped, or belongs to the parent process")
@@ -103,7 +116,13 @@ impl Area {
         }
         let start = start as usize;
         let skip = (congruent_to as usize).wrapping_sub(start) & (align as usize - 1);
-        let area = Self { base: start + skip, len, uses: AtomicUsize::new(0), changes: AtomicU64::new(0) };
+        let area = Self {
+            base: start + skip,
+            len,
+            uses: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
+            left_by_children: AtomicBool::new(false),
+        };
         // SAFETY: both ranges are ends of what was mapped a moment ago, which nobody else knows of, and what is left is
         // exactly the area. `munmap` of no bytes fails and does nothing.
         unsafe {
@@ -126,6 +145,12 @@ impl Area {
     /// Bytes.
     pub(super) fn len(&self) -> u64 {
         self.len as u64
+    }
+
+    /// Says that forked children take the area away ([`leave_in_child`]): what is mapped into it from now on needs no word to the
+    /// system, which would cost as much as half a fault.
+    pub(super) fn is_left_by_children(&self) {
+        self.left_by_children.store(true, Ordering::Release);
     }
 
     /// How many calls have changed what is mapped here.

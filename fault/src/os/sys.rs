@@ -147,6 +147,18 @@ pub(super) fn at_home() -> bool {
     page != 0 && unsafe { &*(page as *const AtomicU32) }.load(Ordering::Relaxed) == 1
 }
 
+/// Has `leave` run in each child of `fork` before that returns there.
+///
+/// # Errors
+/// The system's.
+pub(super) fn in_children(leave: extern "C" fn()) -> Result<()> {
+    // SAFETY: the handler takes no locks and no memory, as what runs in a child of a process with threads must.
+    match unsafe { libc::pthread_atfork(None, None, Some(leave)) } {
+        0 => Ok(()),
+        errno => Err(Error::io("registering for forks", io::Error::from_raw_os_error(errno))),
+    }
+}
+
 /// How many faults this thread has taken that needed no I/O.
 ///
 /// # Errors

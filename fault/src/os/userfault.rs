@@ -10,6 +10,7 @@
 use super::reserve::PAGE;
 use super::sys::{failed, owned};
 use daxstore::{Error, Result};
+use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -279,17 +280,44 @@ impl Userfault {
         Ok(())
     }
 
+    /// Waits until there is a message. Of several threads that wait, one is woken for each.
     fn wait(&self) -> io::Result<()> {
-        let mut poll = libc::pollfd { fd: self.file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: the call reads and writes one struct, which is there.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, -1) };
-        match ready {
-            1 if poll.revents & libc::POLLIN != 0 => Ok(()),
-            1 => Err(io::Error::from_raw_os_error(libc::EBADF)),
-            _ => match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => Ok(()),
-                e => Err(e),
-            },
+        thread_local! {
+            static WAIT: OnceCell<OwnedFd> = const { OnceCell::new() };
+        }
+        WAIT.with(|wait| {
+            let epoll = match wait.get() {
+                Some(epoll) => epoll,
+                None => {
+                    let new = self.epoll()?;
+                    wait.get_or_init(|| new)
+                }
+            };
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            // SAFETY: the call writes one struct, which is there.
+            let ready = unsafe { libc::epoll_wait(epoll.as_raw_fd(), &raw mut event, 1, -1) };
+            match ready {
+                1 if event.events & libc::EPOLLIN as u32 != 0 => Ok(()),
+                1 => Err(io::Error::from_raw_os_error(libc::EBADF)),
+                _ => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+                    e => Err(e),
+                },
+            }
+        })
+    }
+
+    /// A descriptor to wait by, for one thread.
+    fn epoll(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the call takes numbers only.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        let epoll = owned("making an epoll descriptor", fd).map_err(io::Error::from)?;
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32, u64: 0 };
+        let own = self.file.as_raw_fd();
+        // SAFETY: the call reads one struct, which is there.
+        match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, own, &raw mut event) } {
+            0 => Ok(epoll),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 }
