@@ -35,6 +35,14 @@ pub struct Differences {
 }
 
 impl Differences {
+    /// Notes a comparison, and what it found where the two are not the `same`.
+    pub fn expect(&mut self, same: bool, text: impl FnOnce() -> String) {
+        self.compared += 1;
+        if !same {
+            self.add(text());
+        }
+    }
+
     fn add(&mut self, text: String) {
         if self.found.len() < MOST_TOLD {
             self.found.push(text);

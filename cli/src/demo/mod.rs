@@ -1,7 +1,7 @@
 //! Does the whole store hold on real input?
 //!
 //! A real tree goes into a pool; a second import, in another process, is killed with SIGKILL half way; the pool
-//! is opened again, checked, and exported; every byte and attribute is compared with the original.
+//! is opened again, checked, mapped into memory, and exported; every byte and attribute is compared with the original.
 //!
 //! Killing a process is not losing power: what the processor has stored survives. Power loss is the simulated
 //! device's business, in the crash tests; here the recovery of a real process's real leftovers is shown.
@@ -12,6 +12,7 @@
 
 mod baseline;
 mod compare;
+mod mapped;
 mod place;
 mod table;
 mod victim;
@@ -59,6 +60,7 @@ pub fn demo(args: &Demo, output: &mut Output) -> Result<Verdict> {
     let store = reopen(&place, &mut report)?;
     check(&store, &mut report)?;
     let mut differences = survivors(&store, &plan, &killed, &mut report, output)?;
+    report.mapped = mapped::run(&store, &plan, &mut differences)?;
     report.steps.push(export(&store, &place, &mut differences, output)?);
     compare_export(&store, &plan, &place, &mut differences, output)?;
     store.close().context(|| String::from("close the pool"))?;

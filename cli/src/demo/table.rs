@@ -1,5 +1,6 @@
 //! How is the demonstration told?
 
+use super::mapped::Mapped;
 use super::place::Place;
 use super::shown_seconds;
 use crate::names::JsonName;
@@ -99,6 +100,8 @@ pub struct Report {
     pub check_seconds: f64,
     /// What the check found.
     pub check_faults: Vec<String>,
+    /// What mapping files showed.
+    pub mapped: Mapped,
     /// Comparisons made.
     pub compared: u64,
     /// What differs.
@@ -124,6 +127,7 @@ impl Report {
             recovery: Recovery::default(),
             check_seconds: 0.0,
             check_faults: Vec::new(),
+            mapped: Mapped::default(),
             compared: 0,
             differences: Vec::new(),
         }
@@ -154,6 +158,7 @@ impl Report {
             shown_seconds(self.check_seconds),
             counted(self.check_faults.len() as u64, "fault", "faults")
         ));
+        lines.extend(self.mapped.lines());
         lines.push(format!(
             "compare   {} comparisons of content, mode, owner, time, links, targets, attributes and holes: {}",
             grouped(self.compared),
