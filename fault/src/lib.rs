@@ -21,6 +21,8 @@ mod space;
 mod stats;
 mod sync;
 mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
 #[cfg(any(test, feature = "mutations"))]
 pub mod toy;
 pub mod turns;

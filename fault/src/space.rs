@@ -70,7 +70,7 @@ impl Attachment {
         let (readable, writable) = self.file.access();
         let unit = self.memory.unit.max(BLOCK_BYTES);
         let range = params.range;
-        if range.len == 0 || range.offset % unit != 0 || range.len % unit != 0 {
+        if range.len == 0 || !range.offset.is_multiple_of(unit) || !range.len.is_multiple_of(unit) {
             return Err(Error::InvalidArgument("a mapping covers whole units of the medium, at least one"));
         }
         if !readable {
@@ -83,7 +83,7 @@ impl Attachment {
         let view = Arc::new(View::new(self, params, table));
         space.add(&view);
         if let Err(error) = view.joined() {
-            let _other = view.leave();
+            let _other = view.leave(|| ());
             return Err(error);
         }
         Ok(view)

@@ -261,12 +261,12 @@ impl View {
         self.look(|inside| inside.entries.within(range).collect())
     }
 
-    /// Leaves the file: waits for what is under way, and answers nothing after. What was stored and not synced is
-    /// flushed by the next sync of another view, or here if there is none. The addresses may go after this only.
+    /// Leaves the file: waits for what is under way, has the translations removed by `unmap`, and answers nothing after. What
+    /// was stored and not synced is flushed by the next sync of another view, or here if there is none.
     ///
     /// # Errors
     /// Those of flushing; the view has left all the same.
-    pub fn leave(&self) -> Result<()> {
+    pub fn leave(&self, unmap: impl FnOnce()) -> Result<()> {
         let space = self.space();
         self.keep_up();
         let turn = space.turn(self.params.range, Kind::Invalidate);
@@ -278,6 +278,7 @@ impl View {
         if self.is_tracked() {
             space.lose(&entries);
         }
+        unmap();
         drop(turn);
         if space.views(FileRange { offset: 0, len: u64::MAX }).is_empty() {
             space.sync(&**self.file(), FileRange { offset: 0, len: 0 })?;

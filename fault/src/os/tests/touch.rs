@@ -49,7 +49,7 @@ pub(super) fn munmap(address: usize, len: usize) {
 pub(super) fn mremap(address: usize, len: usize) {
     // SAFETY: see the top; with a flag to keep the source, the kernel must move it.
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
-    let to = unsafe { libc::mremap(address as *mut _, len, len, flags) };
+    let to = unsafe { libc::mremap(address as *mut _, len, len, flags, std::ptr::null_mut::<u8>()) };
     assert_ne!(to, libc::MAP_FAILED);
 }
 

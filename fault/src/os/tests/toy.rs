@@ -39,7 +39,8 @@ pub(super) fn number(page: u64) -> u64 {
 #[derive(Debug)]
 struct Pages {
     blocks: Vec<Option<u64>>,
-    busy: bool,
+    /// The pages that are kept out: none where it is empty.
+    busy: std::ops::Range<u64>,
     next: u64,
 }
 
@@ -88,7 +89,7 @@ pub(super) fn mapped(memory: &Memory, wish: &Wish) -> Mapped {
 /// Maps a file all holes.
 pub(super) fn unregistered(memory: &Memory, wish: &Wish) -> (OsMap, Arc<Toy>) {
     let (map, table) = os::map(memory, wish).unwrap();
-    let pages = Pages { blocks: vec![None; (map.len / PAGE).min(1 << 20) as usize], busy: false, next: 0 };
+    let pages = Pages { blocks: vec![None; (map.len / PAGE).min(1 << 20) as usize], busy: 0..0, next: 0 };
     let toy = Toy {
         table,
         memory: memory.clone(),
@@ -135,7 +136,7 @@ impl Toy {
 
     /// Makes `count` pages from `page` missing, and keeps faults out meanwhile; with `punch` they lose their blocks.
     pub(super) fn evict(&self, page: u64, count: u64, punch: bool) {
-        while std::mem::replace(&mut self.pages.lock().busy, true) {
+        while !self.keep_out(page..page + count) {
             thread::yield_now();
         }
         self.table.missing(page * PAGE, count * PAGE).unwrap();
@@ -143,9 +144,19 @@ impl Toy {
         for i in 0..if punch { count } else { 0 } {
             pages.blocks[(page + i) as usize] = None;
         }
-        pages.busy = false;
+        pages.busy = 0..0;
         drop(pages);
         self.table.wake(page * PAGE, count * PAGE);
+    }
+
+    /// Keeps faults of these pages out, if none are kept out.
+    fn keep_out(&self, range: std::ops::Range<u64>) -> bool {
+        let mut pages = self.pages.lock();
+        let free = pages.busy.is_empty();
+        if free {
+            pages.busy = range;
+        }
+        free
     }
 
     fn populate(&self, pages: &mut Pages, page: u64) {
@@ -175,7 +186,8 @@ impl Toy {
         }
         let Some(block) = pages.blocks[page as usize] else { return self.hole(page) };
         let mut count = 1;
-        while pages.blocks.get((page + count) as usize) == Some(&Some(block + count)) {
+        let is_next = |count| pages.blocks.get((page + count) as usize) == Some(&Some(block + count));
+        while is_next(count) && !pages.busy.contains(&(page + count)) {
             count += 1;
         }
         self.table.block(page * PAGE, count * PAGE, PoolOff(block * PAGE)).unwrap();
@@ -195,7 +207,7 @@ impl Handler for Toy {
         }
         loop {
             let mut pages = self.pages.lock();
-            match (pages.busy, may_wait) {
+            match (pages.busy.contains(&(at / PAGE)), may_wait) {
                 (false, _) => return self.serve(&mut pages, at / PAGE, write),
                 (true, false) => return Answer::Wait,
                 (true, true) => drop(pages),
