@@ -145,12 +145,14 @@ impl View {
         if let Some((range, placement)) = query.populate(decision) {
             let given = self.populate(&mut query, &mut decision, range, placement)?;
             self.upgrade_others(given)?;
+            self.counters().decided(decision);
             query = self.query(offset, write, true)?;
             decision = choose(&query);
             let settled = self.act(scope, &query, decision)?;
             self.upgrade(given)?;
             return Ok(settled);
         }
+        self.counters().decided(decision);
         self.act(scope, &query, decision)
     }
 
@@ -198,7 +200,6 @@ impl View {
 
     fn act(&self, scope: &Scope<'_>, query: &Query, decision: Decision) -> Result<FileRange, Trouble> {
         let offset = query.fault.offset;
-        self.counters().decided(decision);
         match decision {
             Decision::Pmd => self.install(scope, offset, true),
             Decision::Pte(_) if query.fault.write && query.vma.private => self.copy(offset),

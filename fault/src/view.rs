@@ -72,7 +72,7 @@ impl View {
             attachment,
             params,
             table,
-            inside: Mutex::new(Inside { entries, gone: false, ahead: (0, 0) }),
+            inside: Mutex::new(Inside { entries, gone: false, ahead: (u64::MAX, 0) }),
             counters: Counters::default(),
             huge_zero: AtomicBool::new(mode != Mode::Eager),
             advised: AtomicBool::new(true),

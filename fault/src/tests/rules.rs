@@ -182,6 +182,7 @@ fn what_finds_no_room_waits_for_somebody_to_give_up() {
     let waits = map_in(&file, SHARED, Mode::Signal);
     waits.table.fail_blocks(2);
     assert_eq!(waits.load(3), Ok(3));
+    waits.view.evict(pages(0, 2 * SLOT)).unwrap();
     waits.table.fail_blocks(1000);
     assert_eq!(waits.load(SLOT), Err(Fatal::Bus), "not for ever");
 }

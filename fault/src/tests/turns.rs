@@ -84,18 +84,18 @@ fn loads_of_a_copy_do_not_wait_behind_who_waits_for_it() {
 #[test]
 fn an_upgrade_waits_for_loads_and_keeps_new_ones_out() {
     let turns = Arc::new(Turns::default());
-    let copy = turns.wait(range(0, 4096), Allocate);
+    let copy = turns.wait(range(0, 2 * SLOT), Allocate);
     let load = turns.try_fault(range(0, SLOT), Read).unwrap();
     let upgrader = turns.clone();
     let upgrade = thread::spawn(move || upgrader.upgrade(copy));
-    while turns.try_fault(range(0, SLOT), Read).is_some_and(|id| turns.end(id).is_none()) {
+    while turns.try_fault(range(SLOT, SLOT), Read).is_some_and(|id| turns.end(id).is_none()) {
         thread::sleep(Duration::from_millis(1));
     }
     assert!(!upgrade.is_finished(), "a load is under way");
     assert_eq!(turns.end(load), None, "whom the upgrade keeps out is told of by it, not by the load");
     upgrade.join().unwrap();
-    assert_eq!(turns.changing(range(0, 4096)), Some(copy));
-    assert_eq!(turns.allocating(range(0, 4096)), None);
+    assert_eq!(turns.changing(range(0, 2 * SLOT)), Some(copy));
+    assert_eq!(turns.allocating(range(0, 2 * SLOT)), None);
     assert!(turns.end(copy).is_some());
 }
 
