@@ -7,6 +7,8 @@
 use daxstore::{Error, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::OnceLock;
 
 /// Lines of smaps that count memory under translations of 2 MiB.
 const HUGE: [&str; 3] = ["AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"];
@@ -29,6 +31,19 @@ pub(crate) fn huge_bytes(start: usize, len: u64) -> Result<Option<u64>> {
 /// The system's.
 pub(crate) fn minor_faults() -> Result<u64> {
     super::sys::minor_faults()
+}
+
+/// Whether the kernel gives the huge zero page to memory that asks for it.
+pub(super) fn has_huge_zeros() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    let setting = |name| {
+        let path = Path::new("/sys/kernel/mm/transparent_hugepage").join(name);
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    *HAS.get_or_init(|| {
+        let enabled = setting("enabled");
+        setting("use_zero_page").trim() == "1" && !enabled.is_empty() && !enabled.contains("[never]")
+    })
 }
 
 fn count(smaps: impl BufRead, start: u64, end: u64) -> Result<Option<u64>> {

@@ -5,7 +5,8 @@
 //!
 //! Order: nobody is told the addresses before they are registered; a fault before that waits and is woken by it. A
 //! [`Registration`] that goes takes the mapping out of the registry and waits for the calls of its handler, then gives the
-//! addresses back, then wakes who waited for a fault there (they get SIGSEGV).
+//! addresses back, then wakes who waited for a fault there (they get SIGSEGV). In a forked child it does nothing: none of that is
+//! the child's.
 
 pub(crate) mod confirm;
 mod ground;
@@ -130,6 +131,9 @@ pub(crate) fn register(map: &OsMap, handler: Arc<dyn Handler>) -> Result<Registr
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        if !sys::at_home() {
+            return;
+        }
         self.place.remove();
         self.area.unmap();
         service::wake_all(&self.area, self.mode);

@@ -41,11 +41,38 @@ pub(super) struct Area {
 #[derive(Debug)]
 struct Use<'a>(&'a Area);
 
+impl Use<'_> {
+    /// Keeps what was mapped there a moment ago from forked children.
+    fn not_inherited(&self, to: *mut libc::c_void, bytes: usize) {
+        // SAFETY: the range is one that was mapped into the area in use; the advice changes no contents. It fails only
+        // where a mapping would have to be split, which a new one has not; and failing would take nothing back.
+        unsafe { libc::madvise(to, bytes, libc::MADV_DONTFORK) };
+    }
+}
+
 impl Drop for Use<'_> {
     fn drop(&mut self) {
         self.0.changes.fetch_add(1, Ordering::Release);
         self.0.uses.fetch_sub(1, Ordering::Release);
     }
+}
+
+/// A `mmap` that failed late has taken what was there before away: takes the addresses, of the area that is used, again
+/// before anybody else does.
+fn repair(using: &Use<'_>, to: *mut libc::c_void, bytes: usize) -> bool {
+    // SAFETY: the call only looks whether all of the range is mapped.
+    let whole = unsafe { libc::msync(to, bytes, libc::MS_ASYNC) } == 0;
+    if whole || std::io::Error::last_os_error().raw_os_error() != Some(libc::ENOMEM) {
+        return false;
+    }
+    let flags = ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: with this flag nothing that exists is replaced; the range is ours while it is used.
+    let got = unsafe { libc::mmap(to, bytes, libc::PROT_NONE, flags, -1, 0) };
+    if got != to {
+        give_up("the addresses of a mapping were lost to somebody else while one of its translations failed");
+    }
+    using.not_inherited(to, bytes);
+    true
 }
 
 /// The error of what is done to an area that was given back.
@@ -152,31 +179,10 @@ impl Area {
         let got = unsafe { libc::mmap(to, bytes, how.prot, flags, file.as_raw_fd(), offset) };
         if got == libc::MAP_FAILED {
             let error = failed("mapping memory of the pool");
-            return Err((error, self.repair(to, bytes)));
+            return Err((error, repair(&using, to, bytes)));
         }
-        drop(using);
-        self.advise(at, len, libc::MADV_DONTFORK).map_err(|e| (e, false))
-    }
-
-    /// A `mmap` that failed late has taken what was there before away: takes the addresses again before anybody else
-    /// does. The caller holds a [`Use`].
-    fn repair(&self, to: *mut libc::c_void, bytes: usize) -> bool {
-        // SAFETY: the call only looks whether all of the range is mapped.
-        let whole = unsafe { libc::msync(to, bytes, libc::MS_ASYNC) } == 0;
-        if whole || std::io::Error::last_os_error().raw_os_error() != Some(libc::ENOMEM) {
-            return false;
-        }
-        let flags = ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-        // SAFETY: with this flag nothing that exists is replaced; the range is ours by the caller's `Use`.
-        let got = unsafe { libc::mmap(to, bytes, libc::PROT_NONE, flags, -1, 0) };
-        if got != to {
-            give_up(
-                "the addresses of a mapping were lost to somebody else while one of its translations failed",
-            );
-        }
-        // SAFETY: the range is what was mapped above.
-        unsafe { libc::madvise(to, bytes, libc::MADV_DONTFORK) };
-        true
+        using.not_inherited(to, bytes);
+        Ok(())
     }
 
     /// Maps new memory of zeros to `len` bytes at `at`, with these rights.
@@ -191,8 +197,8 @@ impl Area {
         if got == libc::MAP_FAILED {
             return Err(failed("mapping new memory"));
         }
-        drop(using);
-        self.advise(at, len, libc::MADV_DONTFORK)
+        using.not_inherited(to, bytes);
+        Ok(())
     }
 
     /// Changes the rights of `len` bytes at `at`.

@@ -24,7 +24,7 @@ const STACK: usize = 256 << 10;
 /// Bytes below it that can not be touched.
 const GUARD: usize = 4096;
 /// How often a thread is answered at one address without anything having changed.
-const PATIENCE: u32 = 3;
+const PATIENCE: u32 = 256;
 
 /// The action that was there before.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();

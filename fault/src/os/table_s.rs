@@ -6,6 +6,7 @@
 //!
 //! Rule: zeros replace what is there. Who installs them has the turn of the range and knows that it is missing.
 
+use super::confirm::has_huge_zeros;
 use super::ground::Ground;
 use crate::table::{Installed, Mode, Table};
 use daxstore::units::{CHUNK_BYTES, PoolOff};
@@ -41,11 +42,11 @@ impl Table for TableS {
 
     fn zero_huge(&self, at: u64) -> Result<bool> {
         let address = self.ground.area.base() as u64 + at;
-        if !address.is_multiple_of(CHUNK_BYTES) {
+        if !address.is_multiple_of(CHUNK_BYTES) || !has_huge_zeros() {
             return Ok(false);
         }
         self.ground.area.fresh(at, CHUNK_BYTES, libc::PROT_READ)?;
-        // Where the system knows no such advice, the zeros are there in pages of 4 KiB.
+        // Who loads before the advice gets zeros of 4 KiB, which is as right.
         let _ = self.ground.area.advise(at, CHUNK_BYTES, libc::MADV_HUGEPAGE);
         Ok(true)
     }

@@ -62,9 +62,7 @@ fn the_huge_zero_page_is_one_fault_and_each_page_of_it_can_be_stored_to() {
         let map = mapped(&pool, &wish(3 * HUGE, mode));
         map.toy.huge.store(true, Ordering::SeqCst);
         assert_eq!(load(map.page(512 + 7)), 0);
-        if !std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/use_zero_page")
-            .is_ok_and(|s| s.trim() == "1")
-        {
+        if !confirm::has_huge_zeros() {
             eprintln!("skipped: the kernel gives no huge zero page");
             return;
         }

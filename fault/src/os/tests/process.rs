@@ -191,6 +191,25 @@ fn a_process_that_was_started_by_one_with_mappings_is_like_any_other() {
 }
 
 #[test]
+fn signals_in_the_middle_of_faults_do_no_harm() {
+    for name in ["U", "S"] {
+        let end =
+            child::run("os::tests::process::signals_in_the_middle_of_faults_do_no_harm", name, |name| {
+                let map = mapped(&pool(16 << 20), &wish(1 << 20, mode(name)));
+                touch::storm_of_signals();
+                for round in 0..4000 {
+                    let (page, punch) = (round % 256, round % 3 == 0);
+                    store(map.page(page), round);
+                    assert_eq!(load(map.page(page)), round);
+                    map.toy.evict(page, 1, punch);
+                    assert_eq!(load(map.page(page)), if punch { 0 } else { round });
+                }
+            });
+        assert!(end.status.success(), "mode {name}: {end:?}");
+    }
+}
+
+#[test]
 fn a_mode_that_is_forced_and_fails_says_why() {
     let test = "os::tests::process::a_mode_that_is_forced_and_fails_says_why";
     let end = child::run(test, "S", |_| {

@@ -47,8 +47,8 @@ pub(super) fn munmap(address: usize, len: usize) {
 
 /// `mremap(2)` to wherever the kernel likes.
 pub(super) fn mremap(address: usize, len: usize) {
-    // SAFETY: see the top; with a flag to keep the source, the kernel must move it.
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    // SAFETY: see the top; with a flag to keep the source, the kernel must move it.
     let to = unsafe { libc::mremap(address as *mut _, len, len, flags, std::ptr::null_mut::<u8>()) };
     assert_ne!(to, libc::MAP_FAILED);
 }
@@ -78,4 +78,16 @@ pub(super) fn forked(body: impl FnOnce() -> bool) -> bool {
 pub(super) fn take_over_sigsegv() {
     // SAFETY: the default action needs no function.
     unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+}
+
+/// Has SIGALRM interrupt this process 10000 times a second from now on.
+pub(super) fn storm_of_signals() {
+    extern "C" fn nothing(_: i32) {}
+    let every = libc::timeval { tv_sec: 0, tv_usec: 100 };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: the handler is a function of the type that the call wants, and does nothing; the timer is there.
+    unsafe {
+        libc::signal(libc::SIGALRM, nothing as extern "C" fn(i32) as usize);
+        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+    }
 }

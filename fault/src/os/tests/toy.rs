@@ -1,8 +1,8 @@
 //! What does a file look like to tables that know no store?
 //!
 //! Pages with or without a block of a pool, one lock around all, and a range that is kept out while it changes. The
-//! rules are those of the real one: the lock is a leaf, no memory of a mapping is touched and nothing is made missing
-//! under it.
+//! rules are those of the real one: the lock is a leaf; no memory of a mapping is touched under it, and nothing is made
+//! missing or huge zeros.
 
 use crate::os::{self, OsMap, Protection, Registration, Wish};
 use crate::table::{Answer, Handler, Installed, Mode, Table};
@@ -167,13 +167,26 @@ impl Toy {
     }
 
     fn hole(&self, page: u64) -> Answer {
-        let slot = page * PAGE & !(HUGE - 1);
-        if self.huge.load(Ordering::Relaxed) && self.table.zero_huge(slot).unwrap() {
-            return Answer::Wake { at: slot, len: HUGE };
-        }
         let again = self.table.zero(page * PAGE, PAGE).unwrap() == Installed::Again;
         assert!(!again || self.table.mode() == Mode::Userfault);
         Answer::Wake { at: page * PAGE, len: PAGE }
+    }
+
+    /// Tries the huge zero page, if `page` is in a hole and no page is kept out: without the lock, because others'
+    /// faults must be taken meanwhile.
+    fn huge_hole(&self, page: u64) -> bool {
+        const SLOT: u64 = HUGE / PAGE;
+        let slot = page - page % SLOT;
+        let hole =
+            |pages: &Pages| pages.blocks.iter().skip(slot as usize).take(SLOT as usize).all(Option::is_none);
+        let wanted = self.huge.load(Ordering::Relaxed) && hole(&self.pages.lock());
+        if !wanted || !self.keep_out(slot..slot + SLOT) {
+            return false;
+        }
+        let done = hole(&self.pages.lock()) && self.table.zero_huge(slot * PAGE).unwrap();
+        self.pages.lock().busy = 0..0;
+        self.table.wake(slot * PAGE, HUGE);
+        done
     }
 
     fn serve(&self, pages: &mut Pages, page: u64, write: bool) -> Answer {
@@ -204,6 +217,9 @@ impl Handler for Toy {
         }
         if self.lazy.load(Ordering::SeqCst) {
             return Answer::Wake { at: at & !(PAGE - 1), len: PAGE };
+        }
+        if !write && self.huge_hole(at / PAGE) {
+            return Answer::Wake { at: at & !(HUGE - 1), len: HUGE };
         }
         loop {
             let mut pages = self.pages.lock();
