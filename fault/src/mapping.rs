@@ -101,7 +101,7 @@ impl MapOptions {
         };
         let view = attachment.join(params, table)?;
         let left = |error| {
-            let _first_counts = view.leave();
+            let _first_counts = view.leave(|| addresses.unmap());
             error
         };
         let registration = os::register(&addresses, view.clone()).map_err(left)?;
@@ -378,7 +378,7 @@ impl Mapping {
 
     fn give_up(&mut self) -> Result<()> {
         let Some(view) = self.view.take() else { return Ok(()) };
-        let left = view.leave();
+        let left = view.leave(|| self.addresses.unmap());
         drop(self.registration.take());
         left
     }

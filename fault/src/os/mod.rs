@@ -44,7 +44,7 @@ pub(crate) enum Protection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     /// Bytes, not 0; rounded up to whole units of the medium.
-    len: u64,
+    pub(crate) len: u64,
     /// The file offset of the first byte, a multiple of 4 KiB: the address is congruent to it, modulo 2 MiB (or the medium's
     /// unit, where that is larger).
     pub(crate) congruent_to: u64,
@@ -71,6 +71,13 @@ pub(crate) struct OsMap {
     /// `EFAULT` where something is missing.
     pub(crate) kernel_faults: bool,
     area: Arc<Area>,
+}
+
+impl OsMap {
+    /// Gives the addresses back. Who waits for a fault there is woken when the registration goes.
+    pub(crate) fn unmap(&self) {
+        self.area.unmap();
+    }
 }
 
 /// Reserves addresses, in which nothing is mapped yet, for `memory`.
