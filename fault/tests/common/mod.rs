@@ -32,7 +32,7 @@ pub const MEDIA: [Medium; 2] = [Medium::Lines, Medium::Pages];
 pub struct Pool {
     pub store: Store,
     pub medium: Medium,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Pool {
@@ -44,7 +44,17 @@ impl Pool {
         let dir = dir.unwrap();
         let options = StoreOptions::new().assume_persistent(medium == Medium::Lines);
         let store = Store::create(dir.path().join("pool"), size, &options).unwrap();
-        Self { store, medium, _dir: dir }
+        Self { store, medium, dir }
+    }
+
+    /// Closes the store and opens it again.
+    #[must_use]
+    pub fn reopened(self) -> Self {
+        let Self { store, medium, dir } = self;
+        store.close().unwrap();
+        let options = StoreOptions::new().assume_persistent(medium == Medium::Lines);
+        let store = Store::open(dir.path().join("pool"), &options).unwrap();
+        Self { store, medium, dir }
     }
 
     /// A file of this name, made if there is none.

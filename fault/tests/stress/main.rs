@@ -39,10 +39,10 @@ fn run(config: Config) {
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     common::touch::install();
     println!("{config:?}");
-    let free = common::Pool::new(4 * (if config.unit == PAGE { 3 * SLOT } else { 9 * SLOT }) + (48 << 20), config.medium)
-        .store
-        .statfs()
-        .free;
+    let fresh = common::Pool::new(config.pool(), config.medium);
+    drop(fresh.file("main"));
+    fresh.store.remove_file("main").unwrap();
+    let free = fresh.reopened().store.statfs().free;
     let world = World::new(config);
     let left = AtomicUsize::new(OWNERS as usize + 6);
     std::thread::scope(|scope| {
