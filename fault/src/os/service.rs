@@ -20,6 +20,7 @@ use crate::table::{Answer, Mode};
 use daxstore::sync::thread;
 use daxstore::sync::{Arc, Mutex};
 use daxstore::{Error, Result};
+use std::cell::RefCell;
 use std::fs::File;
 use std::sync::OnceLock;
 
@@ -115,17 +116,47 @@ impl Drop for EndOnPanic {
     }
 }
 
+daxstore::sync::thread_local! {
+    /// What a thread that reads messages has read while it waited for something else; `None` in other threads.
+    static LATER: RefCell<Option<Vec<Event>>> = const { RefCell::new(None) };
+}
+
 /// Reads messages for ever.
 fn serve(tools: &Tools) {
+    LATER.set(Some(Vec::new()));
     loop {
-        let read = tools.uffd.read(|event| match event {
-            Event::Fault { address, write } => fault(tools, address, write),
-            Event::Remap { from } => moved(from),
-        });
-        if read.is_err() {
-            give_up("the userfaultfd was closed, and stores to mapped files would be lost");
+        if tools.uffd.read(|event| take(tools, event)).is_err() {
+            closed();
+        }
+        while let Some(event) = LATER.with_borrow_mut(|later| later.as_mut().and_then(Vec::pop)) {
+            take(tools, event);
         }
     }
+}
+
+fn take(tools: &Tools, event: Event) {
+    match event {
+        Event::Fault { address, write } => fault(tools, address, write),
+        Event::Remap { from } => moved(from),
+    }
+}
+
+fn closed() -> ! {
+    give_up("the userfaultfd was closed, and stores to mapped files would be lost")
+}
+
+/// Lets others go on while this thread waits for what they have. One that reads messages goes on reading: who
+/// has it may be waiting for that. The faults it reads are answered after the one it is at.
+pub(super) fn pause(uffd: &Userfault) {
+    let reads = LATER.with_borrow(Option::is_some);
+    let later = |event| match event {
+        Event::Remap { from } => moved(from),
+        fault => LATER.with_borrow_mut(|later| later.get_or_insert_default().push(fault)),
+    };
+    if reads && uffd.read_now(later).is_err() {
+        closed();
+    }
+    thread::yield_now();
 }
 
 fn fault(tools: &Tools, address: usize, write: bool) {

@@ -7,11 +7,13 @@
 //! Rules:
 //! 1. The staging memory that is moved has no pages. Somebody who locks all memory of the process fills it; then it is
 //!    emptied, and what was moved with such pages is moved over again.
-//! 2. `mremap` waits until a handler thread has read of it. So at most one of the two handler threads is in it, which the lock of
-//!    the zeros' staging memory sees to, taken by trying only.
+//! 2. `mremap` waits until a handler thread has read of it. So at most one of the two handler threads is in it, which the lock
+//!    of the zeros' staging memory sees to; the other reads while it waits for that lock. And who calls `zero_huge` or
+//!    `missing` holds no lock that another fault's answer wants.
 
 use super::ground::Ground;
 use super::reserve::Area;
+use super::service::pause;
 use super::sys::minor_faults;
 use super::userfault::{Copied, Userfault, Watch};
 use crate::table::{Installed, Mode, Table};
@@ -102,20 +104,27 @@ impl Zeros {
         Ok(Self { area: Mutex::new(Area::reserve(CHUNK_BYTES, 0, 0)?), failures: AtomicU32::new(0) })
     }
 
-    /// Makes one and moves it to `at`, if the system gives one and nobody else is making one.
+    /// Makes one and moves it to `at`, if the system gives one.
     fn put(&self, uffd: &Userfault, target: &Area, at: u64, prot: i32) -> Result<bool> {
         if self.failures.load(Ordering::Relaxed) >= HUGE_ATTEMPTS {
             return Ok(false);
         }
-        let Some(area) = self.area.try_lock() else { return Ok(false) };
+        let area = loop {
+            match self.area.try_lock() {
+                Some(area) => break area,
+                None => pause(uffd),
+            }
+        };
         if !make_huge(&area, prot)? {
             self.failures.fetch_add(1, Ordering::Relaxed);
             return Ok(false);
         }
         uffd.register(area.base(), CHUNK_BYTES, Watch::Stores)?;
-        match uffd.write_protect(area.base(), CHUNK_BYTES) {
-            Err(error) if error.errno() == libc::EAGAIN => return Ok(false),
-            done => done?,
+        loop {
+            match uffd.write_protect(area.base(), CHUNK_BYTES) {
+                Err(error) if error.errno() == libc::EAGAIN => pause(uffd),
+                done => break done?,
+            }
         }
         uffd.register(area.base(), CHUNK_BYTES, Watch::All)?;
         target.take(at, CHUNK_BYTES, &area)?;

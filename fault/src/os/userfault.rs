@@ -258,16 +258,24 @@ impl Userfault {
     ///
     /// # Errors
     /// The system's: nothing is told here any more.
-    pub(super) fn read(&self, mut take: impl FnMut(Event)) -> io::Result<()> {
+    pub(super) fn read(&self, take: impl FnMut(Event)) -> io::Result<()> {
         self.wait()?;
+        self.read_now(take)
+    }
+
+    /// Hands the messages that are there to `take`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn read_now(&self, take: impl FnMut(Event)) -> io::Result<()> {
         let mut messages = [0; MESSAGE * MESSAGES];
         let bytes = match (&self.file).read(&mut messages) {
             Ok(bytes) => bytes,
-            // The other thread was faster.
+            // There is none, or another thread was faster.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => return Ok(()),
             Err(e) => return Err(e),
         };
-        messages.chunks_exact(MESSAGE).take(bytes / MESSAGE).filter_map(event).for_each(&mut take);
+        messages.chunks_exact(MESSAGE).take(bytes / MESSAGE).filter_map(event).for_each(take);
         Ok(())
     }
 

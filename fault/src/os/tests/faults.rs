@@ -316,5 +316,8 @@ fn what_wants_tending_is_tended() {
             assert!(begun.elapsed() < Duration::from_secs(10), "{mode:?}");
             std::thread::yield_now();
         }
+        let before = faults(&map);
+        assert_eq!((load(map.page(1)), faults(&map)), (0, before));
+        assert_eq!((load(map.page(0)), faults(&map)), (0, before + 1), "{mode:?}: it took the page away");
     }
 }

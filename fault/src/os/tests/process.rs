@@ -210,6 +210,61 @@ fn signals_in_the_middle_of_faults_do_no_harm() {
 }
 
 #[test]
+fn without_privileges_the_kernels_own_faults_do_not_come() {
+    let test = "os::tests::process::without_privileges_the_kernels_own_faults_do_not_come";
+    let end = child::run(test, "U", |_| {
+        let memory = pool(1 << 20);
+        if !touch::lose_privileges() {
+            eprintln!("skipped: this process has no privileges to lose");
+            return;
+        }
+        let map = mapped(&memory, &Wish { mode: None, ..wish(1 << 20, Mode::Eager) });
+        assert_eq!((map.map.mode, map.map.kernel_faults), (Mode::Userfault, false));
+        assert_eq!(touch::pread(&memory.file, map.page(1), 8, 0), Err(libc::EFAULT));
+        store(map.page(1), 1);
+        assert_eq!((load(map.page(1)), load(map.page(2))), (1, 0));
+        map.toy.evict(0, 256, false);
+        assert_eq!(load(map.page(1)), 1);
+    });
+    assert!(end.status.success(), "{end:?}");
+}
+
+#[test]
+fn without_userfaultfd_faults_come_by_signal() {
+    let end = child::run("os::tests::process::without_userfaultfd_faults_come_by_signal", "S", |_| {
+        let memory = pool(1 << 20);
+        drop(mapped(&memory, &wish(1 << 20, Mode::Eager)));
+        touch::limit(libc::RLIMIT_NOFILE, 0);
+        assert_eq!(os::map(&memory, &wish(1 << 20, Mode::Userfault)).unwrap_err().errno(), libc::EMFILE);
+        let map = mapped(&memory, &Wish { mode: None, ..wish(1 << 20, Mode::Eager) });
+        assert_eq!(map.map.mode, Mode::Signal);
+        store(map.page(1), 1);
+        assert_eq!((load(map.page(1)), load(map.page(2))), (1, 0));
+    });
+    assert!(end.status.success(), "{end:?}");
+}
+
+#[test]
+fn where_memory_is_promised_sparingly_faults_come_by_signal() {
+    let test = "os::tests::process::where_memory_is_promised_sparingly_faults_come_by_signal";
+    let end = child::run(test, "S", |_| {
+        let memory = pool(1 << 20);
+        drop(mapped(&memory, &wish(1 << 40, Mode::Userfault)));
+        // As `vm.overcommit_memory` 2 does: what can be stored to counts, what has no rights does not.
+        touch::limit(libc::RLIMIT_DATA, 1 << 30);
+        assert_eq!(os::map(&memory, &wish(1 << 40, Mode::Userfault)).unwrap_err().errno(), libc::ENOMEM);
+        let map = mapped(&memory, &Wish { mode: None, ..wish(1 << 40, Mode::Eager) });
+        assert_eq!(map.map.mode, Mode::Signal);
+        store(map.page(1), 1);
+        assert_eq!((load(map.page(1)), load(map.page(2))), (1, 0));
+        let small = mapped(&memory, &Wish { mode: None, ..wish(1 << 20, Mode::Eager) });
+        assert_eq!(small.map.mode, Mode::Userfault);
+        small.toy.evict(0, 256, false);
+    });
+    assert!(end.status.success(), "{end:?}");
+}
+
+#[test]
 fn a_mode_that_is_forced_and_fails_says_why() {
     let test = "os::tests::process::a_mode_that_is_forced_and_fails_says_why";
     let end = child::run(test, "S", |_| {

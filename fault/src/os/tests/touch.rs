@@ -91,3 +91,17 @@ pub(super) fn storm_of_signals() {
         assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
     }
 }
+
+/// Makes this process one of a user without privileges; `false` where it was no other before.
+pub(super) fn lose_privileges() -> bool {
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: the calls take numbers only.
+    unsafe { libc::geteuid() == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 }
+}
+
+/// Sets a limit (`RLIMIT_*`) of this process.
+pub(super) fn limit(what: libc::__rlimit_resource_t, to: u64) {
+    let limit = libc::rlimit { rlim_cur: to, rlim_max: to };
+    // SAFETY: the struct is there.
+    assert_eq!(unsafe { libc::setrlimit(what, &raw const limit) }, 0);
+}

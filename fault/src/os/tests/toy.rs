@@ -212,6 +212,10 @@ impl Handler for Toy {
     fn fault(&self, at: u64, write: bool, may_wait: bool) -> Answer {
         self.faults.fetch_add(1, Ordering::SeqCst);
         self.stores.fetch_add(u64::from(write), Ordering::SeqCst);
+        if self.table.mode() == Mode::Signal {
+            // More than a thread's alternate stack holds.
+            std::hint::black_box([write; 64 << 10]);
+        }
         if self.deaf.load(Ordering::SeqCst) {
             return Answer::Wait;
         }
@@ -234,6 +238,7 @@ impl Handler for Toy {
 
     fn tend(&self) {
         self.wants.store(false, Ordering::SeqCst);
+        self.evict(0, 1, false);
         self.tended.fetch_add(1, Ordering::SeqCst);
     }
 
