@@ -78,9 +78,8 @@ impl Toy {
     fn fault(&self, file: &File, block: u64, store: bool, random: u64) -> bool {
         let slot = FileRange { offset: block * BLOCK / CHUNK * CHUNK, len: CHUNK };
         drop(self.begin(slot, if store { Turn::Store } else { Turn::Load }, None));
-        let within = self.install(file, block, slot, store, random);
-        self.end(slot);
-        within
+        let _turn = Ends(self, slot);
+        self.install(file, block, slot, store, random)
     }
 
     fn install(&self, file: &File, block: u64, slot: FileRange, store: bool, random: u64) -> bool {
@@ -94,7 +93,7 @@ impl Toy {
             let whole = FileRange { offset: slot.offset, len: end - slot.offset };
             let one = FileRange { offset: block * BLOCK, len: BLOCK };
             let few = FileRange { len: (4 * BLOCK).min(end - one.offset), ..one };
-            let is_whole = random % 16 == 0
+            let is_whole = random.is_multiple_of(16)
                 && end == slot.end()
                 && !matches!(run(block * BLOCK).state, State::Mapped(_))
                 && file.populate(slot, Placement::Whole).unwrap();
@@ -149,6 +148,15 @@ impl Toy {
                 return None;
             }
         }
+    }
+}
+
+/// Ends a fault's turn, also where an assertion fails in it: others must not wait for ever.
+struct Ends<'t>(&'t Toy, FileRange);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end(self.1);
     }
 }
 
@@ -214,13 +222,18 @@ fn storer(toy: &Toy, file: &File, storer: u64) {
     }
 }
 
-/// Writes what is not stored to, into blocks that may be holes.
-fn writer(file: &File, seed: u64, stop: &AtomicBool) {
-    let mut random = Random(seed);
+/// Writes what is not stored to, into blocks that may be holes; a mapping shows it at once.
+fn writer(toy: &Toy, file: &File, stop: &AtomicBool) {
+    let mut random = Random(5);
     while !stop.load(Ordering::Relaxed) {
         let (block, from) = (random.below(2 * KEPT + 9), WORDS + random.below(BLOCK - WORDS));
         let len = 1 + random.below(BLOCK - from);
         file.write_all_at(&vec![0xa5; len as usize], block * BLOCK + from).unwrap();
+        let word = from.div_ceil(8);
+        if block < KEPT && (word + 1) * 8 <= from + len {
+            let found = toy.load(file, block, word);
+            assert_eq!(found, Some(u64::from_le_bytes([0xa5; 8])), "block {block}, word {word}");
+        }
     }
 }
 
@@ -288,7 +301,7 @@ fn faults_beside_everything_else() {
     std::thread::scope(|scope| {
         let (store, file, toy, stop) = (&store, &file, &toy, &stop);
         let storers: Vec<_> = (0..STORERS).map(|n| scope.spawn(move || storer(toy, file, n))).collect();
-        scope.spawn(move || writer(file, 5, stop));
+        scope.spawn(move || writer(toy, file, stop));
         scope.spawn(move || remover(file, stop));
         scope.spawn(move || reader(file, stop));
         scope.spawn(move || neighbour(store, stop));

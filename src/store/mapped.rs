@@ -20,10 +20,9 @@ impl FaultOps for File {
         fault::memory(self.region())
     }
 
-    // The caller's promise is what the window asks for.
     unsafe fn access_at(&self, base: *mut u8, len: u64) -> Result<Box<dyn Access>> {
         let region = self.node.handle.fs().journal().region().clone();
-        // SAFETY: the caller's promise.
+        // SAFETY: what the caller promises here is what `Window::new` asks for, word by word.
         Ok(Box::new(unsafe { Window::new(region, base, len) }))
     }
 
