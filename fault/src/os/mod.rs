@@ -64,7 +64,7 @@ pub(crate) struct OsMap {
     /// The address of the first byte.
     pub(crate) base: usize,
     /// Bytes.
-    len: u64,
+    pub(crate) len: u64,
     /// How faults come.
     pub(crate) mode: Mode,
     /// Whether faults come that the kernel takes itself, in `read(2)` into the mapping and the like; else such calls fail with
