@@ -383,6 +383,9 @@ impl Mapping {
 
     fn give_up(&mut self) -> Result<()> {
         let Some(view) = self.view.take() else { return Ok(()) };
+        if let Some(registration) = &mut self.registration {
+            registration.quit();
+        }
         let left = view.leave(|| self.addresses.unmap());
         drop(self.registration.take());
         left
