@@ -46,7 +46,7 @@ impl View {
             return Err(Error::NotOpenedFor("writing"));
         }
         let end = self.end_of(self.file().size());
-        if range.end() > end {
+        if range.len > 0 && range.end() > end {
             let (wanted, found) = (range.len, end.saturating_sub(range.offset));
             let bytes = |len| usize::try_from(len).unwrap_or(usize::MAX);
             return Err(Error::UnexpectedEnd { wanted: bytes(wanted), found: bytes(found) });

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod calls;
-//mod model;
+mod model;
 mod rules;
-//mod stress;
+mod stress;
 mod turns;
 
 use crate::Budget;

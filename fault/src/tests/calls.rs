@@ -120,7 +120,7 @@ fn pinned_blocks_are_not_given_to_anybody_else() {
     let pinned: Vec<_> = pin.runs().to_vec();
     assert_eq!(pinned.iter().map(|(_, len)| len).sum::<u64>(), 2 * PAGE, "holes were given blocks");
     file.punch(0..SLOT).unwrap();
-    (0..2 * SLOT - 2).for_each(|page| _ = file.write(page, 1).unwrap());
+    (0..2 * SLOT - 2).for_each(|page| file.write(page, 1).unwrap());
     assert!(file.write(2 * SLOT - 1, 1).is_err(), "the rest is pinned");
     drop(pin);
     file.write(2 * SLOT - 1, 1).unwrap();

@@ -3,7 +3,7 @@
 use super::{PRIVATE, READ_ONLY, SHARED, budget, map, map_in};
 use crate::table::{Answer, Handler, Mode};
 use crate::toy::{Cell, Fatal, PAGE, SLOT, ToyFile, ToyView};
-use crate::{Budget, Count, Fallback, Reason, What};
+use crate::{Budget, Count, Fallback, Reason};
 use daxstore::iomap::FileRange;
 
 fn pages(from: u64, len: u64) -> FileRange {
@@ -39,7 +39,8 @@ fn one_fault_maps_the_whole_extent() {
 #[test]
 fn zeros_of_every_view_give_way_to_a_store() {
     let file = ToyFile::new(1, 2);
-    let views = [map(&file, SHARED), map(&file, SHARED), map(&file, READ_ONLY), map_in(&file, SHARED, Mode::Signal)];
+    let views =
+        [map(&file, SHARED), map(&file, SHARED), map(&file, READ_ONLY), map_in(&file, SHARED, Mode::Signal)];
     for view in &views {
         assert_eq!((view.load(0), view.load(SLOT - 1)), (Ok(0), Ok(0)));
     }
@@ -93,7 +94,10 @@ fn beyond_the_end_is_sigbus_until_the_file_grows() {
     let view = map(&file, SHARED);
     assert_eq!(view.store(700, 1), Ok(()));
     file.resize(600).unwrap();
-    assert_eq!((view.load(700), view.store(1000, 1), view.load(599)), (Err(Fatal::Bus), Err(Fatal::Bus), Ok(0)));
+    assert_eq!(
+        (view.load(700), view.store(1000, 1), view.load(599)),
+        (Err(Fatal::Bus), Err(Fatal::Bus), Ok(0))
+    );
     assert_eq!(view.view.resolved(pages(600, 424)).len(), 1, "all of it at once");
     assert!(file.used() as u64 <= SLOT, "blocks beyond the end are gone");
     file.resize(701).unwrap();

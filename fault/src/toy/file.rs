@@ -72,10 +72,10 @@ impl Inside {
 
     /// The first free page but those of whole chunks, else any.
     fn page(&self) -> Option<u64> {
-        let all = 0..self.taken.len() as u64;
-        let whole = |page: u64| (page / SLOT * SLOT..(page / SLOT + 1) * SLOT).all(|p| self.is_free(p));
-        let mut free = all.filter(|page| self.is_free(*page));
-        free.clone().find(|page| !whole(*page)).or_else(|| free.next()).filter(|_| !self.full)
+        let chunks = (0..self.taken.len() as u64).step_by(SLOT as usize);
+        let free = |chunk: u64| (chunk..chunk + SLOT).filter(|page| self.is_free(*page));
+        let broken = chunks.clone().filter(|chunk| (1..SLOT as usize).contains(&free(*chunk).count()));
+        broken.chain(chunks).find_map(|chunk| free(chunk).next()).filter(|_| !self.full)
     }
 
     fn chunk(&self) -> Option<u64> {
@@ -174,6 +174,11 @@ impl ToyFile {
         self.inside.lock().cell(page)
     }
 
+    pub(super) fn cells(&self, pages: std::ops::Range<u64>) -> Vec<Cell> {
+        let inside = self.inside.lock();
+        pages.map(|page| inside.cell(page)).collect()
+    }
+
     /// What `page` holds, as `read_at` sees it.
     #[must_use]
     pub fn read_page(&self, page: u64) -> u64 {
@@ -217,9 +222,7 @@ impl ToyFile {
     }
 
     fn assert_none_left(&self, pages: std::ops::Range<u64>) {
-        for table in self.tables() {
-            pages.clone().for_each(|page| table.assert_nothing_of_file(page));
-        }
+        self.tables().iter().for_each(|table| table.assert_nothing_of_file(pages.clone()));
     }
 
     fn assert_unreachable(&self, pool: &[u64]) {
@@ -333,7 +336,7 @@ impl ToyFile {
     /// others away.
     fn fill(&self, range: FileRange, place: impl Fn(&Inside, u64) -> Option<u64>) -> Result<()> {
         let empty = |cell: Cell| !matches!(cell, Cell::Mapped(_));
-        let before: Vec<_> = pages(range).map(|page| self.cell(page)).collect();
+        let before = self.cells(pages(range));
         let mut inside = self.inside.lock();
         for (page, before) in pages(range).zip(before) {
             assert_eq!(inside.cell(page), before, "nobody changes what a fault gives blocks to");

@@ -68,11 +68,20 @@ impl Translations {
     }
 
     /// Fails where something is translated that comes from the file.
-    pub(super) fn assert_nothing_of_file(&self, page: u64) {
+    pub(super) fn assert_nothing_of_file(&self, pages: std::ops::Range<u64>) {
         let inside = self.inside.lock();
-        let to = page.checked_sub(self.first).and_then(|i| inside.pages.get(i as usize));
-        let gone = self.mode == Mode::Eager || !matches!(to, Some(To::Block(_) | To::Zeros));
-        assert!(gone, "page {page} is translated after an invalidation: {to:?}");
+        for page in pages {
+            let to = page.checked_sub(self.first).and_then(|i| inside.pages.get(i as usize));
+            let gone = self.mode == Mode::Eager || !matches!(to, Some(To::Block(_) | To::Zeros));
+            assert!(gone, "page {page} is translated after an invalidation: {to:?}");
+        }
+    }
+
+    /// The pages of `len` bytes from `at`, with what the file has there.
+    fn with_cells(&self, at: u64, len: u64) -> impl Iterator<Item = (usize, Cell)> + use<> {
+        let pages = Self::range(at, len);
+        let cells = self.file.cells(self.first + pages.start as u64..self.first + pages.end as u64);
+        pages.zip(cells)
     }
 
     /// Fails where one of these pages of the pool can be reached.
@@ -165,9 +174,8 @@ impl Table for ToyTable {
             inside.no_room -= 1;
             return Err(full());
         }
-        for (i, page) in Translations::range(at, len).enumerate() {
+        for (i, (page, has)) in self.0.with_cells(at, len).enumerate() {
             let pool = pool.0 / PAGE + i as u64;
-            let has = self.0.file.cell(self.0.first + page as u64);
             assert_eq!(has, Cell::Mapped(pool), "a block is installed where the file has it");
             assert!(!matches!(inside.pages[page], To::Own(_)), "a copy is not lost");
             inside.pages[page] = To::Block(pool);
@@ -182,10 +190,9 @@ impl Table for ToyTable {
             return Ok(Installed::Again);
         }
         let eager = self.0.mode == Mode::Eager;
-        for page in Translations::range(at, len) {
+        for (page, has) in self.0.with_cells(at, len) {
             let replaced = eager && matches!(inside.pages[page], To::Sigbus);
             if inside.pages[page] == To::Nothing || replaced {
-                let has = self.0.file.cell(self.0.first + page as u64);
                 assert!(!matches!(has, Cell::Mapped(_)), "zeros are installed where there are no data");
                 inside.pages[page] = To::Zeros;
             }
@@ -196,8 +203,7 @@ impl Table for ToyTable {
     fn zero_huge(&self, at: u64) -> Result<bool> {
         assert_eq!((at + self.0.first * PAGE) % CHUNK_BYTES, 0, "zeros of 2 MiB are aligned");
         let mut inside = self.0.inside.lock();
-        for page in Translations::range(at, CHUNK_BYTES) {
-            let has = self.0.file.cell(self.0.first + page as u64);
+        for (page, has) in self.0.with_cells(at, CHUNK_BYTES) {
             assert!(!matches!(has, Cell::Mapped(_)), "zeros are installed where there are no data");
             let free = matches!(inside.pages[page], To::Nothing | To::Zeros);
             assert!(free, "nothing is lost under zeros of 2 MiB");
