@@ -14,7 +14,7 @@ use crate::entries::What;
 use crate::mutation::{self, Mutation};
 use crate::space::Turn;
 use crate::stats::Count;
-use crate::table::Installed;
+use crate::table::{Installed, Mode};
 use crate::turns::{Kind, TurnId};
 use crate::view::{Touch, View, clip, page_of, slot_of};
 use daxstore::iomap::{FileRange, Placement, State};
@@ -193,6 +193,9 @@ impl View {
                 self.table().zero(self.at(page.offset), page.len).map_err(Trouble::of)?;
                 Ok(Some(page))
             }
+            // A copy is put over what is there, and with it over what others have stored since. Nor does one that was thrown away
+            // fault again.
+            Some(What::Copy) if self.table().mode() != Mode::Userfault => Ok(Some(page)),
             Some(What::Copy) => self.copy(offset).map(Some),
             _ => Ok(None),
         }

@@ -127,6 +127,7 @@ fn other_calls_that_touch_memory() {
     everywhere(64 << 20, |pool, mode| {
         let (file, map) = mapped(pool, mode);
         for slot in 0..4 {
+            map.advise(0, map.len(), Advice::DontNeed).unwrap();
             let at = |page: u64| address(&map, slot * SLOT + page * PAGE);
             let word = if slot % 3 == 0 { 0x0707_0707_0707_0707 } else { 0 };
             let is_u = mode == Mode::Userfault;
