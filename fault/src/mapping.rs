@@ -101,7 +101,7 @@ impl MapOptions {
         };
         let view = attachment.join(params, table)?;
         let left = |error| {
-            let _first_counts = view.leave(|| addresses.unmap());
+            let _first_counts = view.leave(|| {});
             error
         };
         let registration = os::register(&addresses, view.clone()).map_err(left)?;
@@ -383,11 +383,13 @@ impl Mapping {
 
     fn give_up(&mut self) -> Result<()> {
         let Some(view) = self.view.take() else { return Ok(()) };
-        if let Some(registration) = &mut self.registration {
+        let mut registration = self.registration.take();
+        if let Some(registration) = &mut registration {
             registration.quit();
         }
-        let left = view.leave(|| self.addresses.unmap());
-        drop(self.registration.take());
+        // In the view's last turn: nobody has the blocks while a store may still reach them.
+        let left = view.leave(|| registration.iter().for_each(Registration::unmap));
+        drop(registration);
         left
     }
 }

@@ -26,6 +26,8 @@ mod inode_table;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod pins;
+#[cfg(test)]
 mod range_lock;
 #[cfg(test)]
 mod recent;
@@ -68,6 +70,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::StaleEnd,
     Mutation::NoRenameLock,
     Mutation::NoGate,
+    Mutation::IgnorePins,
+    Mutation::UnpinInTwoSteps,
     Mutation::NoEpochForArenas,
     Mutation::NoCover,
     Mutation::NoVersion,

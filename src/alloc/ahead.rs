@@ -37,6 +37,12 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    /// Those that are ready.
+    #[cfg(all(test, feature = "sim"))]
+    pub fn ready(&self) -> Vec<Run> {
+        self.ready.lock().iter().copied().collect()
+    }
+
     fn pop(&self) -> Option<Run> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;

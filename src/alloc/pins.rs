@@ -125,6 +125,12 @@ impl Pins {
         self.any.load(Ordering::Relaxed)
     }
 
+    /// How many runs of different counts there are.
+    #[cfg(all(test, feature = "sim"))]
+    pub fn pinned_runs(&self) -> usize {
+        self.table.lock().pinned.0.len()
+    }
+
     fn add(&self, runs: &[Run]) {
         let mut table = self.table.lock();
         runs.iter().filter(|run| run.len > 0).for_each(|run| table.pinned.add(*run));
@@ -203,6 +209,14 @@ impl Space {
     pub fn unpin(&self, runs: &[Run]) {
         let back = self.pins.subtract(runs);
         self.free(back);
+    }
+
+    /// Whether a block of `runs` is pinned. The caller keeps them from being pinned in this moment, as from being freed.
+    pub fn is_pinned(&self, mut runs: impl Iterator<Item = Run>) -> bool {
+        self.pins.any() && {
+            let table = self.pins.table.lock();
+            runs.any(|run| pieces(run).any(|(chunk, from, len)| table.pinned.of(chunk).any(from, len)))
+        }
     }
 
     /// Makes what a commit freed available, but for what is pinned.

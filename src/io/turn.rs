@@ -37,13 +37,15 @@ pub(super) fn allocate(
     Ok(core.space.allocate(FileRange { offset: from, len: end.saturating_sub(from) }))
 }
 
-/// The first byte from `from` on that is not mapped, at most `end`.
+/// The first byte from `from` on that is not mapped to a sound block, at most `end`.
 fn after_mapped(fs: &Fs, core: &InodeCore, mut from: u64, end: u64) -> Result<u64> {
     let map = FileMap::new(fs, core);
     while from < end {
         let run = map.begin(FileRange { offset: from, len: end - from }, Intent::Report)?;
-        if !matches!(run.state, State::Mapped(_)) {
-            break;
+        let State::Mapped(at) = run.state else { break };
+        if let Some((bad, _)) = fs.region().bad(at, run.range.len) {
+            // A lost block is replaced where the write covers it.
+            return Ok(block_start(from + bad.0.saturating_sub(at.0)));
         }
         from = run.range.end();
     }

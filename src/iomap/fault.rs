@@ -64,7 +64,13 @@ pub trait FaultOps: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`crate::Error::Unsupported`] for a file that has no such memory.
-    unsafe fn access_at(&self, base: *mut u8, len: u64) -> Result<Box<dyn Access>>;
+    unsafe fn access_at(&self, base: *mut u8, len: u64) -> Result<Box<dyn Access>> {
+        let _without_memory = (base, len);
+        Err(crate::Error::Unsupported {
+            backend: "mapping",
+            why: "the file lies in no memory of the system's",
+        })
+    }
 
     /// Whether the file may be read, and whether it may be written, through this handle.
     fn access(&self) -> (bool, bool);

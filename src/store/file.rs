@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use crate::error::{Error, Result};
-use crate::io::{self, AllocateMode, FileExtent, SeekFor};
+use crate::io::{self, AllocateMode, Defragmented, FileExtent, SeekFor};
 use crate::iomap::FileRange;
 use crate::units::MAX_FILE_BYTES;
 use std::io::{IoSlice, IoSliceMut};
@@ -48,18 +48,19 @@ impl File {
         self.len() == 0
     }
 
-    /// Reads into `buf` from byte `offset`: how many bytes there were, 0 at or past the end.
+    /// Reads into `buf` from byte `offset`: how many bytes there were, 0 at or past the end; fewer before bytes that the
+    /// medium has lost.
     ///
     /// # Errors
-    /// [`Error::NotOpenedFor`], damage.
+    /// [`Error::NotOpenedFor`], damage; [`Error::BadMedium`] where the medium has lost the first byte.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.read_vectored_at(&mut [IoSliceMut::new(buf)], offset)
     }
 
-    /// Reads into the buffers, in order, from byte `offset`: how many bytes there were.
+    /// Reads into the buffers, in order, from byte `offset`: how many bytes there were, as [`Self::read_at`].
     ///
     /// # Errors
-    /// [`Error::NotOpenedFor`], damage.
+    /// As [`Self::read_at`].
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
         self.reads()?;
         io::read_vectored(&self.node.handle, bufs, offset)
@@ -68,17 +69,27 @@ impl File {
     /// Fills `buf` from byte `offset`.
     ///
     /// # Errors
-    /// [`Error::UnexpectedEnd`] where the file ends before, damage.
+    /// [`Error::UnexpectedEnd`] where the file ends before, [`Error::BadMedium`] where the medium has lost some of them;
+    /// damage.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let found = self.read_at(buf, offset)?;
-        if found < buf.len() { Err(Error::UnexpectedEnd { wanted: buf.len(), found }) } else { Ok(()) }
+        self.reads()?;
+        let (wanted, mut found) = (buf.len(), 0);
+        while found < wanted {
+            match self.read_at(&mut buf[found..], offset.saturating_add(found as u64))? {
+                0 => return Err(Error::UnexpectedEnd { wanted, found }),
+                more => found += more,
+            }
+        }
+        Ok(())
     }
 
     /// Writes `buf` at byte `offset` (at the end, if opened to append): how many bytes were taken; all, unless the
     /// pool is so fragmented that the extents do not fit one journal record.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], damage.
+    /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], damage. [`Error::BadMedium`] (before anything
+    /// changed) where the medium has lost bytes of a block of 4 KiB, and the write covers only a part of what the file
+    /// has in it: a write that covers all of it repairs it.
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
         self.write_vectored_at(&[IoSlice::new(buf)], offset)
     }
@@ -137,6 +148,27 @@ impl File {
         self.writes()?;
         let handle = &self.node.handle;
         handle.fs().with_room(|| io::allocate(handle, offset, len, mode))
+    }
+
+    /// Moves each 2 MiB slot of the file that has no hole and is not one chunk of the pool into one, so that one
+    /// translation of 2 MiB can serve it. Content, size and times stay as they are, whatever happens meanwhile; each slot is
+    /// durable when the call comes to the next. Readers and writers wait for one slot at a time, and mappings lose
+    /// their translations of it until it has moved.
+    ///
+    /// # Errors
+    /// [`Error::NotOpenedFor`], damage, errors of the medium. What was moved before stays so. No free chunk is no error:
+    /// [`Defragmented`] says how many slots were left for want of one.
+    pub fn defrag(&self) -> Result<Defragmented> {
+        self.defrag_range(0, MAX_FILE_BYTES)
+    }
+
+    /// As [`Self::defrag`], for the 2 MiB slots that lie in the `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::defrag`]; offsets past 2^62.
+    pub fn defrag_range(&self, offset: u64, len: u64) -> Result<Defragmented> {
+        self.writes()?;
+        io::defrag(&self.node.handle, FileRange::new(offset, len)?)
     }
 
     /// The first byte of data at or after `offset`.

@@ -63,8 +63,8 @@ impl FaultOps for File {
         self.region().fence()
     }
 
-    fn bad(&self, _at: PoolOff, _len: u64) -> Option<(PoolOff, u64)> {
-        None
+    fn bad(&self, at: PoolOff, len: u64) -> Option<(PoolOff, u64)> {
+        self.region().bad(at, len)
     }
 
     fn pin(&self, runs: &[(PoolOff, u64)]) -> Result<()> {

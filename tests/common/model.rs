@@ -106,6 +106,7 @@ impl Model {
                 return self.on_file(on, |node| node.fallocate(blocks, at, len));
             }
             Op::Populate { on, at, len, whole } => return self.populate(on, at, len, whole),
+            Op::Defrag(on) => return self.on_node(on, |node| node.cells().map(drop)),
             Op::SetAttr { on, set } => return self.on_node(on, |node| node.set_attributes(&set)),
             Op::SetXattr { on, name, len, fill, must } => {
                 let value = super::ops::bytes(fill, 0, len);

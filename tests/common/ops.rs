@@ -106,6 +106,8 @@ pub enum Op {
         len: u64,
         whole: bool,
     },
+    /// Moves blocks; nothing that a user sees changes.
+    Defrag(On),
     SetAttr {
         on: On,
         set: Attributes,

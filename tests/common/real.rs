@@ -65,6 +65,7 @@ impl Real {
                     Ok(if done { Outcome::Done } else { Outcome::Skipped })
                 });
             }
+            Op::Defrag(on) => return self.on_file(on, |file| file.defrag().map(|_| Outcome::Done)),
             Op::SetAttr { on, set } => {
                 return self.on_node(on, |node| node.set_attributes(&attributes(&set)));
             }

@@ -11,7 +11,7 @@ mod bare;
 mod mount;
 
 use bare::Bare;
-use daxstore::{File, OpenOptions, Store, StoreOptions};
+use daxstore::{File, FileRange, OpenOptions, Store, StoreOptions};
 use daxstore_fault::{MapOptions, Mapping, Mode};
 use mount::Mount;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ impl Ground {
     /// A file of `pieces` extents of `len` bytes with holes as long between them.
     fn pieces(&self, name: &str, pieces: u64, len: u64) -> File {
         let file = self.file(name);
+        // Within the size nothing is allocated ahead.
+        file.set_len(pieces * 2 * len).unwrap();
         let bytes = vec![7; len as usize];
         for piece in 0..pieces {
             file.write_all_at(&bytes, piece * 2 * len).unwrap();
@@ -92,8 +94,8 @@ fn mapped(file: &File, len: u64, mode: Mode) -> Mapping {
 /// Where `len` bytes of each piece of `file` lie in the pool.
 fn places(file: &File, offsets: &[u64], len: u64) -> Vec<(u64, u64)> {
     let place = |offset: &u64| {
-        let extent = file.extents(*offset, len).unwrap()[0];
-        assert_eq!(extent.range.len.min(len), len, "a piece in one extent");
+        let extent = file.extents(*offset, 2 * len).unwrap()[0];
+        assert_eq!(extent.range, FileRange { offset: *offset, len }, "a piece in one extent");
         (*offset, extent.state.address().unwrap().0)
     };
     offsets.iter().map(place).collect()
@@ -153,7 +155,12 @@ fn handled(ground: &Ground, mode: Mode, len: u64, pieces: u64) {
     for _ in 0..ROUNDS {
         let map = mapped(&file, pieces * 2 * len, mode);
         let ours = touch(map.as_ptr(), &offsets);
-        assert_eq!(map.stats().get(daxstore_fault::Count::Stores), pieces, "each touch is a fault");
+        assert_eq!(
+            map.stats().get(daxstore_fault::Count::Stores),
+            pieces,
+            "each touch is a fault: {}",
+            map.stats()
+        );
         drop(map);
         let bare = Bare::new(&pool, pieces * 2 * len, len, &places, mode);
         row.round(offsets.len(), ours, touch(bare.base(), &offsets));

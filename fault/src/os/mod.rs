@@ -73,13 +73,6 @@ pub(crate) struct OsMap {
     area: Arc<Area>,
 }
 
-impl OsMap {
-    /// Gives the addresses back. Who waits for a fault there is woken when the registration goes.
-    pub(crate) fn unmap(&self) {
-        self.area.unmap();
-    }
-}
-
 /// Reserves addresses, in which nothing is mapped yet, for `memory`.
 ///
 /// # Errors
@@ -145,6 +138,11 @@ impl Registration {
         {
             place.remove();
         }
+    }
+
+    /// Gives the addresses back now. Waits for no handler, so that it may be called in a turn that one waits for.
+    pub(crate) fn unmap(&self) {
+        self.area.unmap();
     }
 }
 

@@ -286,7 +286,7 @@ impl ToyView {
         file.watch(&table.0);
         let range = FileRange { offset: pages.start * PAGE, len: len as u64 * PAGE };
         let address = (1 << 40) + pages.start % SLOT * PAGE;
-        let params = ViewParams { range, address, writable, private, budget: budget.clone() };
+        let params = ViewParams { range, address, writable, private, tracked: true, budget: budget.clone() };
         let view = attachment.join(params, Box::new(table.clone()))?;
         Ok(Self { view, table })
     }

@@ -84,12 +84,11 @@ impl Pool {
     pub fn reuse(&self, fill: u8) -> File {
         let file = self.file("reuse");
         let mut at = 0;
-        let data = vec![fill; 64 << 10];
-        while file.write_all_at(&data, at).is_ok() {
-            at += data.len() as u64;
-        }
-        while file.write_all_at(&data[..PAGE as usize], at).is_ok() {
-            at += PAGE;
+        let data = vec![fill; 2 << 20];
+        for piece in [2 << 20, 64 << 10, PAGE as usize] {
+            while file.write_all_at(&data[..piece], at).is_ok() {
+                at += piece as u64;
+            }
         }
         file
     }
