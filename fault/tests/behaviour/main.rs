@@ -13,6 +13,7 @@ mod changes;
 mod coherence;
 mod ends;
 mod kernel;
+mod moves;
 mod own;
 mod process;
 mod space;

@@ -236,7 +236,7 @@ pub fn visitor(world: &World, who: usize) {
     world.done(who);
 }
 
-/// Gives translations up and installs them, syncs, pins.
+/// Gives translations up and installs them, syncs, pins, moves blocks together.
 pub fn keeper(world: &World, who: usize) {
     let mut random = Random::new(world.config.seed * 100 + who as u64);
     while world.goes_on() {
@@ -244,7 +244,11 @@ pub fn keeper(world: &World, who: usize) {
         let low = world.low() - map.file_range().offset;
         let at = random.below(low / PAGE) * PAGE;
         let len = (1 + random.below((low - at) / PAGE)) * PAGE;
-        match random.below(8) {
+        match random.below(9) {
+            8 => {
+                world.step(who, "defrag", at);
+                world.file.defrag_range(at, len).unwrap();
+            }
             0 => {
                 world.step(who, "sync", at);
                 map.sync(at, len).unwrap();
