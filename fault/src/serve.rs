@@ -221,14 +221,12 @@ impl View {
         if let Decision::Sigbus(Cause::NotHuge(why)) = decision {
             return Error::NotHuge { offset: query.slot_range().offset, why: why.text() };
         }
-        let place = self.file().run_at(page.offset, page).map(|run| run.state.address());
-        let at = match place {
-            Ok(at) => at.unwrap_or_default(),
-            Err(error) => return error,
-        };
-        match self.file().read(at, &mut [0; BLOCK_BYTES as usize]) {
+        match self.file().run_at(page.offset, page) {
             Err(error) => error,
-            Ok(()) => Error::BadMedium { at, ino: 0, offset: page.offset, len: page.len },
+            Ok(run) => {
+                let at = run.state.address().unwrap_or_default();
+                Error::BadMedium { at, ino: 0, offset: page.offset, len: page.len }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is refused, and how?
 
 use crate::common::{
-    MODES, Medium, PAGE, Pool, SLOT, address, byte, child, everywhere, mode_of, read_only, shared, touch,
+    MODES, Medium, PAGE, Pool, SLOT, address, byte, child, everywhere, mode_of, read, read_only, shared, touch,
 };
 use daxstore::{Error, OpenOptions};
 use daxstore_fault::{Advice, MapOptions, Mode};
@@ -69,6 +69,34 @@ fn nothing_of_a_range_is_nothing() {
             map.advise(at, 0, Advice::DontNeed).unwrap();
             map.advise(at, 0, Advice::WillNeed).unwrap();
             drop(map.pin(at, 0).unwrap());
+        }
+    });
+}
+
+#[test]
+fn calls_round_parts_of_pages_outwards() {
+    everywhere(32 << 20, |pool, mode| {
+        let file = pool.filled("f", SLOT + 100, 7);
+        let map = shared(&file, SLOT + 200, mode);
+        for (at, len) in [(5, 10), (PAGE - 1, 2), (3 * PAGE, 1), (SLOT - 1, 2), (SLOT + 50, 50), (SLOT, 200)] {
+            let last = at + len - 1;
+            let write = |value: u8| {
+                map.write(at, &[value]).unwrap();
+                map.write(last, &[value]).unwrap();
+            };
+            write(1);
+            map.advise(at, len, Advice::DontNeed).unwrap();
+            assert_eq!((byte(&map, at), byte(&map, last)), (1, 1));
+            write(2);
+            map.sync(at, len).unwrap();
+            // Where pages are written back, the system knows which are clean, and nobody else.
+            let again = map.sync(at, len).unwrap();
+            assert!(again == 0 || pool.medium == Medium::Pages, "{at} {len}: {again}");
+            write(3);
+            drop(map.pin(at, len).unwrap());
+            map.prefault(at, len, true).unwrap();
+            map.flush(at, len).unwrap();
+            assert_eq!((byte(&map, at), byte(&map, last), read(&file, at)), (3, 3, 3));
         }
     });
 }
