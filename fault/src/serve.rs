@@ -344,8 +344,10 @@ impl View {
             self.huge_zero.store(false, Ordering::Relaxed);
         }
         let range = self.zeros_around(query)?;
+        // Before they are installed: where that ends in the middle, some of them are there. The others are filled in when they are
+        // touched.
+        self.change(|inside| inside.entries.insert(range, What::Zero { huge: false }));
         if self.table().zero(self.at(range.offset), range.len).map_err(Trouble::of)? == Installed::Done {
-            self.change(|inside| inside.entries.insert(range, What::Zero { huge: false }));
             self.counters().add_range(Count::Zeros, Count::ZeroBytes, range.len);
         }
         Ok(range)
