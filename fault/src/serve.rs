@@ -184,8 +184,9 @@ impl View {
         }
     }
 
-    /// What the user of the mapping may have taken away although it is recorded (`MADV_DONTNEED`) is filled again: zeros and
-    /// copies lie in memory that is the process's own.
+    /// What is missing although it is recorded is filled again: zeros and copies lie in memory that is the process's own, and
+    /// its user may have taken them away (`MADV_DONTNEED`); blocks may have gone when others could not be mapped in
+    /// their place.
     fn refill(&self, offset: u64, write: bool) -> Result<Option<FileRange>, Trouble> {
         let page = page_of(offset);
         match self.look(|inside| inside.entries.get(offset)).map(|entry| entry.what) {
@@ -197,8 +198,21 @@ impl View {
             // fault again.
             Some(What::Copy) if self.table().mode() != Mode::Userfault => Ok(Some(page)),
             Some(What::Copy) => self.copy(offset).map(Some),
+            Some(What::Block(_)) => self.block_again(offset).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Installs the recorded block at `offset` once more, with its neighbours in the slot. A message that is late costs a fault
+    /// of the kernel's.
+    fn block_again(&self, offset: u64) -> Result<FileRange, Trouble> {
+        let part = slot_of(offset);
+        let entry = self.look(|inside| inside.entries.within(part).find(|e| e.range.end() > offset));
+        let Some((pool, range)) = entry.and_then(|e| e.place().map(|(pool, _)| (pool, e.range))) else {
+            return Ok(page_of(offset));
+        };
+        self.table().block(self.at(range.offset), range.len, pool).map_err(Trouble::of)?;
+        Ok(range)
     }
 
     fn act(&self, scope: &Scope<'_>, query: &Query, decision: Decision) -> Result<FileRange, Trouble> {
@@ -221,13 +235,14 @@ impl View {
         if let Decision::Sigbus(Cause::NotHuge(why)) = decision {
             return Error::NotHuge { offset: query.slot_range().offset, why: why.text() };
         }
-        match self.file().run_at(page.offset, page) {
-            Err(error) => error,
-            Ok(run) => {
-                let at = run.state.address().unwrap_or_default();
-                Error::BadMedium { at, ino: 0, offset: page.offset, len: page.len }
-            }
-        }
+        let run = match self.file().run_at(page.offset, page) {
+            Ok(run) => run,
+            Err(error) => return error,
+        };
+        let start = run.state.address().unwrap_or_default();
+        let (at, len) = self.file().bad(start, run.range.len).unwrap_or((start, run.range.len));
+        let offset = run.range.offset + at.0.saturating_sub(start.0);
+        Error::BadMedium { at, ino: self.file().ino(), offset, len }
     }
 
     /// Where an installation around `offset` may reach.

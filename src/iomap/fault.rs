@@ -75,6 +75,9 @@ pub trait FaultOps: Debug + Send + Sync {
     /// Whether the file may be read, and whether it may be written, through this handle.
     fn access(&self) -> (bool, bool);
 
+    /// The file's inode number, for errors.
+    fn ino(&self) -> u64;
+
     /// The file's size in bytes, as committed.
     fn size(&self) -> u64;
 

@@ -30,6 +30,10 @@ impl FaultOps for File {
         (self.read, self.write)
     }
 
+    fn ino(&self) -> u64 {
+        self.node.handle.ino().0
+    }
+
     fn size(&self) -> u64 {
         self.node.handle.core().size()
     }

@@ -180,7 +180,9 @@ fn zeros_that_came_in_part_give_way_to_a_write() {
     file.place(SLOT - 1, 5, 1);
     let view = map(&file, SHARED);
     view.table.zeros_again(1);
-    let Answer::Wake { .. } = view.view.fault(9 * PAGE, false, false) else { panic!("nobody else has a turn") };
+    let Answer::Wake { .. } = view.view.fault(9 * PAGE, false, false) else {
+        panic!("nobody else has a turn")
+    };
     view.table.zeros_again(0);
     file.write(0, 7).unwrap();
     file.write(15, 7).unwrap();

@@ -92,13 +92,23 @@ fn nothing_that_was_freed_is_reached() {
                 }
             });
         }
+        // Also when a check fails here: else the others would go on for ever.
+        let _stop = Stop(&stopped);
         let file: &Arc<ToyFile> = &file;
         until(|i| change(file, i));
         file.resize(SLOTS * SLOT).unwrap();
-        stopped.store(true, Ordering::Relaxed);
     });
     (0..SLOTS * SLOT).for_each(|page| assert_eq!(views[0].load(page), Ok(file.read_page(page))));
     views.iter().for_each(|view| view.leave().unwrap());
+}
+
+/// Says stop when it is dropped.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn change(file: &Arc<ToyFile>, i: u64) {

@@ -95,10 +95,7 @@ impl Inside {
     fn free(&mut self, page: u64) -> Option<u64> {
         match std::mem::replace(&mut self.cells[page as usize], Cell::Hole) {
             Cell::Hole => None,
-            Cell::Unwritten(pool) | Cell::Mapped(pool) => {
-                self.taken[pool as usize] = false;
-                Some(pool)
-            }
+            Cell::Unwritten(pool) | Cell::Mapped(pool) => Some(pool),
         }
     }
 }
@@ -282,7 +279,14 @@ impl ToyFile {
         let mut inside = self.inside.lock();
         let freed: Vec<_> = pages.filter_map(|page| inside.free(page)).collect();
         drop(inside);
-        self.assert_unreachable(&freed);
+        self.released(&freed);
+    }
+
+    /// Looks that none of these pages, which the file has no more, can be reached, and lets others have them.
+    fn released(&self, freed: &[u64]) {
+        self.assert_unreachable(freed);
+        let mut inside = self.inside.lock();
+        freed.iter().for_each(|pool| inside.taken[*pool as usize] = false);
     }
 
     /// Sets the size, in pages, at most what the file was made with.
@@ -327,7 +331,7 @@ impl ToyFile {
             }
         }
         drop(inside);
-        self.assert_unreachable(&freed);
+        self.released(&freed);
         drop(transition);
         Ok(true)
     }
@@ -367,6 +371,10 @@ impl FaultOps for ToyFile {
         (true, true)
     }
 
+    fn ino(&self) -> u64 {
+        1
+    }
+
     fn size(&self) -> u64 {
         self.inside.lock().size
     }
@@ -402,12 +410,14 @@ impl FaultOps for ToyFile {
         if placement == Placement::Any {
             return self.fill(range, |inside, _| inside.page()).map(|()| true);
         }
-        let Some(chunk) = self.inside.lock().chunk() else { return Ok(false) };
-        let unwritten: Vec<_> = {
+        let (chunk, unwritten): (_, Vec<_>) = {
             let mut inside = self.inside.lock();
-            pages(range).filter_map(|page| inside.free(page)).collect()
+            let Some(chunk) = inside.chunk() else { return Ok(false) };
+            // Nobody else is given a page of it meanwhile.
+            (chunk..chunk + SLOT).for_each(|page| inside.taken[page as usize] = true);
+            (chunk, pages(range).filter_map(|page| inside.free(page)).collect())
         };
-        self.assert_unreachable(&unwritten);
+        self.released(&unwritten);
         self.fill(range, |_, page| Some(chunk + page % SLOT)).map(|()| true)
     }
 

@@ -1,7 +1,8 @@
 //! What is refused, and how?
 
 use crate::common::{
-    MODES, Medium, PAGE, Pool, SLOT, address, byte, child, everywhere, mode_of, read, read_only, shared, touch,
+    MODES, Medium, PAGE, Pool, SLOT, address, byte, child, everywhere, mode_of, read, read_only, shared,
+    touch,
 };
 use daxstore::{Error, OpenOptions};
 use daxstore_fault::{Advice, MapOptions, Mode};
@@ -12,10 +13,15 @@ fn ranges_that_are_none() {
     everywhere(32 << 20, |pool, mode| {
         let file = pool.filled("f", SLOT, 7);
         let map = |offset, len| MapOptions::new().mode(mode).map(&file, offset, len).map(|_| ());
-        for (offset, len) in [(0, 0), (1, PAGE), (PAGE / 2, PAGE), (PAGE - 1, 1), (0, 1 << 60), (1 << 61, 1 << 61)] {
+        for (offset, len) in
+            [(0, 0), (1, PAGE), (PAGE / 2, PAGE), (PAGE - 1, 1), (0, 1 << 60), (1 << 61, 1 << 61)]
+        {
             let refused = map(offset, len);
             assert!(
-                matches!(refused, Err(Error::InvalidArgument(_) | Error::FileTooLarge { .. } | Error::Io { .. })),
+                matches!(
+                    refused,
+                    Err(Error::InvalidArgument(_) | Error::FileTooLarge { .. } | Error::Io { .. })
+                ),
                 "{offset} {len}: {refused:?}"
             );
         }
@@ -33,7 +39,9 @@ fn calls_stay_inside_of_the_mapping() {
         let file = pool.filled("f", SLOT, 7);
         let map = MapOptions::new().write(true).mode(mode).map(&file, PAGE, 100).unwrap();
         assert_eq!((map.len(), map.file_range().offset), (100, PAGE));
-        let out = |result: daxstore::Result<()>| assert!(matches!(result, Err(Error::OutOfMapping { .. })), "{result:?}");
+        let out = |result: daxstore::Result<()>| {
+            assert!(matches!(result, Err(Error::OutOfMapping { .. })), "{result:?}")
+        };
         for (offset, len) in [(100, 1), (0, 101), (u64::MAX, 1), (1, u64::MAX)] {
             if len < 200 {
                 out(map.read(offset, &mut vec![0; len as usize]));
@@ -78,7 +86,8 @@ fn calls_round_parts_of_pages_outwards() {
     everywhere(32 << 20, |pool, mode| {
         let file = pool.filled("f", SLOT + 100, 7);
         let map = shared(&file, SLOT + 200, mode);
-        for (at, len) in [(5, 10), (PAGE - 1, 2), (3 * PAGE, 1), (SLOT - 1, 2), (SLOT + 50, 50), (SLOT, 200)] {
+        for (at, len) in [(5, 10), (PAGE - 1, 2), (3 * PAGE, 1), (SLOT - 1, 2), (SLOT + 50, 50), (SLOT, 200)]
+        {
             let last = at + len - 1;
             let write = |value: u8| {
                 map.write(at, &[value]).unwrap();
@@ -170,29 +179,30 @@ fn the_mode_is_found_by_trying() {
 fn who_has_no_rights_has_a_mode_that_says_what_it_serves() {
     // Without privileges the kernel may forbid userfaultfd, or allow it for what user code touches only.
     for mode in ["U", "S", "E"] {
-        let end = child::run("arguments::who_has_no_rights_has_a_mode_that_says_what_it_serves", mode, |mode| {
-            let pool = Pool::new(32 << 20, Medium::Lines);
-            let file = pool.filled("f", SLOT, 7);
-            file.set_len(2 * SLOT).unwrap();
-            touch::become_nobody();
-            let map = MapOptions::new().write(true).mode(mode_of(mode)).map(&file, 0, 2 * SLOT);
-            match map {
-                Ok(map) => {
-                    assert!(!map.serves_system_calls());
-                    map.write(SLOT + 5, &[1]).unwrap();
-                    assert_eq!((byte(&map, 0), byte(&map, SLOT + 5)), (7, 1));
-                    let other = tempfile::tempfile().unwrap();
-                    map.prefault(0, PAGE, false).unwrap();
-                    assert_eq!(touch::pwrite(&other, address(&map, 0), 8, 0), Ok(8));
+        let end =
+            child::run("arguments::who_has_no_rights_has_a_mode_that_says_what_it_serves", mode, |mode| {
+                let pool = Pool::new(32 << 20, Medium::Lines);
+                let file = pool.filled("f", SLOT, 7);
+                file.set_len(2 * SLOT).unwrap();
+                touch::become_nobody();
+                let map = MapOptions::new().write(true).mode(mode_of(mode)).map(&file, 0, 2 * SLOT);
+                match map {
+                    Ok(map) => {
+                        assert!(!map.serves_system_calls());
+                        map.write(SLOT + 5, &[1]).unwrap();
+                        assert_eq!((byte(&map, 0), byte(&map, SLOT + 5)), (7, 1));
+                        let other = tempfile::tempfile().unwrap();
+                        map.prefault(0, PAGE, false).unwrap();
+                        assert_eq!(touch::pwrite(&other, address(&map, 0), 8, 0), Ok(8));
+                    }
+                    Err(refused) => {
+                        assert_eq!(mode, "U");
+                        assert!(refused.to_string().contains("userfaultfd"), "{refused}");
+                        let map = MapOptions::new().map(&file, 0, SLOT).unwrap();
+                        assert_eq!(map.mode(), Mode::Signal);
+                    }
                 }
-                Err(refused) => {
-                    assert_eq!(mode, "U");
-                    assert!(refused.to_string().contains("userfaultfd"), "{refused}");
-                    let map = MapOptions::new().map(&file, 0, SLOT).unwrap();
-                    assert_eq!(map.mode(), Mode::Signal);
-                }
-            }
-        });
+            });
         assert!(end.status.success(), "{mode}: {end:?}");
     }
 }

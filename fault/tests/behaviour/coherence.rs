@@ -33,7 +33,8 @@ fn mappings_at_different_offsets_see_each_other() {
 fn a_store_into_zeros_is_seen_in_every_mapping_that_showed_them() {
     everywhere(64 << 20, |pool, mode| {
         let file = pool.sparse("f", 4 * SLOT);
-        let maps = [shared(&file, 4 * SLOT, mode), read_only(&file, 4 * SLOT, mode), shared(&file, 4 * SLOT, mode)];
+        let maps =
+            [shared(&file, 4 * SLOT, mode), read_only(&file, 4 * SLOT, mode), shared(&file, 4 * SLOT, mode)];
         for at in [0, SLOT + 9 * PAGE, 4 * SLOT - 8] {
             assert!(maps.iter().all(|map| byte(map, at) == 0 && byte(map, at - at % SLOT) == 0));
             maps[2].write(at, &[1]).unwrap();
@@ -116,7 +117,11 @@ fn a_write_may_come_from_a_mapping_of_what_it_writes() {
                 (100, SLOT + 5000, SLOT),
             ] {
                 file.write_all_at(touch::bytes(address(&map, from), len as usize), to).unwrap();
-                assert_eq!((byte(&map, to), read(&file, to + len - 1)), (expected, expected), "{name} {from} {to}");
+                assert_eq!(
+                    (byte(&map, to), read(&file, to + len - 1)),
+                    (expected, expected),
+                    "{name} {from} {to}"
+                );
             }
             // Its source was given up a moment ago, and is a hole now.
             map.write(40 * PAGE, &[1]).unwrap();
@@ -176,7 +181,10 @@ fn names_and_values_come_from_mapped_memory() {
         assert_eq!(file.get_xattr("user.name").unwrap(), vec![0; 3000]);
         file.remove_xattr(text(3 * PAGE - 3, "user.name")).unwrap();
         pool.store.symlink(text(5 * PAGE - 4, "some/where"), text(7 * PAGE - 2, "link")).unwrap();
-        assert_eq!(pool.store.read_link(text(7 * PAGE - 2, "link")).unwrap(), std::path::Path::new("some/where"));
+        assert_eq!(
+            pool.store.read_link(text(7 * PAGE - 2, "link")).unwrap(),
+            std::path::Path::new("some/where")
+        );
         pool.store.rename(text(11 * PAGE - 1, "f"), text(13 * PAGE - 1, "g")).unwrap();
         pool.store.create_dir(text(15 * PAGE - 1, "dir"), 0o755).unwrap();
         pool.store.hard_link("g", text(17 * PAGE - 3, "dir/h")).unwrap();

@@ -1,6 +1,8 @@
 //! Do mappings follow blocks that move, and what do they show of blocks that the medium has lost?
 
-use crate::common::{PAGE, Pool, SLOT, address, byte, everywhere, private, raised, read, read_only, shared, touch};
+use crate::common::{
+    PAGE, Pool, SLOT, address, byte, everywhere, private, raised, read, read_only, shared, touch,
+};
 use daxstore::units::PoolOff;
 use daxstore::{Error, File};
 use daxstore_fault::{Advice, Count, Fallback, Mapping, Reason, What};
@@ -37,7 +39,9 @@ fn defragmenting_makes_mapped_slots_huge() {
         let after = map.stats().since(&before);
         assert_eq!(after.all_fallbacks(Fallback::Pte), 0, "{after}");
         assert!(after.get(Count::Pmd) >= report.moved.min(1));
-        assert!((PAGE..SLOT).step_by(PAGE as usize).all(|at| byte(&map, at) == 7 && byte(&map, SLOT + at) == 7));
+        assert!(
+            (PAGE..SLOT).step_by(PAGE as usize).all(|at| byte(&map, at) == 7 && byte(&map, SLOT + at) == 7)
+        );
         assert_eq!((read(&file, 0), read(&file, SLOT), byte(&own, 9 * PAGE)), (1, 2, 3));
         assert!(pool.is_clean());
     });
@@ -99,7 +103,10 @@ fn a_lost_page_raises_sigbus_and_an_overwrite_brings_it_back() {
         pool.store.mark_bad(place(&maps[0], bad), PAGE).unwrap();
         for map in &maps {
             map.advise(0, 2 * SLOT, Advice::DontNeed).unwrap();
-            assert_eq!((raised(map, bad), raised(map, bad + PAGE - 8)), (Some(libc::SIGBUS), Some(libc::SIGBUS)));
+            assert_eq!(
+                (raised(map, bad), raised(map, bad + PAGE - 8)),
+                (Some(libc::SIGBUS), Some(libc::SIGBUS))
+            );
             assert_eq!((byte(map, bad - 1), byte(map, bad + PAGE), byte(map, SLOT)), (7, 7, 7));
             let refused = map.prefault(bad, 8, false);
             assert!(matches!(refused, Err(Error::BadMedium { offset, .. }) if offset == bad), "{refused:?}");

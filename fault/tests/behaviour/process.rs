@@ -1,7 +1,7 @@
 //! What do processes see that fork, end threads, get signals, and change a mapping behind its back?
 
 use crate::common::{
-    self, PAGE, Medium, Pool, SLOT, address, byte, child, everywhere, mode_of, read, read_only, shared, touch,
+    self, Medium, PAGE, Pool, SLOT, address, byte, child, everywhere, mode_of, read, read_only, shared, touch,
 };
 use daxstore_fault::{Advice, Mode};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,8 @@ fn a_forked_child_has_no_part_of_a_mapping_and_the_parent_goes_on() {
         map.write(0, &[1]).unwrap();
         assert_eq!(byte(&map, 4 * SLOT), 0);
         let start = address(&map, 0);
-        let child = || (0..6 * SLOT / PAGE).all(|i| !touch::is_mapped(start + (i * PAGE) as usize, PAGE as usize));
+        let child =
+            || (0..6 * SLOT / PAGE).all(|i| !touch::is_mapped(start + (i * PAGE) as usize, PAGE as usize));
         assert!(touch::forked(child));
         map.write(SLOT, &[2]).unwrap();
         map.write(4 * SLOT, &[3]).unwrap();

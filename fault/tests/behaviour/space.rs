@@ -127,7 +127,9 @@ fn who_requires_2_mib_is_told_why_there_are_none() {
 #[test]
 fn an_aligned_file_is_huge_to_the_handler() {
     everywhere(64 << 20, |pool, mode| {
-        for (name, file) in [("sparse", pool.sparse("sparse", 4 * SLOT)), ("full", pool.filled("full", 4 * SLOT, 7))] {
+        for (name, file) in
+            [("sparse", pool.sparse("sparse", 4 * SLOT)), ("full", pool.filled("full", 4 * SLOT, 7))]
+        {
             let map = shared(&file, 4 * SLOT, mode);
             let told = why_not(&map, 0, 4 * SLOT);
             // Whether the system follows depends on what the pool lies on.

@@ -36,9 +36,8 @@ pub fn install() {
 
 extern "C" fn step_over(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel gives both to a handler with `SA_SIGINFO`, filled.
-    let (registers, address) = unsafe {
-        (&mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs, (*info).si_addr() as usize)
-    };
+    let (registers, address) =
+        unsafe { (&mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs, (*info).si_addr() as usize) };
     if registers[libc::REG_R11 as usize] != PROBE {
         // SAFETY: the default action needs no function; the instruction runs again and ends the process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };

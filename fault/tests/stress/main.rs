@@ -82,8 +82,17 @@ fn report(world: &World) {
     println!("  steps {:?}", world.steps().into_iter().filter(|steps| *steps > 0).collect::<Vec<_>>());
     for map in &world.maps {
         let stats = map.stats();
-        let counts = [Count::Loads, Count::Stores, Count::Waits, Count::Installs, Count::Zeros, Count::Upgrades, Count::Pmd];
-        let counts: Vec<_> = counts.iter().map(|count| format!("{} {}", count.name(), stats.get(*count))).collect();
+        let counts = [
+            Count::Loads,
+            Count::Stores,
+            Count::Waits,
+            Count::Installs,
+            Count::Zeros,
+            Count::Upgrades,
+            Count::Pmd,
+        ];
+        let counts: Vec<_> =
+            counts.iter().map(|count| format!("{} {}", count.name(), stats.get(*count))).collect();
         println!("  {:?}: {}", map.mode(), counts.join(" "));
     }
 }

@@ -105,8 +105,9 @@ impl Owner<'_> {
         };
         if found != expected {
             let me = self.me;
-            self.world
-                .fail(format!("owner {me} after {after} at {page:#x}: {found:x?} where {expected:x?} was left"));
+            self.world.fail(format!(
+                "owner {me} after {after} at {page:#x}: {found:x?} where {expected:x?} was left"
+            ));
         }
     }
 
