@@ -4,7 +4,8 @@
 //! their pages holds; around them the file's end moves, another file takes freed blocks, mappings come and go, translations
 //! are given up. At the end the store is sound and no block is missing.
 //!
-//! `DAXSTORE_STRESS_SECONDS` (5) is how long each configuration runs, `DAXSTORE_STRESS_SEED` where its numbers start.
+//! `DAXSTORE_STRESS_SECONDS` (5) is how long each configuration runs, `DAXSTORE_STRESS_SEED` (1) where its numbers start,
+//! `DAXSTORE_STRESS_STALL` (40) after how many seconds without a step a thread counts as stuck, which ends the process.
 
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -18,8 +18,6 @@ use std::time::{Duration, Instant};
 pub const OWNERS: u64 = 3;
 /// Blocks that metadata may keep.
 const METADATA: u64 = 256;
-/// How long a thread may take for one step, on a crowded machine.
-const STALL: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -194,6 +192,8 @@ impl World {
 
     /// Ends the process with a report unless somebody takes a step within the time for one, as long as `is_done` says no.
     pub fn guard(&self, is_done: impl Fn() -> bool) {
+        // On a crowded machine a step may take long.
+        let stall = Duration::from_secs(crate::number("DAXSTORE_STRESS_STALL", 40));
         let mut last: Vec<_> = self.steps().into_iter().map(|steps| (steps, Instant::now())).collect();
         while !is_done() {
             std::thread::sleep(Duration::from_millis(50));
@@ -201,7 +201,7 @@ impl World {
                 if steps != since.0 || self.progress[who].doing.lock().unwrap().0.is_empty() {
                     *since = (steps, Instant::now());
                 }
-                if since.1.elapsed() > STALL {
+                if since.1.elapsed() > stall {
                     eprintln!("{}", self.report(who));
                     std::process::abort();
                 }
