@@ -144,7 +144,7 @@ impl View {
     /// # Errors
     /// Those of [`Self::prefault`], damage.
     pub fn pin(&self, range: FileRange) -> Result<Pin> {
-        let range = self.clip(range);
+        let range = if range.len == 0 { range } else { self.clip(self.space().whole(range)) };
         if self.stores_to_file() {
             self.prefault(range, true)?;
         }

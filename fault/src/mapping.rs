@@ -383,7 +383,10 @@ impl Mapping {
 
     fn give_up(&mut self) -> Result<()> {
         let Some(view) = self.view.take() else { return Ok(()) };
-        let registration = self.registration.take();
+        let mut registration = self.registration.take();
+        if let Some(registration) = &mut registration {
+            registration.quit();
+        }
         // In the view's last turn: nobody has the blocks while a store may still reach them.
         let left = view.leave(|| registration.iter().for_each(Registration::unmap));
         drop(registration);

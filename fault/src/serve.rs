@@ -14,7 +14,7 @@ use crate::entries::What;
 use crate::mutation::{self, Mutation};
 use crate::space::Turn;
 use crate::stats::Count;
-use crate::table::Installed;
+use crate::table::{Installed, Mode};
 use crate::turns::{Kind, TurnId};
 use crate::view::{Touch, View, clip, page_of, slot_of};
 use daxstore::iomap::{FileRange, Placement, State};
@@ -194,6 +194,9 @@ impl View {
                 self.table().zero(self.at(page.offset), page.len).map_err(Trouble::of)?;
                 Ok(Some(page))
             }
+            // A copy is put over what is there, and with it over what others have stored since. Nor does one that was thrown away
+            // fault again.
+            Some(What::Copy) if self.table().mode() != Mode::Userfault => Ok(Some(page)),
             Some(What::Copy) => self.copy(offset).map(Some),
             Some(What::Block(_)) => self.block_again(offset).map(Some),
             _ => Ok(None),
@@ -360,8 +363,10 @@ impl View {
             self.huge_zero.store(false, Ordering::Relaxed);
         }
         let range = self.zeros_around(query)?;
+        // Before they are installed: where that ends in the middle, some of them are there. The others are filled in when they are
+        // touched.
+        self.change(|inside| inside.entries.insert(range, What::Zero { huge: false }));
         if self.table().zero(self.at(range.offset), range.len).map_err(Trouble::of)? == Installed::Done {
-            self.change(|inside| inside.entries.insert(range, What::Zero { huge: false }));
             self.counters().add_range(Count::Zeros, Count::ZeroBytes, range.len);
         }
         Ok(range)

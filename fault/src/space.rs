@@ -134,7 +134,7 @@ impl FileSpace {
     }
 
     /// `range` rounded outwards to whole units.
-    fn whole(&self, range: FileRange) -> FileRange {
+    pub(crate) fn whole(&self, range: FileRange) -> FileRange {
         let offset = range.offset - range.offset % self.unit;
         let end = range.end().checked_next_multiple_of(self.unit).unwrap_or(range.end());
         FileRange { offset, len: end - offset }

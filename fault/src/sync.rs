@@ -42,6 +42,7 @@ impl FileSpace {
     /// The system's; what was not flushed is flushed by the next call.
     pub fn sync(self: &Arc<Self>, file: &dyn FaultOps, range: FileRange) -> Result<u64> {
         self.note_sync();
+        let range = self.whole(range);
         let (mut at, mut flushed) = (0, 0);
         while let Some(group) = self.next_group(at, range) {
             flushed += self.sync_group(file, group, clip(group, range))?;

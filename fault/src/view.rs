@@ -242,15 +242,15 @@ impl View {
         Ok(())
     }
 
-    /// Gives the translations of `range` up: the next touch faults. Copies stay.
+    /// Gives the translations of `range`, rounded outwards to whole units, up: the next touch faults. Copies stay.
     ///
     /// # Errors
     /// The system's; [`Error::Unsupported`] without a fault handler.
     pub fn evict(&self, range: FileRange) -> Result<()> {
-        let range = self.clip(range);
         if range.len == 0 {
             return Ok(());
         }
+        let range = self.clip(self.space().whole(range));
         let _turn = self.space().turn(range, Kind::Invalidate);
         self.forget(range, None)
     }

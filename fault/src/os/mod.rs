@@ -113,7 +113,7 @@ fn in_mode(memory: &Memory, wish: &Wish, mode: Mode) -> Result<(OsMap, Box<dyn T
 /// nor with a lock or a turn that one may wait for), the addresses are gone, and who waited for a fault there goes on.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    place: registry::Place,
+    place: Option<registry::Place>,
     area: Arc<Area>,
     mode: Mode,
 }
@@ -139,10 +139,20 @@ pub(crate) fn register(map: &OsMap, handler: Arc<dyn Handler>) -> Result<Registr
     }
     // A stray touch since `map` waits for this.
     service::wake_all(&area, mode);
-    Ok(Registration { place, area, mode })
+    Ok(Registration { place: Some(place), area, mode })
 }
 
 impl Registration {
+    /// Has no fault answered any more, and waits for the answers that are under way. Before the addresses are given back: else a fault
+    /// of who gets them next would be found to be this mapping's.
+    pub(crate) fn quit(&mut self) {
+        if sys::at_home()
+            && let Some(place) = self.place.take()
+        {
+            place.remove();
+        }
+    }
+
     /// Gives the addresses back now. Waits for no handler, so that it may be called in a turn that one waits for.
     pub(crate) fn unmap(&self) {
         self.area.unmap();
@@ -154,7 +164,7 @@ impl Drop for Registration {
         if !sys::at_home() {
             return;
         }
-        self.place.remove();
+        self.quit();
         self.area.unmap();
         service::wake_all(&self.area, self.mode);
     }

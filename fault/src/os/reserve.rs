@@ -25,6 +25,9 @@ pub(super) const PAGE: u64 = 4096;
 
 /// Set in `Area::uses` once the range is given back.
 const DEAD: usize = 1 << (usize::BITS - 1);
+/// Where an area's changes start to be counted: so far from another's that no two areas at one address, one after the other, were
+/// ever changed equally often.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
 const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 /// A range of addresses that is ours.
@@ -120,7 +123,7 @@ impl Area {
             base: start + skip,
             len,
             uses: AtomicUsize::new(0),
-            changes: AtomicU64::new(0),
+            changes: AtomicU64::new(CHANGES.fetch_add(1 << 32, Ordering::Relaxed)),
             left_by_children: AtomicBool::new(false),
         };
         // SAFETY: both ranges are ends of what was mapped a moment ago, which nobody else knows of, and what is left is
