@@ -5,7 +5,12 @@ daxstore mkfs $POOL --size 64M --force
 echo 'written before' | daxstore write $POOL /before
 daxstore grow $POOL --size 128M
 holds "$(daxstore info --json $POOL)" '"size": 134217728'
-head -c 90000000 /dev/zero | daxstore write $POOL /large
+daxstore fallocate $POOL /large --length 100M
+head -c 3000000 /dev/urandom > /tmp/random
+daxstore write $POOL /large --offset 70M < /tmp/random
+daxstore get $POOL /large /tmp/large
+tail -c +73400321 /tmp/large | head -c 3000000 | cmp - /tmp/random
+rm /tmp/large /tmp/random
 [ "$(daxstore cat $POOL /before)" = 'written before' ]
 daxstore check $POOL
 case $BACKEND in

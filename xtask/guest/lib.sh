@@ -42,7 +42,7 @@ dax_device() { ls /dev/dax* 2> /dev/null; }
 
 # Loads what the backend needs and brings it to where $POOL can be made. After a reset it finds what there was.
 prepare() {
-    for module in virtio_pci virtio_blk ext4; do modprobe $module; done
+    for module in crc32c_generic crc32c_intel virtio_pci virtio_blk ext4; do modprobe $module; done
     mount -t ext4 /dev/vda /disk
     [ "$BACKEND" = plain ] && return
     for module in libnvdimm nd_e820 $(told nfit) nd_pmem device_dax dax_pmem; do modprobe $module; done
