@@ -18,8 +18,10 @@ told() { for word in $(cat /proc/cmdline); do case $word in vm.$1=*) echo "${wor
 export BACKEND="$(told backend)" SEED="$(told seed)" PLANT="$(told plant)"
 . /guest/lib.sh
 
-if ! prepare > /tmp/prepare 2>&1; then
-    cat /tmp/prepare
+prepare > /tmp/prepare 2>&1
+code=$?
+cat /tmp/prepare
+if [ $code != 0 ]; then
     dmesg | tail -5
     echo "@@ failed prepare $(tail -n 1 /tmp/prepare)"
     poweroff -f

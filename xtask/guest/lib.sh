@@ -21,14 +21,24 @@ refused() {
 holds() { case $1 in *"$2"*) ;; *) echo "$1"; fail "not found: $2" ;; esac; }
 lacks() { case $1 in *"$2"*) echo "$1"; fail "found: $2" ;; esac; }
 
+# The same for the namespace.
+once() {
+    [ ! -e /disk/namespace ] || { echo 'the namespace is gone'; return 1; }
+    namespace $1 $2 && touch /disk/namespace && sync
+}
+
 # Makes the namespace that there is into one of mode $1 with alignment $2.
 namespace() {
     name=$(ndctl list -N -i | sed -n 's/.*"dev":"\(namespace[0-9.]*\)".*/\1/p' | head -n 1)
-    ndctl create-namespace -f -e "$name" -m $1 -a $2 -M mem
+    ndctl create-namespace -f -e "$name" -m $1 -a $2
 }
 
-# The file system with DAX; one that is there stays.
-mount_dax() { mount -t $BACKEND -o dax=always $BLOCK /mnt 2> /dev/null || { make_fs && mount -t $BACKEND -o dax=always $BLOCK /mnt; }; }
+# The file system with DAX. It is made once: one that can not be mounted after a power cut is a loss, and no reason to
+# make another. The disk keeps the note of it.
+mount_dax() {
+    [ -e /disk/made ] || { make_fs && touch /disk/made && sync; }
+    mount -t $BACKEND -o dax=always $BLOCK /mnt
+}
 
 make_fs() {
     case $BACKEND in
@@ -50,12 +60,12 @@ prepare() {
         xfs | ext4)
             modprobe $BACKEND
             # Memory that no namespace was made of is a block device too.
-            case $(readlink /sys/block/pmem0/device) in *pfn*) ;; *) namespace fsdax 2M ;; esac
+            case $(readlink -f /sys/block/pmem0) in */pfn*) ;; *) once fsdax 2M || return 1 ;; esac
             BLOCK=$(block_device)
             mount_dax
             ;;
-        devdax-2m) dax_device || namespace devdax 2M ;;
-        devdax-4k) dax_device || namespace devdax 4k ;;
+        devdax-2m) dax_device || once devdax 2M ;;
+        devdax-4k) dax_device || once devdax 4k ;;
     esac
 }
 

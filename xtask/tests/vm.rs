@@ -22,8 +22,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("vm: skipped: {error}");
-            ExitCode::SUCCESS
+            println!("vm: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,5 +1,9 @@
 //! What is this pool?
 
+mod facts;
+mod fiemap;
+mod warnings;
+
 use crate::failure::{Context, Result};
 use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
@@ -7,9 +11,12 @@ use crate::pool::Opener;
 use crate::size::{grouped, human};
 use crate::time;
 use daxstore::PoolInfo;
+use daxstore::pmem::Medium;
 use daxstore::units::BLOCK_BYTES;
+use facts::Facts;
 use serde::Serialize;
 use std::path::Path;
+use warnings::{Warning, warnings};
 
 #[derive(Serialize)]
 struct Info {
@@ -20,13 +27,18 @@ struct Info {
     format_version: u32,
     epoch: u64,
     medium: String,
+    /// Of a devdax device, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    align: Option<u64>,
     backend: String,
+    eadr: bool,
     durability: String,
     survives_power_loss: bool,
     geometry: Geometry,
     features: Features,
     space: Space,
     recovery: Recovery,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Serialize)]
@@ -84,7 +96,12 @@ impl Info {
             format_version: info.version,
             epoch: info.epoch,
             medium: info.region.medium.to_string(),
+            align: match info.region.medium {
+                Medium::Devdax { align } => Some(align),
+                _ => None,
+            },
             backend: String::from(info.region.backend),
+            eadr: info.region.eadr,
             durability: info.region.durability.to_string(),
             survives_power_loss: info.region.durability.survives_power_loss(),
             geometry: Geometry {
@@ -102,6 +119,7 @@ impl Info {
                 intents: info.recovery.intents,
                 nanos: info.recovery.nanos,
             },
+            warnings: warnings(pool, &info.region, &Facts::find(pool)),
         }
     }
 }
@@ -184,6 +202,10 @@ fn rows(info: &Info, pool: &Path) -> Vec<(&'static str, String)> {
             recovery.intents
         ),
     ));
+    for warning in &info.warnings {
+        rows.push(("WARNING", format!("costs {}: {}", warning.costs, warning.what)));
+        rows.push(("", format!("to mend it: {}", warning.mend)));
+    }
     rows
 }
 

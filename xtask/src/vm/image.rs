@@ -88,7 +88,10 @@ fn build(dir: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Fetches Debian's kernel and unpacks it, once.
-fn unpack_kernel(dir: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// It can not be fetched.
+pub fn unpack_kernel(dir: &Path) -> Result<PathBuf> {
     let unpacked = dir.join("kernel");
     if unpacked.exists() {
         return Ok(unpacked);

@@ -9,7 +9,7 @@ use super::marks::Mark;
 use super::plan::Backend;
 use crate::Result;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -63,8 +63,8 @@ impl Machine {
         let (send, marks) = channel();
         let log = File::options().create(true).append(true).open(&spec.log)?;
         for (stream, is_console) in [
-            (child.stdout.take().map(|s| Box::new(s) as Box<dyn std::io::Read + Send>), true),
-            (child.stderr.take().map(|s| Box::new(s) as Box<dyn std::io::Read + Send>), false),
+            (child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>), true),
+            (child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>), false),
         ] {
             let (Some(stream), mut log, send) = (stream, log.try_clone()?, send.clone()) else { continue };
             thread::spawn(move || {
@@ -116,8 +116,11 @@ impl Machine {
     /// The monitor does not answer.
     pub fn reset(&mut self) -> Result<()> {
         let mut monitor = UnixStream::connect(short(&self.dir.join("monitor")))?;
+        monitor.set_read_timeout(Some(Duration::from_secs(10)))?;
+        // It forgets a command of somebody who does not wait for the answer.
+        prompt(&mut monitor)?;
         monitor.write_all(b"system_reset\n")?;
-        Ok(())
+        prompt(&mut monitor)
     }
 
     /// Kills the emulator: the marks that it had sent before.
@@ -147,6 +150,18 @@ impl Drop for Machine {
     }
 }
 
+/// Reads up to the monitor's next prompt.
+fn prompt(monitor: &mut UnixStream) -> Result<()> {
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !said.ends_with(b"(qemu) ") {
+        if monitor.read(&mut byte)? == 0 {
+            return Err("the monitor closed".into());
+        }
+        said.push(byte[0]);
+    }
+    Ok(())
+}
+
 /// A path that a socket's address has room for, where one is to be had.
 fn short(path: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
@@ -164,7 +179,10 @@ fn command(spec: &Spec<'_>) -> Result<Command> {
         .arg(format!("unix:{},server=on,wait=off", short(&spec.image.dir.join("monitor")).display()));
     command.arg("-pidfile").arg(spec.image.dir.join("pid"));
     command.arg("-kernel").arg(&spec.image.kernel).arg("-initrd").arg(&spec.image.initrd);
-    command.arg("-drive").arg(format!("file={},if=virtio,format=raw", spec.image.disk.display()));
+    // The host outlives every cut that is made here, so its disk need not be waited for.
+    command
+        .arg("-drive")
+        .arg(format!("file={},if=virtio,format=raw,cache=unsafe", spec.image.disk.display()));
     let mut append = String::from(
         "console=ttyS0 panic=-1 nokaslr mitigations=off audit=0 cryptomgr.notests random.trust_cpu=on quiet",
     );

@@ -127,11 +127,27 @@ impl Run<'_> {
     }
 }
 
-/// Why scenarios can not be run here without installing or fetching something, if so.
+/// Why scenarios can not be run here as things are, if so: programs that only root can install, or a kernel that can not
+/// be fetched.
 #[must_use]
 pub fn unavailable() -> Option<String> {
     let missing = tools::missing();
-    (!missing.is_empty()).then(|| format!("missing: {}", missing.join(" ")))
+    if !missing.is_empty() {
+        return Some(format!("missing: {}", missing.join(" ")));
+    }
+    directory().and_then(|dir| image::unpack_kernel(&dir)).err().map(|error| error.to_string())
+}
+
+/// The root of the workspace.
+fn workspace() -> Result<&'static Path> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?)
+}
+
+/// Where all that is fetched, built and logged goes.
+fn directory() -> Result<PathBuf> {
+    let dir = workspace()?.join("target/vm");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 /// Runs what the options name: whether nothing failed.
@@ -148,12 +164,10 @@ pub fn run(options: &Options) -> Result<bool> {
         return Ok(true);
     }
     tools::install()?;
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
-    let dir = workspace.join("target/vm");
-    fs::create_dir_all(&dir)?;
+    let dir = directory()?;
     let lock = File::create(dir.join("lock"))?;
     lock.lock()?;
-    let run = Run { image: Image::provide(&dir, workspace)?, options };
+    let run = Run { image: Image::provide(&dir, workspace()?)?, options };
     let mut all_well = true;
     for backend in Backend::ALL {
         let mut report = |line: &Line| {
