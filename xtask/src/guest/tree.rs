@@ -17,7 +17,7 @@ pub fn make(root: &Path) -> Result<()> {
             let path = dir_path.join(format!("f{file}"));
             let byte = |i: usize| (i * 31 + file * 7 + dir) as u8;
             fs::write(&path, (0..file * file * 400).map(byte).collect::<Vec<_>>())?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o400 | (file as u32 * 13 & 0o377)))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o400 | ((file as u32 * 13) & 0o377)))?;
             std::os::unix::fs::chown(&path, Some(1000 + file as u32), Some(2000))?;
             let ticks = |nsec| Timespec { tv_sec: 1_000_000_000 + file as i64 * 86_400, tv_nsec: nsec };
             let times = Timestamps { last_access: ticks(1), last_modification: ticks(123_456_789) };

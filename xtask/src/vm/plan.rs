@@ -78,6 +78,12 @@ pub const SCENARIOS: &[Scenario] = &[
         Backend::PMEM,
         "info warns of what costs huge pages or durability, and its cures work",
     ),
+    script(
+        "faults",
+        Backend::FILES,
+        "the kernel's own count of 2 MiB and 4 KiB faults while a pool is written",
+    ),
+    script("permissions", Backend::DEVDAX, "a device that was given to a user"),
     script("misaligned", Backend::DEVDAX, "what the kernel maps at an offset that is not the device's"),
     script("badblocks", Backend::PMEM, "a media error, as far as the kernel lets one be made"),
     Scenario {
