@@ -3,11 +3,11 @@
 where_it_is
 echo 'root:x:0:0::/:/bin/sh' > /etc/passwd
 echo 'user:x:1000:1000::/:/bin/sh' >> /etc/passwd
-echo 'dax:x:2000:' > /etc/group
-as_user() { setuidgid user "$@"; }
+printf 'root:x:0:\ndax:x:2000:user\n' > /etc/group
+as_user() { su -s /bin/sh user -c "$*"; }
 refused as_user daxstore mkfs $POOL --size 64M --force
 note "before: ${said#daxstore: }"
-chown user:dax $POOL
+chown root:dax $POOL
 chmod 660 $POOL
 as_user daxstore mkfs $POOL --size 64M --force
 echo hello | as_user daxstore write $POOL /note

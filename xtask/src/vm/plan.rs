@@ -83,7 +83,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Backend::FILES,
         "the kernel's own count of 2 MiB and 4 KiB faults while a pool is written",
     ),
-    script("permissions", Backend::DEVDAX, "a device that was given to a user"),
+    script("permissions", Backend::DEVDAX, "a device that was given to a group"),
     script("misaligned", Backend::DEVDAX, "what the kernel maps at an offset that is not the device's"),
     script("badblocks", Backend::PMEM, "a media error, as far as the kernel lets one be made"),
     Scenario {
