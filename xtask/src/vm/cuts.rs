@@ -156,7 +156,7 @@ fn tell(run: &Run<'_>) -> Vec<(&'static str, String)> {
 fn with_resets(run: &Run<'_>, backend: Backend, tally: &mut Tally) -> Result<()> {
     run.image.renew_disk()?;
     let cuts = run.options.cuts;
-    let mut spec = run.spec(backend, "powercut", (BOOT + LONGEST) * (cuts + 1));
+    let mut spec = run.spec(backend, "powercut", "powercut", (BOOT + LONGEST) * (cuts + 1));
     spec.tell.extend(tell(run));
     let mut machine = Machine::boot(&spec)?;
     let mut pauses = Pauses(run.options.seed);
@@ -175,8 +175,7 @@ fn with_kills(run: &Run<'_>, backend: Backend, tally: &mut Tally) -> Result<()> 
     let file = nvdimm(&run.image.dir);
     let _ = fs::remove_file(&file);
     File::create(&file)?.set_len(768 << 20)?;
-    let mut spec = run.spec(backend, "powercut", BOOT + LONGEST);
-    spec.log.set_file_name(format!("{}-nvdimm.log", backend.name()));
+    let mut spec = run.spec(backend, "powercut", "nvdimm", BOOT + LONGEST);
     spec.tell.extend(tell(run));
     spec.tell.push(("nfit", String::from("nfit")));
     spec.nvdimm = Some(file);

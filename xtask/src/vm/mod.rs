@@ -113,14 +113,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn spec(&self, backend: Backend, run: &str, bound: Duration) -> Spec<'_> {
+    /// A machine whose guest is told to `run` something; its console goes to the log of that `name`.
+    fn spec(&self, backend: Backend, run: &str, name: &str, bound: Duration) -> Spec<'_> {
         let accel = self.options.accel.clone().unwrap_or_else(|| tools::accelerator().to_owned());
         let tell = vec![("run", run.to_owned())];
-        let log = self.image.dir.join(format!(
-            "{}-{}.log",
-            backend.name(),
-            if run.contains(',') { "scripts" } else { run }
-        ));
+        let log = self.image.dir.join(format!("{}-{name}.log", backend.name()));
         // Logs are of this run only; one that stays from an earlier run misleads.
         let _ = fs::remove_file(&log);
         Spec { image: &self.image, backend, nvdimm: None, tell, accel, bound, log }

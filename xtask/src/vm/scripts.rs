@@ -26,7 +26,7 @@ pub fn run(run: &Run<'_>, backend: Backend, report: &mut dyn FnMut(&Line)) -> Re
     run.image.renew_disk()?;
     let began = Instant::now();
     let names = left.iter().copied().collect::<Vec<_>>().join(",");
-    let mut machine = Machine::boot(&run.spec(backend, &names, BOUND))?;
+    let mut machine = Machine::boot(&run.spec(backend, &names, "scripts", BOUND))?;
     let mut since = began;
     let mut notes: Vec<String> = Vec::new();
     let line = |scenario: &str, outcome, took| Line { scenario: scenario.to_owned(), backend, outcome, took };
