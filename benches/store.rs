@@ -15,7 +15,9 @@ use daxstore::{OpenOptions, Store, StoreOptions};
 use std::fs;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const SHM: &str = "/dev/shm";
 const FILE: u64 = 256 << 20;
@@ -98,6 +100,70 @@ fn blocks(c: &mut Criterion) {
             }
         });
     });
+    group.finish();
+}
+
+/// The time that each of `iters` calls takes if `threads` threads share them and run at the same time: `call` gets the
+/// thread's number and the offset of a block in a part of the file that is the thread's.
+fn at_once(threads: u64, iters: u64, call: impl Fn(usize, u64) + Sync) -> Duration {
+    let (each, start) = (iters.div_ceil(threads), Barrier::new(threads as usize));
+    let run = |thread: u64| {
+        let mut at = random();
+        let (part, block) = (FILE / threads, BLOCK as u64);
+        (0..thread * 1000).for_each(|_| _ = at());
+        start.wait();
+        let begin = Instant::now();
+        (0..each).for_each(|_| call(thread as usize, thread * part + at() / threads / block * block));
+        begin.elapsed()
+    };
+    let took = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        all.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+    });
+    took.mul_f64(iters as f64 / (each * threads) as f64)
+}
+
+/// What two threads do in the time of one: of one file, of a file each, and of the memory itself. Times are of a call
+/// of either thread: half of what one call takes, if nobody waits for anybody.
+fn parallel(c: &mut Criterion) {
+    let dir = dir();
+    let raw_options = RegionOptions { assume_persistent: true, ..RegionOptions::default() };
+    let raw = Region::create_file(dir.path().join("raw"), FILE + (8 << 20), &raw_options).unwrap();
+    raw.zero_nt(PoolOff(0), FILE).unwrap();
+    raw.fence().unwrap();
+    let store = Store::create(dir.path().join("pool"), 3 * FILE, &options()).unwrap();
+    let files = ["/a", "/b"].map(|name| {
+        let file = store.create(name).unwrap();
+        file.write_all_at(&vec![1; FILE as usize], 0).unwrap();
+        file
+    });
+    let sources = [vec![7; BLOCK], vec![8; BLOCK]];
+
+    let mut group = c.benchmark_group("parallel overwrite 4 KiB, durable");
+    for threads in [1, 2] {
+        group.bench_function(BenchmarkId::new("raw copy+fence", threads), |b| {
+            b.iter_custom(|iters| {
+                at_once(threads, iters, |thread, at| {
+                    raw.copy_nt(PoolOff(at), black_box(&sources[thread])).unwrap();
+                    raw.fence().unwrap();
+                })
+            });
+        });
+        group.bench_function(BenchmarkId::new("store, a file each", threads), |b| {
+            b.iter_custom(|iters| {
+                at_once(threads, iters, |thread, at| {
+                    files[thread].write_at(black_box(&sources[thread]), at).unwrap();
+                })
+            });
+        });
+        group.bench_function(BenchmarkId::new("store, one file", threads), |b| {
+            b.iter_custom(|iters| {
+                at_once(threads, iters, |thread, at| {
+                    files[0].write_at(black_box(&sources[thread]), at).unwrap();
+                })
+            });
+        });
+    }
     group.finish();
 }
 
@@ -222,5 +288,5 @@ fn pools(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks, names, pools);
+criterion_group!(benches, blocks, parallel, names, pools);
 criterion_main!(benches);

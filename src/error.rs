@@ -55,6 +55,8 @@ pub enum Structure {
     Intent,
     /// A journal record.
     Record,
+    /// Any bytes that the medium can not give back.
+    Medium,
 }
 
 impl std::fmt::Display for Structure {
@@ -71,6 +73,7 @@ impl std::fmt::Display for Structure {
             Self::Xattr => "extended attribute",
             Self::Intent => "intent",
             Self::Record => "journal record",
+            Self::Medium => "medium",
         })
     }
 }

@@ -32,6 +32,15 @@ pub(crate) fn in_one_order() {
     atomic::fence(atomic::Ordering::SeqCst);
 }
 
+/// Looks up to `times` times, a short while apart, whether something that another thread does has happened. Loom's
+/// threads never run at once: there, nothing is looked at.
+#[inline]
+pub(crate) fn spin(times: u32, happened: impl Fn() -> bool) {
+    if cfg!(not(loom)) {
+        (0..times).take_while(|_| !happened()).for_each(|_| std::hint::spin_loop());
+    }
+}
+
 /// A mutual exclusion lock without poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(RawMutex<T>);

@@ -47,6 +47,9 @@ const MUTATION: &str = "DAXSTORE_MUTATION";
 const MUTATIONS: &[Mutation] = &[
     Mutation::WakeOne,
     Mutation::IgnoreCounted,
+    Mutation::OvertakeQueue,
+    Mutation::LeaveSilently,
+    Mutation::IgnoreShort,
     Mutation::ReadersDoNotWait,
     Mutation::FreeEarly,
     Mutation::FreeUnknownSlot,

@@ -9,10 +9,12 @@
 //! 3. The group's objects change only after the group was loaded, and a chunk's descriptor only after it was read
 //!    here, so reading them needs no further lock.
 
+use super::bad::BadBlocks;
 use super::bits::{floor_log2, is_zero, longest_class, longest_run, minus, overlap, run_at, runs_of, union};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Journal;
 use crate::layout::{Bits, ChunkObject, GroupObject, Kind, SlotClass};
+use crate::pmem::Region;
 use crate::units::{Block, CHUNK_BLOCKS, Chunk, Group, Run};
 use std::collections::BTreeMap;
 
@@ -78,6 +80,7 @@ pub(super) struct GroupState {
     fresh: bool,
     /// What a descriptor turned out to be; from then on the group gives nothing.
     damage: Option<Damage>,
+    pub(super) bad: BadBlocks,
 }
 
 /// Blocks of one chunk of a group: chunk in the group, first block in the chunk, how many.
@@ -104,7 +107,7 @@ impl GroupState {
         if fresh {
             object.broken.clear(0);
         }
-        Ok(Self {
+        let mut state = Self {
             group,
             header_blocks: geometry.header_blocks(group),
             chunks,
@@ -119,15 +122,36 @@ impl GroupState {
             shown_inode_free: 0,
             fresh,
             damage: None,
-        })
+            bad: BadBlocks::load(journal.region(), group),
+        };
+        state.withhold_free(journal.region());
+        Ok(state)
     }
 
     /// Takes in the chunks that growth added.
-    pub fn grow(&mut self, chunks: u64) {
+    pub fn grow(&mut self, chunks: u64, region: &Region) {
         if chunks > self.chunks {
             self.free.set_run(self.chunks, chunks - self.chunks);
             self.chunks = chunks;
+            self.withhold_free(region);
         }
+    }
+
+    /// Which group it is.
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    /// Makes the free chunk `i` one without available blocks; `false` where it is not free.
+    pub fn take_free(&mut self, i: u64) -> bool {
+        let is_free = self.free.get(i);
+        self.free.clear(i);
+        is_free
+    }
+
+    /// Makes the blocks `bits` of the broken chunk `i` unavailable.
+    pub fn take_bits(&mut self, i: u64, bits: &Bits) {
+        self.update(i, |broken| broken.taken = union(&broken.taken, bits));
     }
 
     /// Whether the host may not have provided the first chunk.
@@ -208,6 +232,9 @@ impl GroupState {
                 if i == 0 {
                     taken.set_run(0, self.header_blocks);
                 }
+                let bad = minus(&self.bad.of(i), &taken);
+                self.bad.withhold_all(i, &bad);
+                taken = union(&taken, &bad);
                 self.insert(i, taken, object.meta, object.class);
                 Ok(())
             }
@@ -276,7 +303,7 @@ impl GroupState {
         piece
     }
 
-    /// Makes `bits` of chunk `i` available.
+    /// Makes `bits` of chunk `i` available, but for bad ones.
     pub fn give(&mut self, i: u64, bits: &Bits) {
         if self.free.get(i) || self.unread.get(i) || is_zero(bits) {
             return;
@@ -284,8 +311,9 @@ impl GroupState {
         if !self.broken.contains_key(&i) {
             self.insert(i, Bits::ALL, Bits::default(), None);
         }
+        let good = self.bad.withhold(i, bits);
         self.update(i, |broken| {
-            broken.taken = minus(&broken.taken, bits);
+            broken.taken = minus(&broken.taken, &good);
             if overlap(&broken.meta, bits) {
                 broken.meta = minus(&broken.meta, bits);
                 broken.class = broken.class.filter(|_| !is_zero(&broken.meta));

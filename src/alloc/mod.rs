@@ -10,12 +10,13 @@
 //! 2. A chunk's bits on the media change only under its chunk stripe; a group object only under its group stripe.
 //!    Stripes are taken in ascending order, chunks before groups, and held across the commit.
 //! 3. Whole free chunks are a conserved resource (`policy`).
-//! 4. `taken` is what the media use plus what operations have reserved; a normal reservation leaves
+//! 4. `taken` is what the media use plus what operations have reserved and what is bad (`bad`); a normal reservation leaves
 //!    [`Space::floor`] blocks where an arena of nodes can be.
 //!
-//! Lock order: chunk stripes, group stripes, a thread's slots, the slots of a class, the loading cursor, one group,
+//! Lock order: mending, chunk stripes, group stripes, a thread's slots, the slots of a class, the loading cursor, one group,
 //! the index. No two of a kind but stripes.
 
+mod bad;
 mod bits;
 mod footprint;
 mod gate;
@@ -82,6 +83,8 @@ pub struct Space {
     group_stripes: Box<[Mutex<()>]>,
     slots: Slots,
     gate: Gate,
+    /// Held while bad blocks are mended.
+    mending: Mutex<()>,
     taken: AtomicI64,
     unwritten: AtomicI64,
     /// Available blocks in loaded chunks with arenas of inodes, where no node can be.
@@ -106,6 +109,7 @@ impl Space {
             chunk_stripes: locks(CHUNK_STRIPES),
             group_stripes: locks(GROUP_STRIPES),
             gate: Gate::default(),
+            mending: Mutex::default(),
             taken: AtomicI64::new(totals.used),
             unwritten: AtomicI64::new(totals.unwritten),
             inode_free: AtomicI64::new(0),
@@ -216,11 +220,15 @@ impl Space {
         }
         match &mut *cell {
             Cell::Loaded(state) => {
-                state.grow(self.geometry().group_chunks(group));
+                state.grow(self.geometry().group_chunks(group), self.journal.region());
                 let result = f(state, &self.journal);
                 let change = state.show_inode_free();
                 if change != 0 {
                     self.inode_free.fetch_add(change, Ordering::AcqRel);
+                }
+                let withheld = state.bad.show();
+                if withheld != 0 {
+                    self.taken.fetch_add(withheld, Ordering::AcqRel);
                 }
                 if let Some((before, after)) = state.show() {
                     self.index.lock().update(group, before, after);

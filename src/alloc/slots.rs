@@ -364,11 +364,15 @@ impl Space {
         Ok(free)
     }
 
-    /// Whether the header at `at` says free. Its check is verified when the slot is taken.
+    /// Whether the header at `at` says free. Its check is verified when the slot is taken. What the medium has lost is
+    /// not free.
     fn is_free_kind(&self, at: PoolOff) -> Result<bool> {
         // The kind is byte 12: the word at 8 is check, kind, zero, length.
-        let word = self.journal.region().load(at.plus(HEADER_BYTES as u64 / 2))?;
-        Ok((word >> 32) as u8 == Kind::Free as u8)
+        match self.journal.region().load(at.plus(HEADER_BYTES as u64 / 2)) {
+            Ok(word) => Ok((word >> 32) as u8 == Kind::Free as u8),
+            Err(Error::Corrupt(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn open_arena(&self, class: SlotClass, may_dip: bool) -> Result<()> {

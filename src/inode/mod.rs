@@ -84,18 +84,28 @@ impl Fs {
     }
 
     /// Gives the space of metadata that is no longer needed back to files: blocks given back, 0 too where others'
-    /// changes left no moment for it.
+    /// changes left no moment for it; and free blocks that the medium had lost, where it takes them again.
     ///
     /// # Errors
     /// A store that takes no changes, damage, errors of the medium.
     pub fn reclaim(&self) -> Result<u64> {
+        let mended = if self.region().has_bad() { self.mend() } else { 0 };
         for _ in 0..RECLAIM_TRIES {
             if let Some(blocks) = self.space.try_reclaim()? {
-                return Ok(blocks);
+                return Ok(mended + blocks);
             }
             thread::yield_now();
         }
-        Ok(0)
+        Ok(mended)
+    }
+
+    /// Has the medium take bad blocks again that are nobody's: how many it did. Nothing waits for them, so that trouble with
+    /// it is only logged.
+    pub fn mend(&self) -> u64 {
+        self.space.mend().unwrap_or_else(|error| {
+            tracing::warn!(%error, "bad blocks that no file uses stay out of use");
+            0
+        })
     }
 
     /// Does `change`, and once again where there was no space and reclaiming found some. The caller holds no lock and

@@ -5,7 +5,7 @@
 //! whole chain before its first record.
 
 use super::Handle;
-use super::read::check_regular;
+use super::read::{check_medium, check_regular};
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
 use super::write::zero_tail;
@@ -98,6 +98,9 @@ fn edges(inner: &Range<FileBlock>, outer: &Range<FileBlock>) -> Vec<FileBlock> {
 }
 
 /// Where the mapped bytes of `range` lie that are outside the whole blocks `inner`, and how many they are.
+///
+/// # Errors
+/// [`Error::BadMedium`] where the medium has lost some of them; damage.
 fn edges_to_zero(
     fs: &Fs,
     core: &InodeCore,
@@ -109,6 +112,7 @@ fn edges_to_zero(
         let part = FileRange { offset: from, len: to.saturating_sub(from) };
         iomap::walk(&FileMap::new(fs, core), part, Purpose::Read, |map| {
             if let State::Mapped(at) = map.state {
+                check_medium(fs, core.ino, map.range, at)?;
                 places.push((at, map.range.len));
             }
             Ok(ControlFlow::Continue(()))

@@ -2,10 +2,11 @@
 //!
 //! Under the exclusive byte range. Bytes of mapped blocks are overwritten in place: copy, fence, done. New and
 //! unwritten blocks are filled, fenced, and become the file's with its size in one record: all or nothing. Space is
-//! reserved before the first store.
+//! reserved before the first store. Blocks that the medium has lost are replaced by new ones where the write covers all
+//! that the file has in them.
 
 use super::Handle;
-use super::read::check_regular;
+use super::read::{check_medium, check_regular};
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
@@ -68,7 +69,8 @@ const fn block_start(offset: u64) -> u64 {
 /// fragmented that the extents do not fit one record.
 ///
 /// # Errors
-/// Not a regular file, offsets past 2^62, no space (before anything changed), damage.
+/// Not a regular file, offsets past 2^62, no space (before anything changed), damage; [`Error::BadMedium`] (before
+/// anything changed) where the medium has lost bytes of a block that the write does not replace as a whole.
 pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> Result<usize> {
     check_regular(handle)?;
     handle.fs().journal().writable()?;
@@ -140,11 +142,15 @@ fn write_held(
         return Err(Error::TooBig { needed: range.len, capacity: fs.journal().capacity() });
     }
     let end = range.offset + taken;
+    let mends = map.replaces_bad();
     if map.needs_record(end) {
         map.publish(data.fence()?, end)?;
     } else {
         core.touch_lazily(fs.region(), coarse_now())?;
         let _overwritten = data.fence()?;
+    }
+    if mends {
+        fs.mend();
     }
     Ok(taken as usize)
 }
@@ -155,7 +161,7 @@ fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Resu
     let (fs, core) = (handle.fs(), handle.core());
     let map = FileMap::new(fs, core).begin(range, Intent::Read)?;
     let State::Mapped(mut at) = map.state else { return Ok(false) };
-    if map.range != range {
+    if map.range != range || fs.region().bad(at, range.len).is_some() {
         return Ok(false);
     }
     // What takes a lock comes before the copies: a locked instruction between them and the fence waits for them.
@@ -191,6 +197,7 @@ pub fn zero_tail(fs: &Fs, core: &InodeCore, data: &mut DataWriter<'_>, size: u64
     let range = FileRange { offset: size, len: to.saturating_sub(size) };
     iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {
         if let State::Mapped(at) = map.state {
+            check_medium(fs, core.ino, map.range, at)?;
             data.zero(at, map.range.len)?;
             any = true;
         }

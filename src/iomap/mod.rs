@@ -11,9 +11,11 @@
 //! 3. A writer's mapping always has an address: a hole can not be returned to a writer.
 
 mod access;
+mod adapter;
 mod fault;
 
 pub use access::Access;
+pub use adapter::{Blocks, ByBlocks, GetBlocks};
 pub use fault::{AddressSpace, FaultOps, Memory, Placement, SpaceSlot, Transition};
 
 use crate::error::{Error, Result};

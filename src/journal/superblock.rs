@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::layout::{SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Superblock};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
+use crate::units::{BLOCK_BYTES, PoolOff};
 
 /// What the two copies hold.
 #[derive(Debug)]
@@ -67,10 +68,18 @@ pub fn write(region: &Region, superblock: &Superblock) -> Result<()> {
         Copies { a: Ok(_), .. } => [SUPERBLOCK_B, SUPERBLOCK_A],
         _ => [SUPERBLOCK_A, SUPERBLOCK_B],
     };
-    region.copy_nt(first, &bytes)?;
+    put(region, first, &bytes)?;
     if !mutation::is(Mutation::OneSuperblockFence) {
         region.fence()?;
     }
-    region.copy_nt(last, &bytes)?;
+    put(region, last, &bytes)?;
     region.fence()
+}
+
+/// Stores a copy; its block holds nothing else, so that one that the medium has lost can be mended for it.
+fn put(region: &Region, at: PoolOff, bytes: &[u8]) -> Result<()> {
+    if region.bad(at, bytes.len() as u64).is_some() {
+        region.mend(at.block().offset(), BLOCK_BYTES)?;
+    }
+    region.copy_nt(at, bytes)
 }

@@ -7,17 +7,19 @@
 //! 1. The caller holds the byte range in the file's `io` lock (shared to read, exclusive to write), so what a
 //!    mapping says of it stays true; `state` is held only while the tree is looked at, never while user memory is.
 //! 2. Reserved blocks are the writer's alone until [`Writer::publish`] committed them.
+//! 3. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
+//!    a crash leaves the file with the bad blocks or with what was written, and nothing between.
 
 mod writer;
 
 pub use writer::Writer;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};
 use crate::inode::{Fs, InodeCore};
 use crate::iomap::{Cookie, FileRange, Intent, Iomap, IomapOps, State};
 use crate::sync::atomic::Ordering;
-use crate::units::{BLOCK_BYTES, FileBlock, Run};
+use crate::units::{BLOCK_BYTES, FileBlock, PoolOff, Run};
 
 /// A file's mapping, for readers.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,69 @@ impl<'f> FileMap<'f> {
         }
         run.len = run.len.min(len);
         Ok((run, Cookie(mapping)))
+    }
+}
+
+/// A file's mapping, for a write into `range`: blocks that the medium has lost are holes, to be filled with others.
+#[derive(Clone, Copy, Debug)]
+struct WriterMap<'f> {
+    map: FileMap<'f>,
+    range: FileRange,
+    /// The file's size before the write.
+    size: u64,
+}
+
+/// What a writer meets from a block on.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    run: FileRun,
+    cookie: Cookie,
+    /// The file has bad blocks here, which stand as a hole in `run`.
+    bad: bool,
+}
+
+impl WriterMap<'_> {
+    /// The run at block `from`, at most `len` blocks.
+    ///
+    /// # Errors
+    /// [`Error::BadMedium`] where bad blocks hold data that the write does not replace; damage.
+    fn run(&self, from: FileBlock, len: u64) -> Result<Met> {
+        let (run, cookie) = self.map.run(from, len)?;
+        let (Content::Unwritten(block) | Content::Mapped(block)) = run.content else {
+            return Ok(Met { run, cookie, bad: false });
+        };
+        let region = self.map.fs.region();
+        let Some((at, bytes)) = region.bad(block.offset(), run.len * BLOCK_BYTES) else {
+            return Ok(Met { run, cookie, bad: false });
+        };
+        let before = at.block().0 - block.0;
+        if before > 0 {
+            return Ok(Met { run: FileRun { len: before, ..run }, cookie, bad: false });
+        }
+        let lost = FileRun { len: bytes / BLOCK_BYTES, content: Content::Hole, ..run };
+        if matches!(run.content, Content::Mapped(_)) {
+            self.check_covered(&lost, at)?;
+        }
+        Ok(Met { run: lost, cookie, bad: true })
+    }
+
+    /// Checks that the write replaces every byte of the file in `lost`, which begins at `at` in the pool.
+    fn check_covered(&self, lost: &FileRun, at: PoolOff) -> Result<()> {
+        let (start, end) = (lost.file.offset(), lost.end().offset().min(self.size));
+        if start >= end || self.range.offset <= start && end <= self.range.end() {
+            return Ok(());
+        }
+        let ino = self.map.core.ino.0;
+        Err(Error::BadMedium { at, ino, offset: start, len: lost.len * BLOCK_BYTES })
+    }
+}
+
+impl IomapOps for WriterMap<'_> {
+    fn begin(&self, range: FileRange, _intent: Intent) -> Result<Iomap> {
+        let (from, len) = blocks_of(range);
+        let Met { run, cookie, .. } = self.run(from, len)?;
+        let state = state_of(&run, range.offset);
+        Ok(Iomap { range: clip(&run, range), state, shared: false, cookie })
     }
 }
 

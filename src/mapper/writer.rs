@@ -3,7 +3,7 @@
 //! Places are found and reserved while the data are copied; the tree is changed only in [`Writer::publish`], after
 //! the data's fence: extents, conversions and size are one record.
 
-use super::{FileMap, blocks_of, clip, state_of};
+use super::{FileMap, Met, WriterMap, blocks_of, clip, state_of};
 use crate::alloc::{Op, Want};
 use crate::error::Result;
 use crate::extent::{Content, Extent, ExtentMapMut};
@@ -13,12 +13,15 @@ use crate::pmem::Durable;
 use crate::sync::atomic::Ordering;
 use crate::units::{Block, CHUNK_BLOCKS, FileBlock, Run};
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// Bytes of record kept free while places are given out: the tree's nodes, the inode, an intent.
 const ROOM_LEFT: u64 = 3000;
 /// Bytes of record that a further piece can need in the tree's nodes.
 const PIECE_BYTES: u64 = 48;
+/// Bytes of record that a piece needs more where it replaces bad blocks: what is left of their extent, and the descriptor
+/// of their chunk.
+const REPLACED_BYTES: u64 = 256;
 
 /// Blocks that a write filled or will fill.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,15 @@ struct Piece {
     filled: u64,
     /// The run is new to the file, not unwritten space that it had.
     new: bool,
+    /// The file has bad blocks there, which the run replaces.
+    replaces: bool,
+}
+
+/// A place that was given out: its blocks, and whether the file has bad ones there.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    run: Run,
+    replaces: bool,
 }
 
 /// A file's mapping, for one write.
@@ -37,12 +49,15 @@ pub struct Writer<'f> {
     fs: &'f Fs,
     core: &'f InodeCore,
     map: FileMap<'f>,
+    view: WriterMap<'f>,
     op: Op<'f>,
     pieces: Vec<Piece>,
     /// The file's size before the write.
     size: u64,
     /// Blocks of places given out and not yet ended.
-    open: Option<Run>,
+    open: Option<Open>,
+    /// Pieces that replace bad blocks.
+    replaced: u64,
     /// Blocks reserved for holes that the write has not come to yet.
     ready: VecDeque<(FileBlock, Run)>,
 }
@@ -59,7 +74,8 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(map: &FileMap<'_>, range: FileRange, size: u64) -> Result<Self> {
+    fn of(map: &WriterMap<'_>) -> Result<Self> {
+        let WriterMap { range, size, .. } = *map;
         let mut survey = Self::default();
         crate::iomap::walk(map, range, Purpose::Read, |run| {
             match run.state {
@@ -78,17 +94,19 @@ impl<'f> Writer<'f> {
     /// it can need set aside here: it can not fail for want of space once it began to store.
     ///
     /// # Errors
-    /// [`crate::Error::NoSpace`] where the holes of the range do not fit the pool.
+    /// [`crate::Error::NoSpace`] where the holes of the range do not fit the pool; [`crate::Error::BadMedium`] where the
+    /// medium has lost bytes of a block that is not replaced as a whole.
     pub fn new(fs: &'f Fs, core: &'f InodeCore, range: FileRange, size: u64) -> Result<Self> {
         let map = FileMap::new(fs, core);
-        let survey = Survey::of(&map, range, size)?;
+        let view = WriterMap { map, range, size };
+        let survey = Survey::of(&view)?;
         let op = fs.space.begin().for_conversion();
         let holes = survey.holes.iter().map(|(_, len)| len).sum();
         if holes > 0 {
             op.ensure(holes)?;
         }
-        let mut writer =
-            Self { fs, core, map, op, pieces: Vec::new(), size, open: None, ready: VecDeque::new() };
+        let (pieces, ready) = (Vec::new(), VecDeque::new());
+        let mut writer = Self { fs, core, map, view, op, pieces, size, open: None, replaced: 0, ready };
         if survey.overwrites {
             writer.set_aside(&survey)?;
         }
@@ -116,7 +134,14 @@ impl<'f> Writer<'f> {
 
     /// Whether the record has room for a further piece.
     fn has_room(&self) -> bool {
-        self.op.room() >= ROOM_LEFT + self.pieces.len() as u64 * PIECE_BYTES
+        let pieces = self.pieces.len() as u64 * PIECE_BYTES + self.replaced * REPLACED_BYTES;
+        self.op.room() >= ROOM_LEFT + pieces
+    }
+
+    /// Whether the write replaces blocks that the medium has lost.
+    #[must_use]
+    pub fn replaces_bad(&self) -> bool {
+        self.replaced > 0
     }
 
     /// Whether the write gave the file anything that a record must say.
@@ -151,7 +176,7 @@ impl<'f> Writer<'f> {
     fn reserve(&mut self, from: FileBlock, to: FileBlock) -> Result<Run> {
         let needed = to.0 - from.0;
         let mut ahead = 0;
-        if to.offset() >= self.size {
+        if to.offset() >= self.size.max(self.view.range.end()) {
             let after = self.map.run(to, CHUNK_BLOCKS)?.0;
             let free = if after.content == Content::Hole { after.len } else { 0 };
             ahead = self.ahead(from, needed).min(free);
@@ -194,9 +219,12 @@ impl<'f> Writer<'f> {
     }
 
     fn place(&mut self, draft: &mut Draft<'_>, piece: Piece) -> Result<()> {
-        let Piece { file, run, filled, new } = piece;
+        let Piece { file, run, filled, new, replaces } = piece;
         let ino = draft.ino();
         let geometry = self.fs.journal().geometry();
+        if replaces {
+            self.remove_bad(draft, file..FileBlock(file.0 + filled))?;
+        }
         let mut map = ExtentMapMut::new(&mut self.op, draft.root(), ino, geometry);
         if !new {
             let converted = map.convert(file..FileBlock(file.0 + filled))?;
@@ -215,23 +243,40 @@ impl<'f> Writer<'f> {
     }
 }
 
+impl Writer<'_> {
+    /// Takes the blocks of `range` from the file, to be freed with its record.
+    fn remove_bad(&mut self, draft: &mut Draft<'_>, range: Range<FileBlock>) -> Result<()> {
+        let (ino, geometry) = (draft.ino(), self.fs.journal().geometry());
+        let mut freed = 0;
+        ExtentMapMut::new(&mut self.op, draft.root(), ino, geometry).remove(range, |op, extent| {
+            op.release(extent.run())?;
+            op.count_unwritten(if extent.written { 0 } else { -(extent.len as i64) });
+            freed += extent.len;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        draft.inode.blocks = draft.inode.blocks.saturating_sub(freed);
+        Ok(())
+    }
+}
+
 impl WriteOps for Writer<'_> {
     fn begin(&mut self, range: FileRange) -> Result<Option<WriteMap>> {
         if !self.pieces.is_empty() && !self.has_room() {
             return Ok(None);
         }
         let (from, len) = blocks_of(range);
-        let (run, cookie) = self.map.run(from, len)?;
+        let Met { run, cookie, bad } = self.view.run(from, len)?;
         let mut covered = clip(&run, range);
         let (at, before) = match state_of(&run, range.offset) {
             State::Mapped(at) => (at, Before::Data),
             State::Unwritten(at) => (at, Before::Unwritten),
             State::Hole | State::Reserved => {
-                let run = match self.ready.pop_front() {
-                    Some((file, run)) if file == from => run,
-                    _ => self.reserve(from, FileBlock::ceil(covered.end()))?,
+                let is_ready = self.ready.front().is_some_and(|(file, _)| *file == from);
+                let run = match if is_ready { self.ready.pop_front() } else { None } {
+                    Some((_, run)) => run,
+                    None => self.reserve(from, FileBlock::ceil(covered.end()))?,
                 };
-                self.open = Some(run);
+                self.open = Some(Open { run, replaces: bad });
                 covered.len = covered.len.min(FileBlock(from.0 + run.len).offset() - range.offset);
                 (run.start.offset().plus(range.offset % crate::units::BLOCK_BYTES), Before::New)
             }
@@ -243,18 +288,20 @@ impl WriteOps for Writer<'_> {
         let file = FileBlock::of(map.range.offset);
         let filled = if written == 0 { 0 } else { FileBlock::ceil(map.range.offset + written).0 - file.0 };
         match (self.open.take(), map.before) {
-            (Some(run), _) if filled == 0 => self.op.give_back(run),
-            (Some(run), _) => {
+            (Some(Open { run, .. }), _) if filled == 0 => self.op.give_back(run),
+            (Some(Open { run, replaces }), _) => {
                 // What lies ahead is kept only where the write went to the end of the place.
                 let kept = if written == map.range.len { run.len } else { filled };
                 if kept < run.len {
                     self.op.give_back(Run::new(Block(run.start.0 + kept), run.len - kept));
                 }
-                self.pieces.push(Piece { file, run: Run::new(run.start, kept), filled, new: true });
+                self.replaced += u64::from(replaces);
+                let run = Run::new(run.start, kept);
+                self.pieces.push(Piece { file, run, filled, new: true, replaces });
             }
             (None, Before::Unwritten) if filled > 0 => {
                 let run = Run::new(map.at.block(), filled);
-                self.pieces.push(Piece { file, run, filled, new: false });
+                self.pieces.push(Piece { file, run, filled, new: false, replaces: false });
             }
             (None, _) => {}
         }

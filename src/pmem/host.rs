@@ -23,7 +23,8 @@ pub(super) struct Dax {
     pub(super) align: u64,
 }
 
-fn device(sysfs: &Path, kind: &str, number: u64) -> PathBuf {
+/// What sysfs has of a device, by its kind (`block`, `char`) and number.
+pub(super) fn device(sysfs: &Path, kind: &str, number: u64) -> PathBuf {
     sysfs.join("dev").join(kind).join(format!("{}:{}", libc::major(number), libc::minor(number)))
 }
 
@@ -41,9 +42,17 @@ pub(super) fn devdax(sysfs: &Path, number: u64) -> Result<Option<Dax>> {
     }
 }
 
-fn number_in(path: PathBuf) -> Result<u64> {
+/// The number that a file of sysfs holds, in decimal or after `0x`.
+///
+/// # Errors
+/// [`Error::Path`].
+pub(super) fn number_in(path: PathBuf) -> Result<u64> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-    let number = fs::read_to_string(&path).and_then(|text| text.trim().parse().map_err(|_| invalid()));
+    let parse = |text: &str| match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    let number = fs::read_to_string(&path).and_then(|text| parse(text.trim()).map_err(|_| invalid()));
     number.map_err(|source| Error::Path { what: "reading a number from", path, source })
 }
 
@@ -96,6 +105,91 @@ pub(super) fn allocate(file: &File, at: u64, len: u64) -> io::Result<()> {
             Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
             _ => return Err(error),
         }
+    }
+}
+
+/// A part of a file that lies in one place of its block device; all in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) file: u64,
+    pub(super) device: u64,
+    pub(super) len: u64,
+}
+
+/// `struct fiemap_extent` of Linux.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved: [u64; 2],
+    flags: u32,
+    reserved_words: [u32; 3],
+}
+
+/// `struct fiemap` of Linux, with room for some extents.
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    extents: [FiemapExtent; FIEMAP_EXTENTS],
+}
+
+const FIEMAP_EXTENTS: usize = 64;
+const _: () = assert!(size_of::<FiemapExtent>() == 56);
+const _: () = assert!(std::mem::offset_of!(Fiemap, extents) == 32);
+
+/// Where on its block device the file lies, as far as that is known: what is not placed yet, and what is no plain run of
+/// bytes there, is left out.
+///
+/// # Errors
+/// The system's; `EOPNOTSUPP` where the file system does not tell.
+pub(super) fn pieces(file: &File) -> io::Result<Vec<Piece>> {
+    let (mut pieces, mut start) = (Vec::new(), 0);
+    loop {
+        let found = fiemap(file, start)?;
+        let extents = found.extents.get(..found.mapped_extents as usize).unwrap_or(&found.extents);
+        for extent in extents {
+            const LAST: u32 = 0x1;
+            const UNPLACED: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200;
+            if extent.flags & UNPLACED == 0 {
+                pieces.push(Piece { file: extent.logical, device: extent.physical, len: extent.length });
+            }
+            let end = extent.logical.saturating_add(extent.length);
+            if extent.flags & LAST != 0 || end <= start {
+                return Ok(pieces);
+            }
+            start = end;
+        }
+        if extents.is_empty() {
+            return Ok(pieces);
+        }
+    }
+}
+
+/// Some extents of `file` from byte `start` on.
+fn fiemap(file: &File, start: u64) -> io::Result<Fiemap> {
+    // _IOWR('f', 11, struct fiemap)
+    const FS_IOC_FIEMAP: u64 = 0xC020_660B;
+    let mut map = Fiemap {
+        start,
+        length: u64::MAX - start,
+        flags: 0,
+        mapped_extents: 0,
+        extent_count: FIEMAP_EXTENTS as u32,
+        reserved: 0,
+        extents: [FiemapExtent::default(); FIEMAP_EXTENTS],
+    };
+    // SAFETY: the call reads the head of `map` and writes no more extents behind it than `extent_count` says there is
+    // room for; every bit pattern is one of these structs of integers.
+    match unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut map) } {
+        0 => Ok(map),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -10,10 +10,12 @@
 //! 3. An aligned 8-byte word is never torn, also where a store covers only a part of it, and no byte beside the range
 //!    of a store is touched.
 //! 4. A region opened read-only is never stored to.
+//! 5. Bytes that the medium is known to have lost are not touched, also not stored to: the call says so instead.
 //!
 //! On persistent memory the fence is the cost (about 180 ns), and a locked instruction (taking a lock, an atomic add)
 //! between a flush or non-temporal store and its fence waits just as long. So: take locks first, copy, fence.
 
+mod bad;
 mod counters;
 mod host;
 mod info;
@@ -37,14 +39,16 @@ pub use info::{Durability, Medium, RegionInfo};
 pub use open::RegionOptions;
 pub use window::Window;
 
+use bad::BadRanges;
 use counters::CountersByThread;
 #[cfg(loom)]
 pub use counters::set_thread_number;
 pub use counters::{Counts, thread_number};
 
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 #[cfg(feature = "sim")]
 use crate::sync::Arc;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::units::PoolOff;
 use lines::Lines;
@@ -69,6 +73,9 @@ enum Backend {
 pub struct Region {
     backend: Backend,
     size: AtomicU64,
+    /// Bytes from the start on of which none is bad; the size where no byte is.
+    sound: AtomicU64,
+    bad: Mutex<BadRanges>,
     counters: CountersByThread,
     info: RegionInfo,
     host: Option<open::Host>,
@@ -176,7 +183,7 @@ impl Region {
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn sim(sim: Arc<sim::Sim>) -> Self {
-        let size = AtomicU64::new(sim.len());
+        let size = sim.len();
         let info = RegionInfo {
             backend: "sim",
             medium: Medium::Simulated,
@@ -187,10 +194,22 @@ impl Region {
             mapped: sim.capacity(),
             path: None,
         };
-        Self { backend: Backend::Sim(sim), size, counters: CountersByThread::default(), info, host: None }
+        Self::new(Backend::Sim(sim), size, info, None)
     }
 
-    /// Bytes that may be accessed.
+    fn new(backend: Backend, size: u64, info: RegionInfo, host: Option<open::Host>) -> Self {
+        Self {
+            backend,
+            size: AtomicU64::new(size),
+            sound: AtomicU64::new(size),
+            bad: Mutex::default(),
+            counters: CountersByThread::default(),
+            info,
+            host,
+        }
+    }
+
+    /// Bytes of the pool.
     #[must_use]
     #[inline]
     pub fn len(&self) -> u64 {
@@ -217,11 +236,69 @@ impl Region {
 
     #[inline]
     fn check(&self, at: PoolOff, len: u64) -> Result<()> {
-        let size = self.len();
         match at.0.checked_add(len) {
-            Some(end) if end <= size => Ok(()),
-            _ => Err(Error::OutOfPool { at, len, size }),
+            Some(end) if end <= self.sound.load(Ordering::Acquire) => Ok(()),
+            _ => self.check_all(at, len),
         }
+    }
+
+    #[cold]
+    fn check_all(&self, at: PoolOff, len: u64) -> Result<()> {
+        self.check_bounds(at, len)?;
+        match self.bad(at, len) {
+            None => Ok(()),
+            Some((bad, _)) => {
+                Err(Damage::new(Structure::Medium, bad, "readable bytes", len, bad.0 - at.0).into())
+            }
+        }
+    }
+
+    /// The end of `len` bytes from `at`, which lie within the pool.
+    fn check_bounds(&self, at: PoolOff, len: u64) -> Result<u64> {
+        let size = self.len();
+        at.0.checked_add(len).filter(|end| *end <= size).ok_or(Error::OutOfPool { at, len, size })
+    }
+
+    /// Whether the medium has lost any byte of the pool, as far as is known.
+    #[must_use]
+    pub fn has_bad(&self) -> bool {
+        self.sound.load(Ordering::Acquire) < self.len()
+    }
+
+    /// The first bytes of the `len` from `at` that the medium has lost, as far as is known: where, and how many in a
+    /// row. Whole blocks of 4 KiB are lost, cut to what is asked for.
+    #[must_use]
+    #[inline]
+    pub fn bad(&self, at: PoolOff, len: u64) -> Option<(PoolOff, u64)> {
+        let end = at.0.saturating_add(len);
+        if end <= self.sound.load(Ordering::Acquire) {
+            return None;
+        }
+        self.bad.lock().first(at.0..end).map(|found| (PoolOff(found.start), found.end - found.start))
+    }
+
+    /// Every range that the medium has lost, as far as is known, ascending: where, and how many bytes.
+    #[must_use]
+    pub fn bad_ranges(&self) -> Vec<(PoolOff, u64)> {
+        self.bad.lock().all()
+    }
+
+    /// Notes that the medium has lost the blocks of `len` bytes from `at`: calls that need them fail from now on. It is
+    /// noted in memory only.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPool`].
+    pub fn mark_bad(&self, at: PoolOff, len: u64) -> Result<()> {
+        let end = self.check_bounds(at, len)?;
+        self.change_bad(|bad| bad.add(at.0..end));
+        Ok(())
+    }
+
+    fn change_bad(&self, change: impl FnOnce(&mut BadRanges)) {
+        let mut bad = self.bad.lock();
+        change(&mut bad);
+        let size = self.len();
+        self.sound.store(bad.lowest().map_or(size, |lowest| lowest.min(size)), Ordering::Release);
     }
 
     #[inline]
@@ -235,7 +312,7 @@ impl Region {
     /// Copies `buf.len()` bytes from `at` into `buf`.
     ///
     /// # Errors
-    /// [`Error::OutOfPool`].
+    /// [`Error::OutOfPool`], damage of the medium.
     #[inline]
     pub fn read(&self, at: PoolOff, buf: &mut [u8]) -> Result<()> {
         self.check(at, buf.len() as u64)?;

@@ -41,6 +41,12 @@ pub enum Mutation {
     WakeOne,
     /// A writer of a byte range does not wait for the readers that are only counted.
     IgnoreCounted,
+    /// A short writer of a byte range goes past the queue although requests are in it.
+    OvertakeQueue,
+    /// Who leaves a byte range that it held without the queue wakes nobody.
+    LeaveSilently,
+    /// A queued request for a byte range does not wait for the short writers that are not in the queue.
+    IgnoreShort,
     /// A shared byte range is granted whoever holds it.
     ReadersDoNotWait,
     /// J3: what a change frees can be had before its commit.

@@ -9,18 +9,18 @@
 //! 2. A region opened read-only is mapped without leave to store, and its calls refuse stores before they touch memory.
 //! 3. The size of a region only grows, and only after its file did.
 
-use super::counters::CountersByThread;
 use super::info::{Durability, Medium, RegionInfo};
 use super::lines::Lines;
 use super::mapping::{Extent, LineMapping, PageMapping, Sharing};
-use super::{Backend, Region, host, pages};
+use super::{Backend, Region, bad, host, pages};
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex};
 use crate::units::{BLOCK_BYTES, MAX_POOL_BYTES, MIN_POOL_BYTES, PoolOff};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// How to open a region. The default: for reading and writing, nothing assumed, nothing destroyed.
@@ -121,14 +121,40 @@ impl Region {
             mapped: found.mapped,
             path: Some(path.to_owned()),
         };
+        let bad = known_bad(&file, &metadata, found.medium)?;
         let growing = metadata.is_file().then(|| Mutex::new(()));
-        Ok(Self {
-            backend: found.backend,
-            size: AtomicU64::new(found.len),
-            counters: CountersByThread::default(),
-            info,
-            host: Some(Host { file, growing }),
-        })
+        let region = Self::new(found.backend, found.len, info, Some(Host { file, growing }));
+        region.change_bad(|known| bad.into_iter().for_each(|range| known.add(range)));
+        Ok(region)
+    }
+
+    /// Has the medium take the whole blocks of `len` bytes from `at` again, which are nobody's: whether it does. What
+    /// they hold then is not known.
+    ///
+    /// The kernel mends memory below a DAX file system when it is written to by `write(2)`. It does not for a devdax
+    /// device: there `ndctl clear-errors` does, and it is asked whether that has happened.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; [`Error::Io`] where the system could not write.
+    pub fn mend(&self, at: PoolOff, len: u64) -> Result<bool> {
+        if self.info.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let bytes = at.0..at.0.saturating_add(len);
+        let failed = |source| Error::io("writing over bad blocks", source);
+        match (&self.host, self.info.medium) {
+            (Some(Host { file, .. }), Medium::Fsdax) => zero_by_write(file, bytes.clone()).map_err(failed)?,
+            (Some(Host { file, .. }), Medium::Devdax { .. }) => {
+                let metadata = file.metadata().map_err(failed)?;
+                let still = bad::of_devdax(Path::new(host::SYSFS), metadata.rdev())?;
+                if still.iter().any(|range| range.start < bytes.end && bytes.start < range.end) {
+                    return Ok(false);
+                }
+            }
+            _ => {}
+        }
+        self.change_bad(|bad| bad.remove(bytes));
+        Ok(true)
     }
 
     /// Makes the region, and the file below it, `new_len` bytes long; the new bytes are zeros, and durably there on
@@ -173,6 +199,7 @@ impl Region {
                 grow().map_err(|source| Error::io("growing the pool's file", source))?;
                 // Simulated memory has no lock of its own for this: never back.
                 self.size.fetch_max(new_len, Ordering::AcqRel);
+                self.change_bad(|_| ());
                 Ok(())
             }
         }
@@ -184,7 +211,10 @@ impl Region {
     /// # Errors
     /// [`Error::Io`] with `ENOSPC` where the host is full; [`Error::OutOfPool`], [`Error::ReadOnly`].
     pub fn provision(&self, at: PoolOff, len: u64) -> Result<()> {
-        self.check_store(at, len)?;
+        if self.info.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.check_bounds(at, len)?;
         match &self.host {
             Some(Host { file, growing: Some(_) }) if len > 0 => host::allocate(file, at.0, len)
                 .map_err(|source| Error::io("reserving room for the pool on its file system", source)),
@@ -208,6 +238,24 @@ impl Backend {
 
 fn at_path(what: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Path { what, path: path.to_owned(), source }
+}
+
+/// What the kernel knows to be bad of a pool on this medium.
+fn known_bad(file: &File, metadata: &Metadata, medium: Medium) -> Result<Vec<Range<u64>>> {
+    let sysfs = Path::new(host::SYSFS);
+    match medium {
+        Medium::Devdax { .. } => bad::of_devdax(sysfs, metadata.rdev()),
+        Medium::Fsdax => bad::of_file(sysfs, metadata.dev(), file),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn zero_by_write(file: &File, bytes: Range<u64>) -> io::Result<()> {
+    let zeros = [0; BLOCK_BYTES as usize];
+    for at in bytes.step_by(zeros.len()) {
+        file.write_all_at(&zeros, at)?;
+    }
+    file.sync_data()
 }
 
 /// Makes and locks a file, or with `force` takes one that exists. Tells whether it was made.
@@ -371,6 +419,32 @@ mod tests {
         #[cfg(feature = "sim")]
         all.push(Region::sim(Arc::new(crate::pmem::sim::Sim::new(LEN).unwrap())));
         all
+    }
+
+    #[test]
+    fn what_is_bad_is_not_touched_and_can_be_mended() {
+        let dirs = [shm()];
+        for region in every_region(&dirs) {
+            let sound = |at: u64| region.read(PoolOff(at), &mut [0; 8]);
+            let lost = |result: Result<()>| matches!(result, Err(Error::Corrupt(d)) if d.at == PoolOff(8192));
+            assert!(!region.has_bad());
+            region.store(PoolOff(8192), &[7; 8]).unwrap();
+            region.mark_bad(PoolOff(9000), 1).unwrap();
+            assert!(region.has_bad() && region.mark_bad(PoolOff(LEN), 1).is_err());
+            assert_eq!(region.bad_ranges(), [(PoolOff(8192), 4096)]);
+            assert_eq!(region.bad(PoolOff(0), LEN), Some((PoolOff(8192), 4096)));
+            assert_eq!(region.bad(PoolOff(9000), 10), Some((PoolOff(9000), 10)));
+            assert_eq!((region.bad(PoolOff(8000), 192), region.bad(PoolOff(12288), LEN)), (None, None));
+            assert!(lost(sound(8192)) && lost(region.read(PoolOff(8190), &mut [0; 8])));
+            assert!(lost(region.load(PoolOff(8192)).map(drop)) && lost(region.store(PoolOff(8192), &[1])));
+            assert!(lost(region.copy_nt(PoolOff(8000), &[1; 300])) && lost(region.zero_nt(PoolOff(0), LEN)));
+            assert!(lost(region.store_word(PoolOff(8192), 1)) && lost(region.flush(PoolOff(8192), 1)));
+            assert!(sound(8184).is_ok() && sound(12288).is_ok() && sound(LEN - 8).is_ok());
+            assert!(matches!(sound(LEN), Err(Error::OutOfPool { .. })));
+            assert!(region.mend(PoolOff(8192), 4096).unwrap());
+            assert!(!region.has_bad());
+            assert_eq!(region.load(PoolOff(8192)).unwrap(), 0x0707_0707_0707_0707);
+        }
     }
 
     fn random(state: &mut u64, below: u64) -> u64 {

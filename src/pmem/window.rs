@@ -162,6 +162,7 @@ mod tests {
     const PART: u64 = 1 << 20;
 
     /// A pool in memory, and its second MiB mapped again.
+    #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     fn window(assume_persistent: bool) -> (tempfile::TempDir, Arc<Region>, memmap2::MmapRaw, Window) {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = dir.path().join("pool");

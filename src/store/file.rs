@@ -46,18 +46,19 @@ impl File {
         self.len() == 0
     }
 
-    /// Reads into `buf` from byte `offset`: how many bytes there were, 0 at or past the end.
+    /// Reads into `buf` from byte `offset`: how many bytes there were, 0 at or past the end; fewer before bytes that the
+    /// medium has lost.
     ///
     /// # Errors
-    /// [`Error::NotOpenedFor`], damage.
+    /// [`Error::NotOpenedFor`], damage; [`Error::BadMedium`] where the medium has lost the first byte.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.read_vectored_at(&mut [IoSliceMut::new(buf)], offset)
     }
 
-    /// Reads into the buffers, in order, from byte `offset`: how many bytes there were.
+    /// Reads into the buffers, in order, from byte `offset`: how many bytes there were, as [`Self::read_at`].
     ///
     /// # Errors
-    /// [`Error::NotOpenedFor`], damage.
+    /// As [`Self::read_at`].
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
         self.reads()?;
         io::read_vectored(&self.node.handle, bufs, offset)
@@ -66,17 +67,27 @@ impl File {
     /// Fills `buf` from byte `offset`.
     ///
     /// # Errors
-    /// [`Error::UnexpectedEnd`] where the file ends before, damage.
+    /// [`Error::UnexpectedEnd`] where the file ends before, [`Error::BadMedium`] where the medium has lost some of them;
+    /// damage.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let found = self.read_at(buf, offset)?;
-        if found < buf.len() { Err(Error::UnexpectedEnd { wanted: buf.len(), found }) } else { Ok(()) }
+        self.reads()?;
+        let (wanted, mut found) = (buf.len(), 0);
+        while found < wanted {
+            match self.read_at(&mut buf[found..], offset.saturating_add(found as u64))? {
+                0 => return Err(Error::UnexpectedEnd { wanted, found }),
+                more => found += more,
+            }
+        }
+        Ok(())
     }
 
     /// Writes `buf` at byte `offset` (at the end, if opened to append): how many bytes were taken; all, unless the
     /// pool is so fragmented that the extents do not fit one journal record.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], damage.
+    /// [`Error::NoSpace`] (before anything changed), [`Error::NotOpenedFor`], damage. [`Error::BadMedium`] (before anything
+    /// changed) where the medium has lost bytes of a block of 4 KiB, and the write covers only a part of what the file
+    /// has in it: a write that covers all of it repairs it.
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
         self.write_vectored_at(&[IoSlice::new(buf)], offset)
     }

@@ -26,7 +26,7 @@ use crate::layout::{FORMAT_VERSION, Geometry};
 use crate::namespace;
 use crate::pmem::{Counts, Region, RegionInfo};
 use crate::sync::Arc;
-use crate::units::{BLOCK_BYTES, CHUNK_BYTES, Chunk, MAX_NAME_BYTES};
+use crate::units::{BLOCK_BYTES, CHUNK_BYTES, Chunk, MAX_NAME_BYTES, PoolOff};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -92,6 +92,8 @@ pub struct PoolInfo {
     pub space: SpaceReport,
     /// What the last open found.
     pub recovery: Recovery,
+    /// What the medium has lost, as far as is known, ascending: pool offset and length in bytes, whole blocks.
+    pub bad: Vec<(PoolOff, u64)>,
 }
 
 impl Store {
@@ -195,7 +197,27 @@ impl Store {
             created: superblock.created,
             space: fs.space.report()?,
             recovery: self.inner.recovery,
+            bad: fs.region().bad_ranges(),
         })
+    }
+
+    /// Notes, until the pool is closed, that the medium has lost the blocks of `len` bytes of the pool from `at`, as the
+    /// kernel's list says at open of those that it knows. They are not touched any more: reads of them are errors, nothing
+    /// is put there, and whole blocks that are overwritten move elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPool`].
+    pub fn mark_bad(&self, at: PoolOff, len: u64) -> Result<()> {
+        self.inner.fs.space.mark_bad(at, len)
+    }
+
+    /// Has the medium take blocks again that it has lost and that no file uses: how many it did. An overwrite of lost
+    /// blocks, and a call that finds no space, do this by themselves.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], errors of the system.
+    pub fn mend(&self) -> Result<u64> {
+        self.inner.fs.space.mend()
     }
 
     /// How `count` chunks of 2 MiB from number `first` on are used; fewer at the pool's end.

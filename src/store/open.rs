@@ -154,6 +154,10 @@ pub(super) fn format(region: &Arc<Region>, size: u64, options: &StoreOptions) ->
     if !region.info().zeroed && !options.region.force && holds_something(region)? {
         return Err(Error::PoolExists);
     }
+    // Nothing that is there is wanted.
+    for (at, len) in region.bad_ranges() {
+        region.mend(at, len)?;
+    }
     // The lanes, the tables and the first metadata are in the first chunk: a full host says so here.
     region.provision(PoolOff(0), CHUNK_BYTES)?;
     clear(region, &superblock.geometry)?;

@@ -38,7 +38,15 @@ struct Info {
     features: Features,
     space: Space,
     recovery: Recovery,
+    bad: Vec<Bad>,
     warnings: Vec<Warning>,
+}
+
+/// Bytes of the pool that the medium has lost.
+#[derive(Serialize)]
+struct Bad {
+    at: u64,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -119,6 +127,7 @@ impl Info {
                 intents: info.recovery.intents,
                 nanos: info.recovery.nanos,
             },
+            bad: info.bad.iter().map(|(at, bytes)| Bad { at: at.0, bytes: *bytes }).collect(),
             warnings: warnings(pool, &info.region, &Facts::find(pool)),
         }
     }
@@ -202,9 +211,21 @@ fn rows(info: &Info, pool: &Path) -> Vec<(&'static str, String)> {
             recovery.intents
         ),
     ));
+    rows.extend(bad_rows(&info.bad));
     for warning in &info.warnings {
         rows.push(("WARNING", format!("costs {}: {}", warning.costs, warning.what)));
         rows.push(("", format!("to mend it: {}", warning.mend)));
+    }
+    rows
+}
+
+fn bad_rows(bad: &[Bad]) -> Vec<(&'static str, String)> {
+    let range = |Bad { at, bytes }: &Bad| format!("{bytes} bytes at pool offset {at:#x} are lost");
+    let mut rows: Vec<_> = bad.iter().map(|bad| ("BAD MEDIUM", range(bad))).collect();
+    if !bad.is_empty() {
+        let advice = "`daxstore check` names the files; overwrite those bytes from a backup. Lost blocks that no file \
+                      uses are left out of use; on a devdax device `ndctl clear-errors` brings them back";
+        rows.push(("", String::from(advice)));
     }
     rows
 }
@@ -248,4 +269,17 @@ fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
     ];
     rows.extend(space.damage.iter().map(|damage| ("DAMAGE", damage.clone())));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_medium_has_lost_is_said_with_what_to_do() {
+        assert!(bad_rows(&[]).is_empty());
+        let rows = bad_rows(&[Bad { at: 0x5000, bytes: 8192 }]);
+        assert_eq!(rows[0], ("BAD MEDIUM", String::from("8192 bytes at pool offset 0x5000 are lost")));
+        assert!(rows[1].1.contains("daxstore check") && rows[1].1.contains("ndctl clear-errors"));
+    }
 }

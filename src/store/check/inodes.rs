@@ -14,6 +14,7 @@ use crate::extent::Extent;
 use crate::inode::Intent;
 use crate::io::xattr;
 use crate::layout::{FileKind, INODE_KEEP_BEYOND_END, Inode, Kind, RootArea, SlotClass, get32};
+use crate::pmem::Region;
 use crate::tree::{self, Cut, Lost, NodeRoot, Visit};
 use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_SYMLINK_BYTES, PoolOff, Run};
 
@@ -164,6 +165,15 @@ impl Names {
     }
 }
 
+/// Notes each part of `run` that the medium has lost; `what` says it of how far into the run and how long it is, in bytes.
+fn lost_bytes(region: &Region, run: Run, ino: Ino, faults: &mut Faults, what: impl Fn(u64, u64) -> String) {
+    let (mut at, end) = (run.start.offset(), run.end().offset());
+    while let Some((lost, len)) = region.bad(at, end.0 - at.0) {
+        faults.add(FaultKind::LostBytes, lost, Some(ino), what(lost.0 - run.start.offset().0, len));
+        at = lost.plus(len);
+    }
+}
+
 impl<'r> Checker<'r> {
     pub fn trees(&mut self) -> (Trees<'_>, &mut Vec<Facts>, &mut Chunks) {
         let trees = Trees {
@@ -310,6 +320,7 @@ impl<'r> Checker<'r> {
         let size_end = FileBlock::ceil(inode.size);
         let keep = inode.flags & INODE_KEEP_BEYOND_END != 0;
         let (mut end, mut blocks, mut unwritten, mut extents) = (FileBlock(0), 0, 0, 0);
+        let region = self.media.region;
         let (mut trees, _, chunks) = self.trees();
         trees.walk(ino, Which::Content, &inode.root, |key, payload, faults| {
             let drop = Remedy::Drop { ino, which: Which::Content, key };
@@ -331,6 +342,13 @@ impl<'r> Checker<'r> {
                 let expected = format_args!("none from file block {size_end} on");
                 let remedy = Remedy::GiveUpFrom { ino, from: size_end };
                 faults.number(FaultKind::BeyondEnd, at, Some(ino), expected, found).by(remedy);
+            }
+            if extent.written {
+                lost_bytes(region, extent.run(), ino, faults, |into, len| {
+                    let start = extent.file.offset() + into;
+                    let end = (start + len).min(inode.size.max(start));
+                    format!("bytes {start} to {end} of the file are lost; overwrite them to repair it")
+                });
             }
             chunks.claim(extent.run(), |run| {
                 let file = FileBlock(extent.file.0 + (run.start.0 - extent.pool.0));
@@ -377,6 +395,7 @@ impl<'r> Checker<'r> {
         let (at, geometry, seed) = (ino.offset(), self.media.geometry, self.media.seed);
         let root = NodeRoot { at: inode.xattrs, level: inode.xattr_level }.area();
         let (mut blocks, mut count, mut names) = (0, 0, Names::default());
+        let region = self.media.region;
         let (mut trees, _, chunks) = self.trees();
         trees.walk(ino, Which::Attributes, &root, |key, payload, faults| {
             count += 1;
@@ -399,6 +418,9 @@ impl<'r> Checker<'r> {
                     continue;
                 }
                 blocks += run.len;
+                lost_bytes(region, run, ino, faults, |_, len| {
+                    format!("{len} bytes of {:?} are lost; set it again", String::from_utf8_lossy(&name))
+                });
                 chunks.claim(run, |run| shared(faults, ino, run, "an attribute").by(drop));
             }
         });

@@ -33,6 +33,7 @@ impl Media<'_> {
         let slot = &mut slot[..kind.slot_bytes()];
         match self.region.read(at, slot) {
             Ok(()) => {}
+            Err(Error::Corrupt(lost)) => return Err(lost),
             Err(_) => return Err(self.outside(at, kind)),
         }
         let image = Image::open(self.seed, at, kind, slot)?;

@@ -16,6 +16,8 @@ mod repair;
 mod report;
 mod slots;
 mod space;
+#[cfg(test)]
+mod tests;
 
 pub use repair::check_path;
 #[cfg(feature = "sim")]

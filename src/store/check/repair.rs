@@ -52,7 +52,15 @@ pub fn check_sim(sim: Arc<crate::pmem::sim::Sim>, repair: bool) -> Result<CheckR
     check_region(Arc::new(Region::sim(sim)), repair, &|_| ())
 }
 
-fn check_region(region: Arc<Region>, repair: bool, progress: &dyn Fn(Progress)) -> Result<CheckReport> {
+/// As [`check_path`], of the pool in `region`.
+///
+/// # Errors
+/// As there.
+pub(super) fn check_region(
+    region: Arc<Region>,
+    repair: bool,
+    progress: &dyn Fn(Progress),
+) -> Result<CheckReport> {
     let read_only = region.info().read_only;
     if repair && read_only {
         return Err(Error::ReadOnly);
@@ -263,7 +271,11 @@ impl Repairer {
                 let fault = &mut faults[*place];
                 let is_rewritten = matches!(fault.outcome, Some(Repair::Mended)) && rounds == 0;
                 if !matches!(fault.outcome, Some(Repair::Left(_))) && !is_rewritten {
-                    fault.outcome = Some(Repair::Left("no remedy helped".into()));
+                    let why = match fault.kind {
+                        FaultKind::LostBytes => "nothing but those bytes mends it; write them again",
+                        _ => "no remedy helped",
+                    };
+                    fault.outcome = Some(Repair::Left(why.into()));
                 }
             }
             faults.iter_mut().for_each(|fault| {

@@ -100,6 +100,8 @@ kinds! {
     IntentsInode = "inode of the intents",
     /// The root directory is there.
     RootDirectory = "root directory",
+    /// The medium has the bytes of files and attributes.
+    LostBytes = "lost bytes",
     /// The lanes' counters sum up to the used blocks.
     UsedTotal = "total of used blocks",
     /// The lanes' counters sum up to the unwritten blocks.
