@@ -21,11 +21,8 @@ refused() {
 holds() { case $1 in *"$2"*) ;; *) echo "$1"; fail "not found: $2" ;; esac; }
 lacks() { case $1 in *"$2"*) echo "$1"; fail "found: $2" ;; esac; }
 
-# The same for the namespace.
-once() {
-    [ ! -e /disk/namespace ] || { echo 'the namespace is gone'; return 1; }
-    namespace $1 $2 && touch /disk/namespace && sync
-}
+# The text of the warnings about the pool $1.
+warned() { daxstore info "$1" | sed -n '/^WARNING/,$p'; }
 
 # Makes the namespace that there is into one of mode $1 with alignment $2.
 namespace() {
@@ -33,8 +30,14 @@ namespace() {
     ndctl create-namespace -f -e "$name" -m $1 -a $2
 }
 
-# The file system with DAX. It is made once: one that can not be mounted after a power cut is a loss, and no reason to
-# make another. The disk keeps the note of it.
+# As that, once: a namespace that is gone after a power cut is a loss, and no reason to make another. The disk keeps the
+# note of it.
+once() {
+    [ ! -e /disk/namespace ] || { echo 'the namespace is gone'; return 1; }
+    namespace $1 $2 && touch /disk/namespace && sync
+}
+
+# The file system with DAX, made once too.
 mount_dax() {
     [ -e /disk/made ] || { make_fs && touch /disk/made && sync; }
     mount -t $BACKEND -o dax=always $BLOCK /mnt
@@ -56,6 +59,12 @@ prepare() {
     mount -t ext4 /dev/vda /disk
     [ "$BACKEND" = plain ] && return
     for module in libnvdimm nd_e820 $(told nfit) nd_pmem device_dax dax_pmem; do modprobe $module; done
+    # The kernel looks at the memory while others go on.
+    waited=0
+    until block_device > /dev/null || dax_device > /dev/null || [ $waited -gt 100 ]; do
+        sleep 0.1
+        waited=$((waited + 1))
+    done
     case $BACKEND in
         xfs | ext4)
             modprobe $BACKEND

@@ -2,9 +2,6 @@
 . /guest/lib.sh
 where_it_is
 
-# The text of the warnings about the pool $1.
-warned() { daxstore info "$1" | sed -n '/^WARNING/,$p'; }
-
 memmap() { holds "$(warned $POOL)" 'set aside by `memmap=`'; }
 
 case $BACKEND in
@@ -74,10 +71,15 @@ case $BACKEND in
         daxstore write $POOL /random < /tmp/random
         lacks "$(warned $POOL)" 'costs huge pages'
         ;;
-    # It places the blocks well by itself, in an empty file system.
-    ext4) note "mkfs.ext4 without stride: $(warned $POOL | grep -c 'huge pages' || true) warnings of huge pages" ;;
+    ext4)
+        # It places the first blocks of an empty file system well by itself.
+        note "mkfs.ext4 without stride: $(warned $POOL | grep -c 'huge pages' || true) warnings of huge pages"
+        umount /mnt
+        make_fs
+        mount -t $BACKEND -o dax=always $BLOCK /mnt
+        ;;
 esac
-rm $POOL
+rm -f $POOL
 
 # A tmpfs.
 daxstore mkfs /dev/shm/pool --size 64M
