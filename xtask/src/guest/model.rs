@@ -9,6 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Names of a writer.
 const NAMES: u64 = 16;
+/// Files of a writer at least, after its first operations: a state with none, or without a recent number, would come again
+/// and again, and tell nothing of how many operations led to it.
+const MIN_FILES: usize = 5;
 /// Pieces of a file, at most.
 const MAX_PIECES: usize = 8;
 /// Bytes of a piece's head: the number of its operation and its length.
@@ -88,6 +91,13 @@ impl Model {
             return Op::Create(name, piece);
         };
         let file = &self.files[&there];
+        if self.files.len() < MIN_FILES {
+            return if self.files.contains_key(&name) {
+                Op::Mark(there, number)
+            } else {
+                Op::Create(name, piece)
+            };
+        }
         match dice {
             0..30 if !self.files.contains_key(&name) => Op::Create(name, piece),
             30..38 if file.pieces.len() > 1 => {
@@ -187,6 +197,20 @@ mod tests {
         assert!(one.files.len() > 3, "{}", one.files.len());
         assert_eq!(one.hash(), other.hash());
         assert_ne!(one.next(), Model::new(8, 0).next());
+    }
+
+    #[test]
+    fn every_state_holds_a_recent_number() {
+        for (seed, writer) in [(1, 0), (1, 1), (7, 0), (7, 1)] {
+            let mut model = Model::new(seed, writer);
+            while model.count < 20_000 {
+                model.apply(model.next());
+                let numbers = |file: &File| file.pieces.iter().map(|piece| piece.by).chain(file.mark).max();
+                let last = model.files.values().filter_map(numbers).max().unwrap_or(0);
+                assert!(model.count - last < 32, "{} {last}", model.count);
+            }
+            assert!(model.files.len() >= MIN_FILES - 1);
+        }
     }
 
     #[test]
