@@ -32,7 +32,7 @@ pub mod namespace;
 pub mod store;
 
 pub use error::{Error, Result};
-pub use io::{AllocateMode, FileExtent, Metadata, SetAttributes, XattrMode};
+pub use io::{AllocateMode, Defragmented, FileExtent, Metadata, SetAttributes, XattrMode};
 pub use iomap::{FileRange, State};
 pub use layout::FileKind;
 pub use namespace::{Follow, RenameMode};

@@ -6,7 +6,9 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use daxstore::iomap::{FaultOps, FileRange, Placement};
 use daxstore::pmem::sim::Sim;
+use daxstore::units::CHUNK_BYTES;
 use daxstore::{
     AllocateMode, Dir, File, Follow, OpenOptions, RenameMode, SetAttributes, Store, StoreOptions, XattrMode,
 };
@@ -130,6 +132,29 @@ fn space_and_attributes_cost_one_fence() {
     assert_eq!(pool.cost(|_| drop(file.get_xattr("user.x").unwrap_err())), (0, 0), "getxattr");
     assert_eq!(pool.cost(|s| assert_eq!(s.metadata("/f").unwrap().size, 1 << 20)), (0, 0), "stat");
     assert_eq!(pool.cost(|s| assert_eq!(s.read_dir().count(), 1)), (0, 0), "readdir");
+}
+
+#[test]
+fn blocks_of_a_fault_cost_two_fences_and_one_where_they_were_zeroed_ahead() {
+    let pool = Pool::new();
+    let file = pool.file("/f", 1);
+    file.set_len(5 * CHUNK_BYTES).unwrap();
+    file.allocate(8192, 8192, AllocateMode::Allocate).unwrap();
+    file.allocate(CHUNK_BYTES, CHUNK_BYTES, AllocateMode::Allocate).unwrap();
+    let populate = |offset, len, placement| {
+        pool.cost(|_| assert!(file.populate(FileRange { offset, len }, placement).unwrap()))
+    };
+    assert_eq!(populate(40960, 4096, Placement::Any), (2, 0), "a hole");
+    assert_eq!(populate(8192, 8192, Placement::Any), (2, 0), "unwritten blocks");
+    assert_eq!(populate(0, 65536, Placement::Any), (2, 0), "data and holes");
+    assert_eq!(populate(0, 65536, Placement::Any), (0, 0), "nothing");
+    assert_eq!(populate(CHUNK_BYTES, CHUNK_BYTES, Placement::Whole), (2, 0), "an unwritten chunk");
+    assert_eq!(populate(2 * CHUNK_BYTES, CHUNK_BYTES, Placement::Whole), (2, 0), "a slot");
+    assert_eq!(pool.cost(|_| assert!(file.zero_ahead(1).unwrap())), (1, 0), "a chunk ahead");
+    assert_eq!(populate(3 * CHUNK_BYTES, CHUNK_BYTES, Placement::Whole), (1, 0), "a slot, zeroed ahead");
+    assert_eq!(populate(4 * CHUNK_BYTES, CHUNK_BYTES, Placement::Whole), (2, 0), "another slot");
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    assert_eq!(pool.cost(|_| file.touch().unwrap()), (0, 1), "times");
 }
 
 /// The flushes that make lanes reusable ride on the fences of later records: a long run of creates costs one fence

@@ -60,6 +60,7 @@ fn data_ops(on: On) -> Vec<Op> {
         fallocate(Blocks::Punch, 2000, 6000),
         fallocate(Blocks::Zero, 2000, 6000),
         fallocate(Blocks::Zero, 2 * BLOCK, 3 * BLOCK),
+        Op::Populate { on, at: BLOCK, len: 2 * BLOCK, whole: false },
     ]
 }
 
@@ -101,7 +102,7 @@ fn needs(op: &Op) -> Vec<&'static str> {
         Op::Rename { from, to, .. } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Write { on: at, .. } | Op::Append { on: at, .. } | Op::Truncate { on: at, .. } => on(at),
         Op::Fallocate { on: at, .. } | Op::SetAttr { on: at, .. } | Op::SetXattr { on: at, .. } => on(at),
-        Op::RemoveXattr { on: at, .. } => on(at),
+        Op::RemoveXattr { on: at, .. } | Op::Populate { on: at, .. } | Op::Defrag(at) => on(at),
         Op::Close(_) => vec!["a"],
     }
 }

@@ -64,6 +64,8 @@ pub enum Command {
     Fallocate(Fallocate),
     /// Show where a file lies: state, file offset, length, pool offset, huge-mappable.
     Extents(OneFile),
+    /// Move what is not mappable in 2 MiB pieces into whole chunks; contents, sizes and times stay.
+    Defrag(Defrag),
     /// Verify every invariant of the media; the pool must not be in use.
     Check(Check),
     /// Make a pool larger.
@@ -262,6 +264,16 @@ pub enum Mode {
     Punch,
     /// Make the range read as zeros and keep its space.
     Zero,
+}
+
+/// `defrag POOL [PATH...]`.
+#[derive(clap::Args, Debug)]
+pub struct Defrag {
+    /// The pool.
+    pub pool: PathBuf,
+    /// Files, and directories with all they hold.
+    #[arg(default_value = "/")]
+    pub paths: Vec<PathBuf>,
 }
 
 /// `check POOL [--repair]`.

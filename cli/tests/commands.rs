@@ -175,6 +175,36 @@ fn a_large_file_can_be_mapped_huge() {
 }
 
 #[test]
+fn defrag_makes_slots_huge_and_keeps_what_they_hold() {
+    let cli = Cli::with_pool();
+    cli.run(["mkdir", "-p", "pool", "/d/e"]).good();
+    for path in ["/d/e/f", "/d/g"] {
+        // Blocks in the middle of a chunk, and then space for the rest of two slots, but for a block.
+        cli.run(["truncate", "pool", path, "--size", "4M"]).good();
+        cli.feed(["write", "pool", path, "--offset", "8192"], &[7; 5000]).good();
+        cli.feed(["write", "pool", &format!("{path}-"), "--offset", "0"], &[9; 4096]).good();
+        cli.run(["fallocate", "pool", path, "--length", "4092K"]).good();
+    }
+    cli.run(["ln", "pool", "/d/g", "/d/link"]).good();
+    let before = cli.run(["cat", "pool", "/d/e/f"]).good();
+    let text = cli.run(["defrag", "pool", "/d/e"]).good();
+    let line = "2 slots of 2 MiB, 0 huge before, 1 after, 1 left: with holes\n";
+    assert_eq!(text, format!("/d/e/f: {line}1 file: {line}"));
+    assert_eq!(cli.run(["cat", "pool", "/d/e/f"]).good(), before);
+    let found = cli.run(["defrag", "pool", "--json"]).json();
+    assert_eq!(found["files"].as_array().unwrap().len(), 2, "each file once: {found}");
+    let total = &found["total"];
+    assert_eq!(
+        (&total["slots"], &total["huge_before"], &total["huge_after"]),
+        (&json!(4), &json!(1), &json!(2))
+    );
+    assert_eq!((&total["with_holes"], &total["no_free_chunk"]), (&json!(2), &json!(0)));
+    assert_eq!(found["files"][0]["name"], "/d/e/f");
+    assert!(cli.run(["defrag", "pool", "/no"]).refused().contains("no such file"));
+    assert!(cli.run(["check", "pool"]).good().contains("no faults"));
+}
+
+#[test]
 fn grow_and_check() {
     let cli = Cli::with_pool();
     cli.feed(["write", "pool", "/f"], b"stays").good();

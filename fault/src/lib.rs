@@ -5,6 +5,41 @@
 //! (PTE), of zeros, and SIGBUS, and maps the pool itself there. The store announces what it does to the file's blocks
 //! through [`daxstore::iomap::AddressSpace`]. `docs/fault.md` has the rules.
 
+mod atomic;
+mod budget;
+mod choose;
+mod entries;
+mod fetch;
+#[cfg(not(loom))]
+mod mapping;
+pub mod mutation;
+#[cfg(not(loom))]
+mod os;
+mod query;
+mod serve;
+mod space;
+mod stats;
+mod sync;
 mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
+#[cfg(any(test, feature = "mutations"))]
+pub mod toy;
+pub mod turns;
+mod upkeep;
+mod view;
 
-pub use table::Mode;
+pub use atomic::Atomic;
+pub use budget::Budget;
+pub use choose::{
+    Bad, Cause, Content, Decision, Fault, Held, Media, Page, Query, Reason, Slot, SlotMap, Space, System,
+    Vma, ZeroSize, choose,
+};
+pub use entries::{Entries, Entry, What};
+pub use fetch::Pin;
+#[cfg(not(loom))]
+pub use mapping::{Advice, MapOptions, Mapping};
+pub use space::{Attachment, FileSpace};
+pub use stats::{Count, Counters, Fallback, Row, Stats};
+pub use table::{Answer, Handler, Installed, Mode, Table};
+pub use view::{View, ViewParams};

@@ -14,11 +14,19 @@
 #[cfg(test)]
 mod directories;
 #[cfg(test)]
+mod fault_install;
+#[cfg(test)]
+mod fault_sync;
+#[cfg(test)]
+mod fault_turns;
+#[cfg(test)]
 mod handles;
 #[cfg(test)]
 mod inode_table;
 #[cfg(test)]
 mod journal;
+#[cfg(test)]
+mod pins;
 #[cfg(test)]
 mod range_lock;
 #[cfg(test)]
@@ -37,6 +45,7 @@ use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
 use daxstore::units::{Ino, PoolOff};
 use daxstore::{Store, StoreOptions};
+use daxstore_fault::mutation::Mutation as FaultMutation;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -61,15 +70,40 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::StaleEnd,
     Mutation::NoRenameLock,
     Mutation::NoGate,
+    Mutation::IgnorePins,
+    Mutation::UnpinInTwoSteps,
     Mutation::NoEpochForArenas,
     Mutation::NoCover,
     Mutation::NoVersion,
     Mutation::NoCommitFence,
 ];
 
-fn active() -> Option<Mutation> {
+/// The mutations of the fault handler that models are shown to catch.
+const FAULT_MUTATIONS: &[FaultMutation] = &[
+    FaultMutation::DropSilently,
+    FaultMutation::WakeEarly,
+    FaultMutation::UpgradeAtOnce,
+    FaultMutation::WaitersFirst,
+    FaultMutation::TurnOfPage,
+    FaultMutation::InstallLate,
+    FaultMutation::KeepZeros,
+    FaultMutation::MapBeyondTurn,
+    FaultMutation::RecordLate,
+    FaultMutation::ClearFirst,
+    FaultMutation::FlushFirst,
+    FaultMutation::ForgetDirty,
+];
+
+/// The mutation of `all` that this process is to run with.
+fn active<M: Copy + std::fmt::Debug>(all: &[M]) -> Option<M> {
     let name = std::env::var(MUTATION).ok()?;
-    MUTATIONS.iter().copied().find(|m| format!("{m:?}") == name)
+    all.iter().copied().find(|m| format!("{m:?}") == name)
+}
+
+/// Switches on, for this thread, what this process is to run with.
+fn mutate() {
+    mutation::set(active(MUTATIONS));
+    daxstore_fault::mutation::set(active(FAULT_MUTATIONS));
 }
 
 /// `small` for loom, `large` for real threads.
@@ -113,7 +147,7 @@ fn explore_within(name: &str, bound: Option<usize>, body: &Arc<dyn Fn() + Send +
     let start = Instant::now();
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
-        mutation::set(active());
+        mutate();
         let body = body.clone();
         spawn(move || body()).join().expect("the model's body");
     });
@@ -140,7 +174,7 @@ fn spawn(f: impl FnOnce() + Send + 'static) -> loom::thread::JoinHandle<()> {
 pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
     let start = Instant::now();
     let mut count = 0_u64;
-    mutation::set(active());
+    mutate();
     while start.elapsed() < STRESS {
         body();
         count += 1;
@@ -180,7 +214,7 @@ pub fn together(parts: Vec<Part>) {
         for part in parts {
             let start = &start;
             scope.spawn(move || {
-                mutation::set(active());
+                mutate();
                 start.wait();
                 part();
             });
@@ -348,24 +382,27 @@ fn once(f: impl Fn()) {
     f();
 }
 
-/// Runs the test `name` of this binary with `mutation` on, and fails unless it fails.
+/// Runs the test `name` of this binary with `mutation` on, one that is listed, and fails unless it fails.
 ///
 /// # Panics
 /// Where the broken rule was not noticed.
 #[cfg(loom)]
-pub fn assert_caught(name: &str, mutation: Mutation) {
-    assert!(MUTATIONS.contains(&mutation), "listed: {mutation:?}");
+pub fn assert_caught(name: &str, mutation: impl std::fmt::Debug) {
+    let mutation = format!("{mutation:?}");
+    let of_store = MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
+    let of_fault = FAULT_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
+    assert!(of_store || of_fault, "listed: {mutation}");
     let exe = std::env::current_exe().expect("this binary");
     let output = std::process::Command::new(exe)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(MUTATION, format!("{mutation:?}"))
+        .env(MUTATION, &mutation)
         .output()
         .expect("a process");
     let said = String::from_utf8_lossy(&output.stdout);
     let why = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("running 1 test"), "no such test: {name}");
-    assert!(!output.status.success(), "{mutation:?} was not noticed by {name}:\n{said}");
+    assert!(!output.status.success(), "{mutation} was not noticed by {name}:\n{said}");
     let line = why.lines().find(|line| line.contains("panicked at")).unwrap_or_default();
     let after = why.lines().skip_while(|l| !l.contains("panicked at")).nth(1).unwrap_or_default();
-    println!("{mutation:?}: {line} {after}");
+    println!("{mutation}: {line} {after}");
 }

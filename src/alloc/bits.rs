@@ -48,7 +48,8 @@ fn shifted_down(bits: &Bits, by: u64) -> Bits {
     Bits(std::array::from_fn(|i| padded[i + words] >> rest | (padded[i + words + 1] << 1) << (63 - rest)))
 }
 
-fn both(a: &Bits, b: &Bits) -> Bits {
+/// The bits that are in `a` and in `b`.
+pub(super) fn both(a: &Bits, b: &Bits) -> Bits {
     Bits(std::array::from_fn(|i| a.0[i] & b.0[i]))
 }
 

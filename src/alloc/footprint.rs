@@ -155,6 +155,12 @@ impl Footprint {
         self.count(|part| part.take)
     }
 
+    /// Whether a block is freed.
+    pub fn frees(&self) -> bool {
+        let is_free = |part: &Part| !is_zero(&part.free);
+        self.parts.iter().any(|(_, part)| is_free(part)) || self.whole.iter().any(|(_, part)| is_free(part))
+    }
+
     /// How many blocks are freed.
     pub fn freed_blocks(&self) -> u64 {
         self.count(|part| part.free)

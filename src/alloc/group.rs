@@ -9,6 +9,7 @@
 //! 3. The group's objects change only after the group was loaded, and a chunk's descriptor only after it was read
 //!    here, so reading them needs no further lock.
 
+use super::ahead::KEPT_CHUNKS;
 use super::bad::BadBlocks;
 use super::bits::{floor_log2, is_zero, longest_class, longest_run, minus, overlap, run_at, runs_of, union};
 use crate::error::{Damage, Error, Result, Structure};
@@ -370,6 +371,11 @@ impl GroupState {
         let len = len.min(want);
         self.free.clear_run(from, len);
         Some(Piece { chunk: from, from: 0, len: len * CHUNK_BLOCKS })
+    }
+
+    /// Takes one whole chunk, the free one `at` if it is, where the group has plenty.
+    pub fn take_spare(&mut self, at: Option<u64>) -> Option<Piece> {
+        if self.free.count() > KEPT_CHUNKS { self.take_chunks(1, at) } else { None }
     }
 
     /// Takes up to `len` blocks from block `from` of the broken chunk `i`.

@@ -16,6 +16,7 @@
 //! Lock order: mending, chunk stripes, group stripes, a thread's slots, the slots of a class, the loading cursor, one group,
 //! the index. No two of a kind but stripes.
 
+mod ahead;
 mod bad;
 mod bits;
 mod footprint;
@@ -23,6 +24,7 @@ mod gate;
 mod group;
 mod index;
 mod op;
+mod pins;
 mod policy;
 mod report;
 mod slots;
@@ -41,11 +43,13 @@ use crate::pmem::thread_number;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::units::{CHUNK_BLOCKS, CHUNK_BYTES, Chunk, Group, Run};
+use ahead::Ahead;
 use crossbeam::utils::CachePadded;
 use footprint::Footprint;
 use gate::Gate;
 use group::{GroupState, Owner};
 use index::Index;
+use pins::Pins;
 use slots::Slots;
 use std::collections::HashMap;
 
@@ -82,6 +86,8 @@ pub struct Space {
     chunk_stripes: Box<[Mutex<()>]>,
     group_stripes: Box<[Mutex<()>]>,
     slots: Slots,
+    ahead: Ahead,
+    pins: Pins,
     gate: Gate,
     /// Held while bad blocks are mended.
     mending: Mutex<()>,
@@ -108,6 +114,8 @@ impl Space {
             shards: std::iter::repeat_with(CachePadded::default).take(SHARDS).collect(),
             chunk_stripes: locks(CHUNK_STRIPES),
             group_stripes: locks(GROUP_STRIPES),
+            ahead: Ahead::default(),
+            pins: Pins::default(),
             gate: Gate::default(),
             mending: Mutex::default(),
             taken: AtomicI64::new(totals.used),

@@ -17,7 +17,7 @@ use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use crate::sync::rank::{Held as HeldRank, Rank};
 use crate::tree::{ReadNodes, WriteNodes};
-use crate::units::{Chunk, Group, Ino, PoolOff, Run};
+use crate::units::{CHUNK_BLOCKS, Chunk, FileBlock, Group, Ino, PoolOff, Run};
 
 /// What goes back when an operation is not committed.
 #[derive(Debug)]
@@ -91,6 +91,23 @@ impl<'s> Op<'s> {
         let run = self.space.reserve(want)?;
         self.held.footprint.take(run);
         Ok(run)
+    }
+
+    /// One whole free chunk for this operation alone, congruent to `file_block`, the first of a 2 MiB slot of the file;
+    /// allocated by the commit. Also whether it holds zeros already, durably: [`Space::zero_ahead`]. `None` where there
+    /// is no such chunk, or `file_block` is in the middle of a slot.
+    ///
+    /// # Errors
+    /// What the host says where it can not provide memory.
+    pub fn reserve_whole(&mut self, file_block: FileBlock) -> Result<Option<(Run, bool)>> {
+        if !file_block.0.is_multiple_of(CHUNK_BLOCKS) {
+            return Ok(None);
+        }
+        let found = self.space.reserve_whole()?;
+        if let Some((run, _)) = found {
+            self.held.footprint.take(run);
+        }
+        Ok(found)
     }
 
     /// Whether `blocks` could be reserved now.
@@ -265,11 +282,7 @@ impl Held<'_> {
     /// After the commit: what was freed can be had, what was taken is not given back any more (J3).
     fn publish(&mut self, freed_slots: &[(SlotClass, PoolOff)], unwritten: i64) {
         let footprint = std::mem::take(&mut self.footprint);
-        let freed = footprint.freed_blocks();
-        if freed > 0 {
-            self.space.make_available(footprint.freed());
-            self.space.taken.fetch_sub(freed as i64, Ordering::AcqRel);
-        }
+        self.space.publish_freed(&footprint);
         self.space.unwritten.fetch_add(unwritten - self.unwritten, Ordering::AcqRel);
         self.unwritten = 0;
         self.slots.clear();

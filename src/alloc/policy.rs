@@ -30,7 +30,7 @@ const READ_GROUPS: u64 = 4;
 const ALL_GROUPS: u64 = u64::MAX;
 /// With fewer free blocks above the floor (16 MiB), the pool is looked at as a whole: once, for what was looked at
 /// is known then.
-const NEARLY_FULL_BLOCKS: u64 = 8 * CHUNK_BLOCKS;
+pub(super) const NEARLY_FULL_BLOCKS: u64 = 8 * CHUNK_BLOCKS;
 /// Loaded groups that one search asks.
 const CANDIDATES: usize = 4;
 
@@ -69,7 +69,7 @@ impl Want {
 }
 
 /// What a damaged group answers to a search: nothing.
-fn nothing_if_damaged<T>(result: Result<Option<T>>) -> Result<Option<T>> {
+pub(super) fn nothing_if_damaged<T>(result: Result<Option<T>>) -> Result<Option<T>> {
     match result {
         Err(Error::Corrupt(_)) => Ok(None),
         other => other,
@@ -82,9 +82,7 @@ impl Space {
     /// # Errors
     /// [`Error::NoSpace`], errors of the host providing memory.
     pub(super) fn reserve(&self, want: &Want) -> Result<Run> {
-        if self.free_blocks() < self.floor().saturating_add(NEARLY_FULL_BLOCKS).saturating_add(want.blocks) {
-            self.read_everything()?;
-        }
+        self.look_around(want.blocks)?;
         let blocks = want.blocks.min(self.spare_blocks());
         if blocks == 0 {
             return Err(self.no_space(want.blocks));
@@ -98,8 +96,17 @@ impl Space {
         self.keep(beside).ok_or_else(|| self.no_space(want.blocks))
     }
 
+    /// Where the pool would be nearly full with `blocks` more: gets to know all of it, and sets nothing aside.
+    pub(super) fn look_around(&self, blocks: u64) -> Result<()> {
+        if self.free_blocks() < self.floor().saturating_add(NEARLY_FULL_BLOCKS).saturating_add(blocks) {
+            self.give_ahead_back();
+            self.read_everything()?;
+        }
+        Ok(())
+    }
+
     /// Counts as much of the placed `run` as taken as leaves the floor where nodes can be, and gives the rest back.
-    fn keep(&self, run: Run) -> Option<Run> {
+    pub(super) fn keep(&self, run: Run) -> Option<Run> {
         let chunk = run.start.chunk();
         // Counted first, and what is too much uncounted: two threads can not both see the same blocks spare.
         let mut kept = self.charge(run.len, 0);
@@ -153,7 +160,7 @@ impl Space {
     }
 
     /// Makes a placed run that is not counted as taken available again.
-    fn give_run(&self, run: Run) {
+    pub(super) fn give_run(&self, run: Run) {
         let mut back = super::Footprint::default();
         back.take(run);
         self.make_available(back.taken());
@@ -344,7 +351,7 @@ impl Space {
     }
 
     /// Up to `count` free chunks in a row.
-    fn whole_chunks(&self, count: u64, goal: Option<Block>) -> Result<Option<Run>> {
+    pub(super) fn whole_chunks(&self, count: u64, goal: Option<Block>) -> Result<Option<Run>> {
         let goal =
             goal.filter(|goal| goal.in_chunk() == 0 && goal.0 < self.geometry().blocks()).map(Block::chunk);
         if let Some(chunk) = goal {
@@ -367,14 +374,14 @@ impl Space {
                     self.shard().lock().group = group.0;
                     return self.provisioned(run).map(Some);
                 }
-            } else if !self.load_next()? {
+            } else if !self.load_next()? && !self.give_ahead_back() {
                 return Ok(None);
             }
         }
     }
 
     /// The chunks of `run`, provided by the host; given back where it refuses. The host is asked once for each.
-    fn provisioned(&self, run: Run) -> Result<Run> {
+    pub(super) fn provisioned(&self, run: Run) -> Result<Run> {
         let group = run.start.chunk().group();
         let (first, count) = (run.start.chunk().in_group(), run.len / CHUNK_BLOCKS);
         let (done, fresh) =

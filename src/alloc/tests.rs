@@ -2,6 +2,8 @@
 
 #![cfg(feature = "sim")]
 
+mod held;
+
 use super::*;
 use crate::layout::{FileKind, Image, Inode, Kind, LABEL_BYTES, RootArea, Seed, SlotClass, Superblock};
 use crate::pmem::Durable;

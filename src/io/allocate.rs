@@ -8,6 +8,7 @@ use super::Handle;
 use super::read::{check_medium, check_regular};
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
+use super::turn;
 use super::write::zero_tail;
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -51,6 +52,11 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     let outer = FileBlock::of(offset)..FileBlock::ceil(range.end());
     let grows = matches!(mode, AllocateMode::Allocate | AllocateMode::Zero) && range.end() > size;
     let grown = if grows { range.end() } else { 0 };
+    let replaces = matches!(mode, AllocateMode::Punch | AllocateMode::Zero);
+    let turn = match replaces {
+        true => turn::replace(core, range, size, grows),
+        false => turn::allocate(fs, core, range, size, grows)?,
+    };
     let (change, blocks) = match mode {
         AllocateMode::Allocate | AllocateMode::KeepSize => (RangeChange::Allocate, outer.clone()),
         AllocateMode::Punch => (RangeChange::Punch, inner.clone()),
@@ -62,10 +68,13 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
         chain.edges = edges(&inner, &outer);
     }
     chain.reserve()?;
-    if matches!(mode, AllocateMode::Punch | AllocateMode::Zero) {
+    if replaces {
         chain.zeros = edges_to_zero(fs, core, range, &inner)?;
     }
     let data = zero_before_growth(fs, core, size, grown)?;
+    if replaces || grows {
+        turn.invalidate()?;
+    }
     chain.run(data)
 }
 

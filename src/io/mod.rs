@@ -4,17 +4,21 @@
 
 mod allocate;
 mod attributes;
+mod defrag;
+pub mod fault;
 mod handle;
 mod read;
 pub mod remove;
 mod report;
 mod resize;
+mod turn;
 mod window;
 mod write;
 pub mod xattr;
 
 pub use allocate::{AllocateMode, allocate, resume};
 pub use attributes::{Metadata, SetAttributes, metadata, set as set_attributes};
+pub use defrag::{Defragmented, defrag};
 pub use handle::Handle;
 pub use read::read_vectored;
 pub use report::{FileExtent, SeekFor, extents, seek};

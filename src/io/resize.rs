@@ -1,12 +1,14 @@
 //! How does a file get another size?
 //!
 //! The size and the first blocks to go are one record; more blocks than fit it follow under the intent to trim.
-//! When a file grows, what its last block holds past the old end is zeroed and fenced before (R25, R26).
+//! When a file grows, what its last block holds past the old end is zeroed and fenced before (R25, R26). When a mapped
+//! file shrinks, what its last block holds past the new end is zeroed after.
 
 use super::Handle;
 use super::read::check_regular;
 use super::remove;
-use super::write::zero_tail;
+use super::turn;
+use super::write::{clean_last_block, zero_tail};
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeGuard, now};
 use crate::layout::INODE_KEEP_BEYOND_END;
@@ -37,6 +39,7 @@ pub fn set_len(handle: &Handle, size: u64) -> Result<()> {
         return Err(Error::FileTooLarge { offset: 0, len: size });
     }
     let (_guard, old) = hold_from(handle, size);
+    let _turn = turn::resize(handle.core(), old, size)?;
     if size > old { lengthen(handle, old, size) } else { shorten(handle, size) }
 }
 
@@ -76,6 +79,10 @@ fn shorten(handle: &Handle, size: u64) -> Result<()> {
     }
     draft.publish(fs.region())?;
     remove::publish_intents(fs, intents)?;
+    if core.space.get().is_some() {
+        // The block that holds the end stays mapped: what it holds beyond is not to be seen there.
+        clean_last_block(fs, core, size)?;
+    }
     if done { Ok(()) } else { remove::trim_held(fs, core) }
 }
 

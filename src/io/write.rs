@@ -7,6 +7,7 @@
 
 use super::Handle;
 use super::read::{check_medium, check_regular};
+use super::turn;
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
@@ -61,7 +62,7 @@ fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
     }
 }
 
-const fn block_start(offset: u64) -> u64 {
+pub(super) const fn block_start(offset: u64) -> u64 {
     offset - offset % BLOCK_BYTES
 }
 
@@ -128,6 +129,7 @@ fn write_held(
     if range.end() <= size && overwrite(handle, buffers, range)? {
         return Ok(range.len as usize);
     }
+    let turn = turn::allocate(fs, core, range, size, range.end() > size)?;
     let mut map = Writer::new(fs, core, range, size)?;
     let mut data = fs.region().data_writer();
     if range.offset > size && !mutation::is(Mutation::NoTailZero) {
@@ -144,7 +146,9 @@ fn write_held(
     let end = range.offset + taken;
     let mends = map.replaces_bad();
     if map.needs_record(end) {
-        map.publish(data.fence()?, end)?;
+        let durable = data.fence()?;
+        turn.invalidate()?;
+        map.publish(durable, end)?;
     } else {
         core.touch_lazily(fs.region(), coarse_now())?;
         let _overwritten = data.fence()?;
@@ -184,6 +188,31 @@ fn fill(data: &mut DataWriter<'_>, place: &WriteMap, source: &mut Source<'_, '_>
         data.zero(place.at.plus(place.range.len), tail)?;
     }
     source.copy(data, place)
+}
+
+/// Zeroes what the last block of a file of `size` bytes holds beyond the end, durably, unless it is zeros: a mapping of
+/// the file would show it.
+///
+/// # Errors
+/// Damage, errors of the medium, [`Error::ReadOnly`].
+pub(super) fn clean_last_block(fs: &Fs, core: &InodeCore, size: u64) -> Result<()> {
+    let range = FileRange { offset: size, len: FileBlock::ceil(size).offset() - size };
+    if range.len == 0 {
+        return Ok(());
+    }
+    let State::Mapped(at) = FileMap::new(fs, core).begin(range, Intent::Read)?.state else { return Ok(()) };
+    let (mut piece, mut done) = ([0; 64], 0);
+    while done < range.len {
+        let part = &mut piece[..(range.len - done).min(64) as usize];
+        fs.region().read(at.plus(done), part)?;
+        if part.iter().any(|byte| *byte != 0) {
+            let mut data = fs.region().data_writer();
+            data.zero(at, range.len)?;
+            return data.fence().map(drop);
+        }
+        done += part.len() as u64;
+    }
+    Ok(())
 }
 
 /// Zeroes what data lie in the bytes from the old end `size` to `to`: they come to light when the file grows, and whatever

@@ -65,12 +65,18 @@ pub trait FaultOps: Debug + Send + Sync {
     /// # Errors
     /// [`crate::Error::Unsupported`] for a file that has no such memory.
     unsafe fn access_at(&self, base: *mut u8, len: u64) -> Result<Box<dyn Access>> {
-        let _ = (base, len);
-        Err(crate::Error::Unsupported { backend: "mapping", why: "this file has no memory of its own" })
+        let _without_memory = (base, len);
+        Err(crate::Error::Unsupported {
+            backend: "mapping",
+            why: "the file lies in no memory of the system's",
+        })
     }
 
     /// Whether the file may be read, and whether it may be written, through this handle.
     fn access(&self) -> (bool, bool);
+
+    /// The file's inode number, for errors.
+    fn ino(&self) -> u64;
 
     /// The file's size in bytes, as committed.
     fn size(&self) -> u64;
@@ -161,6 +167,12 @@ pub trait AddressSpace: Debug + Send + Sync + Any {
     /// the caller's all the same, to be ended.
     fn invalidate(&self, range: FileRange, cut: bool) -> Result<()>;
 
+    /// Makes what was stored to `range` through mappings before the call durable: how many bytes were flushed.
+    ///
+    /// # Errors
+    /// The system's; the next call makes up for it.
+    fn sync(self: Arc<Self>, file: &dyn FaultOps, range: FileRange) -> Result<u64>;
+
     /// Ends the turn of `range`, whatever came of it: faults that were kept out are taken again, and see the file as it is
     /// now.
     fn end(&self, range: FileRange);
@@ -169,7 +181,7 @@ pub trait AddressSpace: Debug + Send + Sync + Any {
 /// Where a file keeps its address space.
 #[derive(Debug, Default)]
 pub struct SpaceSlot {
-    /// Whether there is one: read without a lock by whoever holds any bytes in `io`, and changed only by who holds all.
+    /// Whether there is one: read without a lock by whoever holds any bytes in `io`, and set only by who holds all.
     used: AtomicBool,
     space: Mutex<Option<(Arc<dyn AddressSpace>, u64)>>,
 }
@@ -188,16 +200,18 @@ impl SpaceSlot {
     /// Lets one user go, and with the last one the address space.
     pub fn detach(&self) {
         let mut slot = self.space.lock();
-        if let Some((_, users)) = slot.as_mut() {
-            *users -= 1;
-            if *users == 0 {
-                *slot = None;
-                self.used.store(false, Ordering::Release);
-            }
+        let Some((_, users)) = slot.as_mut() else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.used.store(false, Ordering::Release);
+            let last = slot.take();
+            // It may hold the file, whose last handle does more than fits under this lock.
+            drop(slot);
+            drop(last);
         }
     }
 
-    /// The address space, if the file is mapped. The caller holds bytes of the file in `io`.
+    /// The address space, if the file is mapped. Whoever holds bytes of the file in `io` knows that none comes meanwhile.
     #[inline]
     pub fn get(&self) -> Option<Arc<dyn AddressSpace>> {
         if !self.used.load(Ordering::Acquire) {
@@ -244,6 +258,11 @@ pub struct Transition {
 }
 
 impl Transition {
+    /// The turn of nothing: of a file that is not mapped, or of a change that no mapping can see.
+    pub const fn none() -> Self {
+        Self { space: None, range: FileRange { offset: 0, len: 0 }, _rank: None }
+    }
+
     /// Makes a turn that allocates one in which no translation is left: before what was allocated is published.
     ///
     /// # Errors

@@ -4,8 +4,9 @@
 //! before any is stored, remembers what it gave, and publishes all of it with the new size in one record.
 //!
 //! Invariants:
-//! 1. The caller holds the byte range in the file's `io` lock (shared to read, exclusive to write), so what a
-//!    mapping says of it stays true; `state` is held only while the tree is looked at, never while user memory is.
+//! 1. The caller holds the byte range in the file's `io` lock (shared to read, exclusive to write) or has the turn of
+//!    a fault, so what a mapping says of it stays true; `state` is held only while the tree is looked at, never while
+//!    user memory is. To who only reads, a hole may become blocks of zeros meanwhile, which is the same to him.
 //! 2. Reserved blocks are the writer's alone until [`Writer::publish`] committed them.
 //! 3. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
 //!    a crash leaves the file with the bad blocks or with what was written, and nothing between.
@@ -47,13 +48,39 @@ impl<'f> FileMap<'f> {
         let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
         // As far as it goes: whoever asks for what follows finds it kept.
         let mut run = map.run_at(from, MAX_FILE_BLOCKS.saturating_sub(from.0).max(len))?;
-        match run.content {
-            Content::Hole => {}
-            Content::Unwritten(block) => self.core.recent.put(mapping, from, Run::new(block, run.len), false),
-            Content::Mapped(block) => self.core.recent.put(mapping, from, Run::new(block, run.len), true),
-        }
+        self.keep(mapping, &run);
         run.len = run.len.min(len);
         Ok((run, Cookie(mapping)))
+    }
+
+    /// Keeps `run`, found under the inode's lock while the mapping's number was `mapping`.
+    fn keep(&self, mapping: u64, run: &FileRun) {
+        let recent = &self.core.recent;
+        match run.content {
+            Content::Hole => {}
+            Content::Unwritten(block) => recent.put(mapping, run.file, Run::new(block, run.len), false),
+            Content::Mapped(block) => recent.put(mapping, run.file, Run::new(block, run.len), true),
+        }
+    }
+
+    /// The maximal run of one state that holds byte `offset`, clipped to `within`, which holds it too: what is before
+    /// the byte as well as what is after it.
+    ///
+    /// # Errors
+    /// A range that does not hold the byte, damage.
+    pub fn around(&self, offset: u64, within: FileRange) -> Result<Iomap> {
+        if offset < within.offset || offset >= within.end() {
+            return Err(Error::InvalidArgument("a byte looked for lies in the range it is looked for in"));
+        }
+        let state = self.core.state.read();
+        let mapping = self.core.mapping.load(Ordering::Acquire);
+        let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
+        let run = map.run_around(FileBlock::of(offset))?;
+        self.keep(mapping, &run);
+        let from = within.offset.max(run.file.offset());
+        let range = FileRange { offset: from, len: within.end().min(run.end().offset()) - from };
+        let state = state_of(&run, run.file.offset()).advanced(from - run.file.offset());
+        Ok(Iomap { range, state, shared: false, cookie: Cookie(mapping) })
     }
 }
 

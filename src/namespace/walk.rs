@@ -10,7 +10,6 @@ use crate::inode::Fs;
 use crate::io::Handle;
 use crate::layout::FileKind;
 use crate::sync::Arc;
-use std::borrow::Cow;
 
 const MAX_SYMLINKS: u32 = 40;
 
@@ -75,21 +74,22 @@ fn split(path: &[u8]) -> (&[u8], &[u8], bool) {
     (name, &rest[slashes..], slashes > 0)
 }
 
-struct Walk<'p> {
+struct Walk {
     at: Handle,
-    left: Cow<'p, [u8]>,
+    /// What is left of the path. A copy: the caller's may lie in a mapping, whose faults must find no directory locked.
+    left: Vec<u8>,
     symlinks: u32,
 }
 
-impl<'p> Walk<'p> {
-    fn start(base: &Handle, path: &'p [u8]) -> Result<Self> {
-        if path.is_empty() {
+impl Walk {
+    fn start(base: &Handle, path: &[u8]) -> Result<Self> {
+        let mut walk = Self { at: base.clone(), left: path.to_vec(), symlinks: 0 };
+        if walk.left.is_empty() {
             return Err(Error::NotFound);
         }
-        if path.contains(&0) {
+        if walk.left.contains(&0) {
             return Err(Error::InvalidName);
         }
-        let mut walk = Self { at: base.clone(), left: Cow::Borrowed(path), symlinks: 0 };
         walk.enter_root()?;
         Ok(walk)
     }
@@ -99,7 +99,7 @@ impl<'p> Walk<'p> {
         let slashes = self.left.iter().take_while(|b| **b == b'/').count();
         if slashes > 0 {
             self.at = root(self.at.fs())?;
-            self.left = Cow::Owned(self.left[slashes..].to_vec());
+            self.left.drain(..slashes);
         }
         Ok(())
     }
@@ -115,14 +115,14 @@ impl<'p> Walk<'p> {
             path.push(b'/');
         }
         path.extend_from_slice(rest);
-        self.left = Cow::Owned(path);
+        self.left = path;
         self.enter_root()
     }
 
     /// Walks until one component is left.
     fn walk_to_last(&mut self) -> Result<(Vec<u8>, bool)> {
         loop {
-            let left = std::mem::take(&mut self.left);
+            let mut left = std::mem::take(&mut self.left);
             let (name, rest, slash) = split(&left);
             if name.is_empty() {
                 return Ok((b".".to_vec(), slash));
@@ -136,10 +136,8 @@ impl<'p> Walk<'p> {
             } else {
                 self.at = next;
                 let used = left.len() - rest.len();
-                self.left = match left {
-                    Cow::Borrowed(path) => Cow::Borrowed(&path[used..]),
-                    Cow::Owned(path) => Cow::Owned(path[used..].to_vec()),
-                };
+                left.drain(..used);
+                self.left = left;
             }
         }
     }

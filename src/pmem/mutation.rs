@@ -39,6 +39,8 @@ pub enum Mutation {
     FreeBeforeSize,
     /// A released byte range wakes one waiter only.
     WakeOne,
+    /// A fault's blocks become the file's without waiting for their zeros.
+    NoZeroFence,
     /// A writer of a byte range does not wait for the readers that are only counted.
     IgnoreCounted,
     /// A short writer of a byte range goes past the queue although requests are in it.
@@ -69,6 +71,10 @@ pub enum Mutation {
     NoRenameLock,
     /// Space is reclaimed although changes are under way.
     NoGate,
+    /// What is freed can be had although it is pinned.
+    IgnorePins,
+    /// The last unpin takes what is withheld in one step and the pin off in a later one.
+    UnpinInTwoSteps,
 }
 
 #[cfg(feature = "sim")]

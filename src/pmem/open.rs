@@ -180,6 +180,12 @@ impl Region {
         self.extend(new_len, || file.set_len(new_len).and_then(|()| file.sync_all()))
     }
 
+    /// The file or device that is mapped, for those who map it too; simulated memory has none.
+    #[must_use]
+    pub fn file(&self) -> Option<&Arc<File>> {
+        self.host.as_ref().map(|host| &host.file)
+    }
+
     /// Has `grow` make what lies below longer, and then the region.
     fn extend(&self, new_len: u64, grow: impl FnOnce() -> io::Result<()>) -> Result<()> {
         let unsupported = |why| Err(Error::Unsupported { backend: self.info.backend, why });

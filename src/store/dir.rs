@@ -227,11 +227,12 @@ impl Dir {
     /// # Errors
     /// [`Error::Exists`], [`Error::TargetTooLong`], unusable names, no space, damage.
     pub fn symlink(&self, target: impl AsRef<Path>, link: impl AsRef<Path>) -> Result<()> {
-        let target = bytes(target.as_ref());
+        // A copy: the caller's may lie in a mapping, whose faults must find no directory locked.
+        let target = bytes(target.as_ref()).to_vec();
         if target.is_empty() || target.contains(&0) {
             return Err(Error::NotFound);
         }
-        let new = New { target, ..self.new_inode(FileKind::Symlink, 0o777, None) };
+        let new = New { target: &target, ..self.new_inode(FileKind::Symlink, 0o777, None) };
         self.make(link.as_ref(), &new).map(|_| ())
     }
 

@@ -2,7 +2,9 @@
 
 use super::node::Node;
 use crate::error::{Error, Result};
-use crate::io::{self, AllocateMode, FileExtent, SeekFor};
+use crate::io::{self, AllocateMode, Defragmented, FileExtent, SeekFor};
+use crate::iomap::FileRange;
+use crate::units::MAX_FILE_BYTES;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Deref;
 
@@ -148,6 +150,27 @@ impl File {
         handle.fs().with_room(|| io::allocate(handle, offset, len, mode))
     }
 
+    /// Moves each 2 MiB slot of the file that has no hole and is not one chunk of the pool into one, so that one
+    /// translation of 2 MiB can serve it. Content, size and times stay as they are, whatever happens meanwhile; each slot is
+    /// durable when the call comes to the next. Readers and writers wait for one slot at a time, and mappings lose
+    /// their translations of it until it has moved.
+    ///
+    /// # Errors
+    /// [`Error::NotOpenedFor`], damage, errors of the medium. What was moved before stays so. No free chunk is no error:
+    /// [`Defragmented`] says how many slots were left for want of one.
+    pub fn defrag(&self) -> Result<Defragmented> {
+        self.defrag_range(0, MAX_FILE_BYTES)
+    }
+
+    /// As [`Self::defrag`], for the 2 MiB slots that lie in the `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::defrag`]; offsets past 2^62.
+    pub fn defrag_range(&self, offset: u64, len: u64) -> Result<Defragmented> {
+        self.writes()?;
+        io::defrag(&self.node.handle, FileRange::new(offset, len)?)
+    }
+
     /// The first byte of data at or after `offset`.
     ///
     /// # Errors
@@ -172,12 +195,18 @@ impl File {
         io::extents(&self.node.handle, offset, len)
     }
 
-    /// Makes everything about the file durable, which it is already: every call was when it returned. No fence.
+    /// Makes everything about the file durable: what was stored to it through memory mappings before the call. Everything else
+    /// is already, every call was when it returned; without mappings there is no fence.
     ///
     /// # Errors
-    /// A store that takes no more changes because an earlier one failed.
+    /// A store that takes no more changes because an earlier one failed; of flushing, those of the system.
     pub fn sync_all(&self) -> Result<()> {
-        self.node.handle.fs().journal().healthy()
+        let handle = &self.node.handle;
+        handle.fs().journal().healthy()?;
+        match handle.core().space.get() {
+            Some(space) => space.sync(self, FileRange { offset: 0, len: MAX_FILE_BYTES }).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// As [`Self::sync_all`].

@@ -5,6 +5,7 @@
 pub mod check;
 mod dir;
 mod file;
+mod mapped;
 mod node;
 mod open;
 mod options;

@@ -1,7 +1,8 @@
 //! What can be done with any inode?
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::{self, Handle, Metadata, SetAttributes, XattrMode, xattr};
+use crate::units::MAX_NAME_BYTES;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -10,6 +11,12 @@ use std::os::unix::ffi::OsStrExt;
 #[derive(Clone, Debug)]
 pub struct Node {
     pub(super) handle: Handle,
+}
+
+/// A copy of an attribute's name: the caller's may lie in a mapping, whose faults must not find the inode locked.
+fn own(name: &OsStr) -> Result<Vec<u8>> {
+    let name = name.as_bytes();
+    if name.len() > MAX_NAME_BYTES { Err(Error::NameTooLong { len: name.len() }) } else { Ok(name.to_vec()) }
 }
 
 impl Node {
@@ -32,7 +39,7 @@ impl Node {
     /// # Errors
     /// [`crate::Error::NoAttribute`], damage.
     pub fn get_xattr(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
-        xattr::get(&self.handle, name.as_ref().as_bytes())
+        xattr::get(&self.handle, &own(name.as_ref())?)
     }
 
     /// Sets an extended attribute (name of 1 to 255 bytes, value of up to 64 KiB), in one durable step.
@@ -40,8 +47,8 @@ impl Node {
     /// # Errors
     /// [`crate::Error::Exists`] and [`crate::Error::NoAttribute`] as `mode` asks; names and values too long; no space.
     pub fn set_xattr(&self, name: impl AsRef<OsStr>, value: &[u8], mode: XattrMode) -> Result<()> {
-        let name = name.as_ref().as_bytes();
-        self.handle.fs().with_room(|| xattr::set(&self.handle, name, value, mode))
+        let name = own(name.as_ref())?;
+        self.handle.fs().with_room(|| xattr::set(&self.handle, &name, value, mode))
     }
 
     /// Removes an extended attribute, in one durable step.
@@ -49,7 +56,7 @@ impl Node {
     /// # Errors
     /// [`crate::Error::NoAttribute`], damage.
     pub fn remove_xattr(&self, name: impl AsRef<OsStr>) -> Result<()> {
-        xattr::remove(&self.handle, name.as_ref().as_bytes())
+        xattr::remove(&self.handle, &own(name.as_ref())?)
     }
 
     /// The names of all extended attributes, sorted.

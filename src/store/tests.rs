@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "sim", not(loom)))]
 
+mod defrag;
+
 use super::{File, Store, StoreOptions};
 use crate::error::Error;
 use crate::inode::Draft;

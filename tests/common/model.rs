@@ -105,6 +105,8 @@ impl Model {
             Op::Fallocate { on, blocks, at, len } => {
                 return self.on_file(on, |node| node.fallocate(blocks, at, len));
             }
+            Op::Populate { on, at, len, whole } => return self.populate(on, at, len, whole),
+            Op::Defrag(on) => return self.on_node(on, |node| node.cells().map(drop)),
             Op::SetAttr { on, set } => return self.on_node(on, |node| node.set_attributes(&set)),
             Op::SetXattr { on, name, len, fill, must } => {
                 let value = super::ops::bytes(fill, 0, len);
@@ -357,6 +359,29 @@ impl Model {
             (Outcome::Done, None) => Outcome::Appended(offset),
             (other, _) => other,
         })
+    }
+
+    fn populate(&mut self, on: On, at: u64, len: u64, whole: bool) -> Answer {
+        let mut done = true;
+        let answer = self.on_node(on, |node| {
+            let size = node.size;
+            let cells = node.cells()?;
+            let range = blocks(&(at..at + len));
+            if range.end > size.div_ceil(BLOCK) || range.start / 512 != (range.end - 1) / 512 {
+                return Err(libc::EINVAL);
+            }
+            let mapped = |block| matches!(cells.get(&block), Some(Cell::Mapped(_)));
+            if range.clone().all(mapped) || whole && range.clone().any(mapped) {
+                done = !whole;
+                return Ok(());
+            }
+            for block in range {
+                map(cells, block);
+            }
+            node.mtime = None;
+            Ok(())
+        })?;
+        Ok(if done { answer } else { Outcome::Skipped })
     }
 
     fn open(&mut self, path: &str, handle: u8) -> Answer {

@@ -99,6 +99,15 @@ pub enum Op {
         at: u64,
         len: u64,
     },
+    /// A fault gives the whole blocks of a range in the file, of one slot, blocks of zeros; with `whole`, one chunk.
+    Populate {
+        on: On,
+        at: u64,
+        len: u64,
+        whole: bool,
+    },
+    /// Moves blocks; nothing that a user sees changes.
+    Defrag(On),
     SetAttr {
         on: On,
         set: Attributes,
@@ -195,6 +204,9 @@ fn data_op(most: u64) -> impl Strategy<Value = Op> {
         2 => (on(), extent(most)).prop_map(|(on, (size, _))| Op::Truncate { on, size }),
         3 => (on(), blocks, extent(most))
             .prop_map(|(on, blocks, (at, len))| Op::Fallocate { on, blocks, at, len }),
+        2 => (on(), 0..most / BLOCK, 1..5_u64).prop_map(|(on, at, len)| {
+            Op::Populate { on, at: at * BLOCK, len: len * BLOCK, whole: false }
+        }),
     ]
 }
 

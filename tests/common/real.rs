@@ -4,7 +4,7 @@
 
 use super::ops::{Attributes, BLOCK, Blocks, Must, On, Op, Outcome, Target, bytes};
 use super::state::{Body, Cell, Entry, Page, State};
-use daxstore::iomap::State as ExtentState;
+use daxstore::iomap::{FaultOps, FileRange, Placement, State as ExtentState};
 use daxstore::{
     AllocateMode, Dir, File, Follow, Metadata, Node, OpenOptions, RenameMode, Result, SetAttributes, Store,
     XattrMode,
@@ -57,6 +57,15 @@ impl Real {
                 let mode = allocate_mode(blocks);
                 return self.on_file(on, |file| file.allocate(at, len, mode).map(|()| Outcome::Done));
             }
+            Op::Populate { on, at, len, whole } => {
+                let placement = if whole { Placement::Whole } else { Placement::Any };
+                let range = FileRange { offset: at, len };
+                return self.on_file(on, |file| {
+                    let done = file.populate(range, placement)?;
+                    Ok(if done { Outcome::Done } else { Outcome::Skipped })
+                });
+            }
+            Op::Defrag(on) => return self.on_file(on, |file| file.defrag().map(|_| Outcome::Done)),
             Op::SetAttr { on, set } => {
                 return self.on_node(on, |node| node.set_attributes(&attributes(&set)));
             }

@@ -2,6 +2,7 @@
 
 mod check;
 mod data;
+mod defrag;
 mod extents;
 mod info;
 mod ls;
@@ -36,6 +37,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<Verdict> {
         Command::Truncate(truncate) => data::truncate(opener, &truncate, output),
         Command::Fallocate(fallocate) => data::fallocate(opener, &fallocate, output),
         Command::Extents(file) => extents::extents(opener, &file, output),
+        Command::Defrag(defrag) => defrag::defrag(opener, &defrag, output),
         Command::Check(check) => check::check(opener, &check, output),
         Command::Map(map) => map::map(opener, &map, output),
         Command::Demo(demo) => crate::demo::demo(&demo, output),

@@ -1,0 +1,488 @@
+//! Do a file and its mappings hold what they promise each other?
+//!
+//! Toy address spaces in place of real mappings: one writes down what a file announces and how the file looked at that
+//! moment, another keeps faults and changes apart as a real one does, and its translations are stored through by threads.
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use daxstore::iomap::{AddressSpace, FaultOps, FileRange, Placement};
+use daxstore::pmem::sim::Sim;
+use daxstore::{AllocateMode, Error, File, OpenOptions, State, Store, StoreOptions};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+const BLOCK: u64 = 4096;
+const CHUNK: u64 = 2 << 20;
+
+fn store(size: u64) -> Store {
+    Store::create_sim(Arc::new(Sim::new(size).unwrap()), &StoreOptions::new()).unwrap()
+}
+
+fn range(offset: u64, len: u64) -> FileRange {
+    FileRange { offset, len }
+}
+
+/// The first twelve blocks of a file: mapped, unwritten or hole.
+fn picture(file: &File) -> String {
+    let all = range(0, 12 * BLOCK);
+    let of = |block: u64| match file.run_at(block * BLOCK, all).unwrap().state {
+        State::Mapped(_) => 'm',
+        State::Unwritten(_) => 'u',
+        _ => '.',
+    };
+    (0..12).map(of).collect()
+}
+
+/// Writes down what is announced, in blocks, with the size and the blocks of the file at that moment.
+#[derive(Debug)]
+struct Recorder {
+    file: File,
+    notes: Mutex<Vec<String>>,
+    refuses: AtomicBool,
+}
+
+impl Recorder {
+    fn note(&self, what: &str, range: FileRange) {
+        let blocks = |at: u64| {
+            assert_eq!(at % BLOCK, 0, "{what} {range:?}");
+            if at == 1 << 62 { "all".to_owned() } else { (at / BLOCK).to_string() }
+        };
+        let (from, to) = (blocks(range.offset), blocks(range.end()));
+        let (size, picture) = (self.file.size(), picture(&self.file));
+        self.notes.lock().unwrap().push(format!("{what} {from}..{to}: {size} {picture}"));
+    }
+}
+
+impl AddressSpace for Recorder {
+    fn allocate(&self, range: FileRange) {
+        self.note("allocate", range);
+    }
+
+    fn invalidate(&self, range: FileRange, cut: bool) -> daxstore::Result<()> {
+        self.note(if cut { "cut" } else { "invalidate" }, range);
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Error::Unsupported { backend: "toy", why: "it was told so" });
+        }
+        Ok(())
+    }
+
+    fn sync(self: Arc<Self>, _file: &dyn FaultOps, range: FileRange) -> daxstore::Result<u64> {
+        self.note("sync", range);
+        Ok(0)
+    }
+
+    fn end(&self, range: FileRange) {
+        self.note("end", range);
+    }
+}
+
+/// A file of two mapped, two unwritten and two blocks of hole, and 100 bytes in a seventh block.
+fn prepared(store: &Store) -> File {
+    let file = store.open("f", &OpenOptions::new().read(true).write(true).create(true)).unwrap();
+    file.set_len(0).unwrap();
+    file.set_len(7 * BLOCK).unwrap();
+    file.allocate(2 * BLOCK, 2 * BLOCK, AllocateMode::Allocate).unwrap();
+    file.write_all_at(&[7; 2 * BLOCK as usize], 0).unwrap();
+    file.write_all_at(&[9; 100], 6 * BLOCK).unwrap();
+    file.set_len(OLD).unwrap();
+    assert_eq!(picture(&file), "mmuu..m.....");
+    file
+}
+
+fn attach(file: &File) -> Arc<Recorder> {
+    let (notes, refuses) = (Mutex::default(), AtomicBool::new(false));
+    let recorder = Arc::new(Recorder { file: file.clone(), notes, refuses });
+    let again = recorder.clone();
+    file.attach(&mut || again.clone()).unwrap();
+    recorder
+}
+
+/// What `change` of a prepared file announces.
+fn announced(change: impl FnOnce(&File)) -> Vec<String> {
+    let store = store(64 << 20);
+    let file = prepared(&store);
+    let recorder = attach(&file);
+    change(&file);
+    file.detach();
+    assert!(store.check().unwrap().is_clean());
+    std::mem::take(&mut *recorder.notes.lock().unwrap())
+}
+
+const OLD: u64 = 6 * BLOCK + 100;
+
+#[test]
+fn what_is_overwritten_in_place_is_not_announced() {
+    assert_eq!(announced(|f| f.write_all_at(&[1; 9], 5).unwrap()), [""; 0]);
+    assert_eq!(announced(|f| f.write_all_at(&[1; 50], 6 * BLOCK).unwrap()), [""; 0]);
+    assert_eq!(announced(|f| assert_eq!(f.read_at(&mut [0; 99999], 0).unwrap() as u64, OLD)), [""; 0]);
+    assert_eq!(announced(|f| f.set_len(9).and_then(|()| f.detach_and_write()).unwrap()).len(), 2);
+}
+
+trait Detached {
+    fn detach_and_write(&self) -> daxstore::Result<()>;
+}
+
+impl Detached for File {
+    /// Writes into a hole when nobody maps the file any more.
+    fn detach_and_write(&self) -> daxstore::Result<()> {
+        self.detach();
+        let written = self.write_all_at(&[1], 9000);
+        let recorder = attach(self);
+        assert_eq!(recorder.notes.lock().unwrap().len(), 0);
+        written
+    }
+}
+
+#[test]
+fn a_write_allocates_then_invalidates_then_is_seen() {
+    assert_eq!(
+        announced(|f| f.write_all_at(&[1; 10], 4 * BLOCK + 5).unwrap()),
+        [
+            format!("allocate 4..5: {OLD} mmuu..m....."),
+            format!("invalidate 4..5: {OLD} mmuu..m....."),
+            format!("end 4..5: {OLD} mmuum.m....."),
+        ]
+    );
+    // Over mapped, unwritten and hole: from the first block that is not mapped on.
+    assert_eq!(
+        announced(|f| f.write_all_at(&[1; 5 * BLOCK as usize], 100).unwrap()),
+        [
+            format!("allocate 2..6: {OLD} mmuu..m....."),
+            format!("invalidate 2..6: {OLD} mmuu..m....."),
+            format!("end 2..6: {OLD} mmmmmmm....."),
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_grows_is_announced_from_its_end() {
+    let new = 9 * BLOCK + 5;
+    assert_eq!(
+        announced(|f| f.write_all_at(&[1; 5], 9 * BLOCK).unwrap())[..2],
+        [format!("allocate 7..10: {OLD} mmuu..m....."), format!("invalidate 7..10: {OLD} mmuu..m.....")]
+    );
+    let append = announced(|f| assert_eq!(f.append(&[1; 2 * BLOCK as usize]).unwrap(), OLD));
+    assert_eq!(
+        append[..2].iter().map(|note| &note[..12]).collect::<Vec<_>>(),
+        ["allocate 7..", "invalidate 7"]
+    );
+    assert!(append[2].starts_with(&format!("end 7..9: {} mmuu..mmm", OLD + 2 * BLOCK)), "{append:?}");
+    assert_eq!(append.len(), 3);
+    assert_eq!(
+        announced(|f| f.set_len(new).unwrap()),
+        [format!("invalidate 7..10: {OLD} mmuu..m....."), format!("end 7..10: {new} mmuu..m.....")]
+    );
+    // Within the last block nothing comes to be that a mapping did not hold.
+    assert_eq!(announced(|f| f.append(&[1; 9]).map(drop).unwrap()), [""; 0]);
+    assert_eq!(announced(|f| f.set_len(7 * BLOCK).unwrap()), [""; 0]);
+}
+
+#[test]
+fn a_cut_takes_every_page_beyond_the_one_that_holds_the_end() {
+    assert_eq!(
+        announced(|f| f.set_len(BLOCK + 1).unwrap()),
+        [format!("cut 2..all: {OLD} mmuu..m....."), format!("end 2..all: {} mm..........", BLOCK + 1)]
+    );
+    assert_eq!(
+        announced(|f| f.set_len(0).unwrap()),
+        [format!("cut 0..all: {OLD} mmuu..m....."), "end 0..all: 0 ............".to_owned()]
+    );
+}
+
+#[test]
+fn space_is_announced_as_its_mode_changes_it() {
+    let allocate = |at, len, mode| announced(move |f| f.allocate(at, len, mode).unwrap());
+    let old = |what| format!("{what}: {OLD} mmuu..m.....");
+    assert_eq!(
+        allocate(0, 5 * BLOCK, AllocateMode::Allocate),
+        [old("allocate 2..5"), format!("end 2..5: {OLD} mmuuu.m.....")]
+    );
+    assert_eq!(
+        allocate(5 * BLOCK, 4 * BLOCK, AllocateMode::KeepSize),
+        [old("allocate 5..9"), format!("end 5..9: {OLD} mmuu.umuu...")]
+    );
+    let new = 9 * BLOCK - 1;
+    assert_eq!(
+        allocate(7 * BLOCK, 2 * BLOCK - 1, AllocateMode::Allocate),
+        [old("allocate 7..9"), old("invalidate 7..9"), format!("end 7..9: {new} mmuu..muu..."),]
+    );
+    assert_eq!(
+        allocate(100, 3 * BLOCK, AllocateMode::Punch),
+        [old("allocate 0..4"), old("invalidate 0..4"), format!("end 0..4: {OLD} m..u..m.....")]
+    );
+    assert_eq!(
+        allocate(BLOCK, 8 * BLOCK - 1, AllocateMode::Zero),
+        [old("allocate 1..9"), old("invalidate 1..9"), format!("end 1..9: {new} muuuuuuuu...")]
+    );
+}
+
+#[test]
+fn a_refused_change_changes_nothing_and_ends() {
+    type Change = fn(&File) -> daxstore::Result<()>;
+    let changes: [(Change, &str); 5] = [
+        (|f| f.write_all_at(&[1; 10], 4 * BLOCK), "4..5"),
+        (|f| f.set_len(9 * BLOCK), "7..9"),
+        (|f| f.set_len(0), "0..all"),
+        (|f| f.allocate(0, BLOCK, AllocateMode::Punch), "0..1"),
+        (|f| f.allocate(0, 9 * BLOCK, AllocateMode::Allocate), "2..9"),
+    ];
+    for (change, place) in changes {
+        let notes = announced(|f| {
+            f.detach();
+            let recorder = attach(f);
+            recorder.refuses.store(true, Ordering::Relaxed);
+            assert!(matches!(change(f), Err(Error::Unsupported { .. })));
+            let notes = std::mem::take(&mut *recorder.notes.lock().unwrap());
+            let last = notes.last().unwrap();
+            assert_eq!(*last, format!("end {place}: {OLD} mmuu..m....."), "{notes:?}");
+            assert_eq!(f.read_exact_at(&mut [0; 8192], 0).map(|()| f.len()).unwrap(), OLD);
+        });
+        assert_eq!(notes, [""; 0], "a recorder that was detached hears nothing");
+    }
+}
+
+#[test]
+fn a_change_without_space_ends_its_turn() {
+    let store = store(8 << 20);
+    let file = prepared(&store);
+    let recorder = attach(&file);
+    let error = file.write_at(&vec![1; 9 << 20], 4 * BLOCK).unwrap_err();
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    let notes = std::mem::take(&mut *recorder.notes.lock().unwrap());
+    assert_eq!(notes.first().unwrap(), &format!("allocate 4..2308: {OLD} mmuu..m....."));
+    assert_eq!(notes.last().unwrap(), &format!("end 4..2308: {OLD} mmuu..m....."));
+    assert!(notes.iter().all(|note| !note.starts_with("invalidate")), "{notes:?}");
+    file.detach();
+}
+
+fn bytes(file: &File, at: u64, len: usize) -> Vec<u8> {
+    let mut found = vec![0; len];
+    FaultOps::read(file, file.run_at(at, range(at, 1)).unwrap().state.address().unwrap(), &mut found)
+        .unwrap();
+    found
+}
+
+#[test]
+fn what_lies_beyond_the_end_is_zeros_while_a_file_is_mapped() {
+    let store = store(64 << 20);
+    let file = prepared(&store);
+    file.set_len(BLOCK + 10).unwrap();
+    assert_eq!(bytes(&file, BLOCK, 20)[10..], [7; 10], "a cut leaves them to who makes the file longer");
+    let before = store.counts();
+    let recorder = attach(&file);
+    assert_eq!(store.counts().since(before).fences, 1);
+    assert_eq!(bytes(&file, BLOCK, 4096)[..10], [7; 10]);
+    assert_eq!(bytes(&file, BLOCK, 4096)[10..], [0; 4086]);
+    let before = store.counts();
+    let same = file.attach(&mut || unreachable!("it has one")).unwrap();
+    assert!(std::ptr::addr_eq(Arc::as_ptr(&same), Arc::as_ptr(&recorder)));
+    assert_eq!(store.counts().since(before).fences, 0, "zeros are not zeroed");
+    file.set_len(5).unwrap();
+    assert_eq!(bytes(&file, 0, 4096)[..5], [7; 5]);
+    assert_eq!(bytes(&file, 0, 4096)[5..], [0; 4091]);
+    file.detach();
+    file.write_all_at(&[3; 4096], 0).unwrap();
+    file.set_len(9).unwrap();
+    assert_eq!(bytes(&file, 0, 4096)[9..], [0; 4087], "one user is left");
+    file.detach();
+    file.write_all_at(&[3; 4096], 0).unwrap();
+    file.set_len(9).unwrap();
+    assert_eq!(bytes(&file, 0, 4096)[9..], [3; 4087]);
+}
+
+#[test]
+fn a_simulated_pool_has_no_memory_to_map() {
+    let store = store(8 << 20);
+    let file = store.create("f").unwrap();
+    assert!(matches!(file.memory(), Err(Error::Unsupported { .. })));
+    assert_eq!(file.access(), (true, true));
+    let read = store.open("f", &OpenOptions::new().read(true)).unwrap();
+    assert_eq!(read.access(), (true, false));
+}
+
+#[test]
+fn a_file_of_a_pool_is_mapped_by_blocks_and_chunks() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    for lines in [false, true] {
+        let path = dir.path().join(format!("{lines}"));
+        let options = StoreOptions::new().assume_persistent(lines);
+        let store = Store::create(&path, 8 << 20, &options).unwrap();
+        let file = store.create("f").unwrap();
+        file.write_all_at(b"here", 0).unwrap();
+        let memory = file.memory().unwrap();
+        assert_eq!((memory.sync, memory.unit, memory.huge, memory.by_pages), (false, BLOCK, CHUNK, !lines));
+        let at = file.run_at(0, range(0, 4)).unwrap().state.address().unwrap();
+        let mut found = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&*memory.file, &mut found, at.0).unwrap();
+        assert_eq!(&found, b"here");
+        file.flush(at, 4).unwrap();
+        file.fence().unwrap();
+        assert!(matches!(file.flush(at, 9 << 20), Err(Error::OutOfPool { .. })));
+    }
+}
+
+#[test]
+fn a_run_is_maximal_on_both_sides_and_clipped() {
+    let store = store(64 << 20);
+    let file = prepared(&store);
+    let all = range(0, 1 << 40);
+    for extent in file.extents(0, 12 * BLOCK).unwrap() {
+        for at in [extent.range.offset, extent.range.offset + extent.range.len / 2, extent.range.end() - 1] {
+            let run = file.run_at(at, all).unwrap();
+            let end = if extent.range.end() == 12 * BLOCK { all.len } else { extent.range.end() };
+            assert_eq!((run.range.offset, run.range.end()), (extent.range.offset, end));
+            assert_eq!(run.state, extent.state);
+            let byte = file.run_at(at, range(at, 1)).unwrap();
+            assert_eq!(
+                (byte.range, byte.state),
+                (range(at, 1), extent.state.advanced(at - extent.range.offset))
+            );
+        }
+    }
+    assert!(matches!(file.run_at(5, range(6, 3)), Err(Error::InvalidArgument(_))));
+    assert!(matches!(file.run_at(9, range(6, 3)), Err(Error::InvalidArgument(_))));
+    // Runs that a fault found are what a read of the same bytes uses, and not once the file changed.
+    let mapped = file.run_at(BLOCK + 5, all).unwrap();
+    assert_eq!(mapped.range, range(0, 2 * BLOCK));
+    file.allocate(0, BLOCK, AllocateMode::Punch).unwrap();
+    let mut found = [1; 10];
+    file.read_exact_at(&mut found, BLOCK - 5).unwrap();
+    assert_eq!(found, [0, 0, 0, 0, 0, 7, 7, 7, 7, 7]);
+}
+
+/// A store whose free blocks hold what a removed file had.
+fn used(size: u64, filled: usize) -> Store {
+    let store = store(size);
+    let old = store.create("old").unwrap();
+    old.write_all_at(&vec![0xcc; filled], 0).unwrap();
+    drop(old);
+    store.remove_file("old").unwrap();
+    store
+}
+
+#[test]
+fn holes_and_unwritten_space_become_zeros_and_data_stay() {
+    let store = used(64 << 20, 40 << 20);
+    let file = prepared(&store);
+    let before = file.metadata();
+    assert!(file.populate(range(BLOCK, 5 * BLOCK), Placement::Any).unwrap());
+    assert_eq!(picture(&file), "mmmmmmm.....");
+    let mut found = vec![1; OLD as usize];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert!(found[..8192] == [7; 8192] && found[8192..24576] == [0; 16384] && found[24576..] == [9; 100]);
+    let after = file.metadata();
+    assert_eq!((after.size, after.blocks), (before.size, before.blocks + 2));
+    assert!(after.mtime > before.mtime);
+    let counts = store.counts();
+    assert!(file.populate(range(0, 7 * BLOCK), Placement::Any).unwrap(), "nothing is left to do");
+    assert_eq!(store.counts().since(counts).fences, 0);
+    assert!(store.check().unwrap().is_clean());
+}
+
+#[test]
+fn a_slot_gets_one_chunk_of_zeros() {
+    let store = used(64 << 20, 40 << 20);
+    let file = store.create("f").unwrap();
+    file.set_len(5 * CHUNK).unwrap();
+    // Pieces of unwritten space in slot 1, one aligned run of it in slot 2, data in slot 3.
+    for block in [0, 3, 9, 500] {
+        file.allocate(CHUNK + block * BLOCK, 2 * BLOCK, AllocateMode::Allocate).unwrap();
+    }
+    file.allocate(2 * CHUNK, CHUNK, AllocateMode::Allocate).unwrap();
+    file.write_all_at(&[5], 3 * CHUNK + 9).unwrap();
+    for slot in 0..3 {
+        let before = file.run_at(slot * CHUNK, range(slot * CHUNK, CHUNK)).unwrap();
+        assert!(file.populate(range(slot * CHUNK, CHUNK), Placement::Whole).unwrap());
+        let run = file.run_at(slot * CHUNK, range(slot * CHUNK, CHUNK)).unwrap();
+        let State::Mapped(at) = run.state else { panic!("{run:?}") };
+        assert_eq!((run.range.len, at.0 % CHUNK), (CHUNK, 0));
+        assert!(slot != 2 || before.state == State::Unwritten(at), "it lay well and was kept");
+        let mut found = vec![1; CHUNK as usize];
+        file.read_exact_at(&mut found, slot * CHUNK).unwrap();
+        assert!(found.iter().all(|byte| *byte == 0));
+    }
+    let counts = store.counts();
+    assert!(!file.populate(range(3 * CHUNK, CHUNK), Placement::Whole).unwrap(), "it holds data");
+    assert!(!file.populate(range(4 * CHUNK, BLOCK), Placement::Whole).unwrap(), "it is no slot");
+    assert_eq!(store.counts().since(counts).fences, 0);
+    assert_eq!(file.metadata().blocks, 3 * 512 + 1);
+    assert!(store.check().unwrap().is_clean());
+}
+
+#[test]
+fn a_slot_without_a_chunk_for_it_stays_as_it_is() {
+    let store = used(8 << 20, 4 << 20);
+    let file = store.create("f").unwrap();
+    file.set_len(2 * CHUNK).unwrap();
+    let filler = store.create("filler").unwrap();
+    let most = (store.statfs().free - 300) * BLOCK;
+    filler.allocate(0, most, AllocateMode::Allocate).unwrap();
+    assert!(!file.populate(range(0, CHUNK), Placement::Whole).unwrap());
+    let error = file.populate(range(0, CHUNK), Placement::Any).unwrap_err();
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    assert_eq!(picture(&file), "............");
+    assert!(file.populate(range(3 * BLOCK, 2 * BLOCK), Placement::Any).unwrap());
+    assert_eq!(picture(&file), "...mm.......");
+    assert!(store.check().unwrap().is_clean());
+}
+
+#[test]
+fn only_whole_blocks_of_one_slot_in_the_file_are_populated() {
+    let store = store(64 << 20);
+    let file = store.create("f").unwrap();
+    file.set_len(2 * CHUNK + 1).unwrap();
+    for (at, len) in
+        [(0, 0), (1, BLOCK), (0, 100), (CHUNK - BLOCK, 2 * BLOCK), (2 * CHUNK, 2 * BLOCK), (0, 2 * CHUNK)]
+    {
+        for placement in [Placement::Any, Placement::Whole] {
+            let error = file.populate(range(at, len), placement).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument(_)), "{at} {len}: {error}");
+        }
+    }
+    assert!(file.populate(range(2 * CHUNK, BLOCK), Placement::Any).unwrap(), "the block that holds the end");
+}
+
+/// More pieces than fit a record of a small lane.
+#[test]
+fn a_slot_in_pieces_is_populated_in_several_records() {
+    let geometry = daxstore::layout::Geometry { size: 16 << 20, lanes: 1, lane_bytes: 8192, arena_blocks: 1 };
+    let sim = Arc::new(Sim::new(16 << 20).unwrap());
+    let store = Store::create_sim(sim, &StoreOptions::new().geometry(geometry)).unwrap();
+    let file = store.create("f").unwrap();
+    file.set_len(CHUNK).unwrap();
+    for block in (0..512).step_by(2) {
+        file.write_all_at(&[6; BLOCK as usize], block * BLOCK).unwrap();
+    }
+    let before = store.counts();
+    assert!(file.populate(range(0, CHUNK), Placement::Any).unwrap());
+    let fences = store.counts().since(before).fences;
+    assert!((4..30).contains(&fences), "{fences}");
+    let mut found = vec![1; CHUNK as usize];
+    file.read_exact_at(&mut found, 0).unwrap();
+    let is =
+        |(block, bytes): (usize, &[u8])| bytes.iter().all(|byte| *byte == if block % 2 == 0 { 6 } else { 0 });
+    assert!(found.chunks(BLOCK as usize).enumerate().all(is));
+    assert_eq!(file.metadata().blocks, 512);
+    assert!(store.check().unwrap().is_clean());
+}
+
+/// A fault may be handled on the alternate stack of a signal handler.
+#[test]
+fn a_fault_needs_little_stack() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let options = StoreOptions::new().assume_persistent(cfg!(target_arch = "x86_64"));
+    let store = Store::create(dir.path().join("pool"), 64 << 20, &options).unwrap();
+    let file = prepared(&store);
+    file.set_len(4 * CHUNK).unwrap();
+    file.allocate(2 * CHUNK, BLOCK, AllocateMode::Allocate).unwrap();
+    let work = move || {
+        assert!(file.populate(range(0, 12 * BLOCK), Placement::Any).unwrap());
+        assert!(file.populate(range(CHUNK, CHUNK), Placement::Whole).unwrap());
+        assert!(file.populate(range(2 * CHUNK, CHUNK), Placement::Whole).unwrap());
+        file.zero_ahead(1).unwrap();
+        file.touch().unwrap();
+        assert_eq!(file.run_at(0, range(0, CHUNK)).unwrap().range.offset, 0);
+    };
+    std::thread::Builder::new().stack_size(32 << 10).spawn(work).unwrap().join().unwrap();
+}
