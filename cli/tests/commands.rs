@@ -19,6 +19,7 @@ fn mkfs_and_info() {
     assert_eq!((&info["label"], &info["geometry"]["size"]), (&json!("höhle"), &json!(64 << 20)));
     assert_eq!(info["uuid"].as_str().unwrap().len(), 36);
     assert_eq!(info["survives_power_loss"], false);
+    assert_eq!((&info["warnings"][0]["costs"], &info["eadr"]), (&json!("durability"), &json!(false)));
     let space = &info["space"];
     assert_eq!(space["chunks"], 32);
     assert_eq!(sum(space, &["free_chunks", "whole_chunks", "broken_chunks"]), 32);

@@ -1,5 +1,9 @@
 //! What is this pool?
 
+mod facts;
+mod fiemap;
+mod warnings;
+
 use crate::failure::{Context, Result};
 use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
@@ -7,9 +11,12 @@ use crate::pool::Opener;
 use crate::size::{grouped, human};
 use crate::time;
 use daxstore::PoolInfo;
+use daxstore::pmem::Medium;
 use daxstore::units::BLOCK_BYTES;
+use facts::Facts;
 use serde::Serialize;
 use std::path::Path;
+use warnings::{Warning, warnings};
 
 #[derive(Serialize)]
 struct Info {
@@ -20,7 +27,11 @@ struct Info {
     format_version: u32,
     epoch: u64,
     medium: String,
+    /// Of a devdax device, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    align: Option<u64>,
     backend: String,
+    eadr: bool,
     durability: String,
     survives_power_loss: bool,
     geometry: Geometry,
@@ -28,6 +39,7 @@ struct Info {
     space: Space,
     recovery: Recovery,
     bad: Vec<Bad>,
+    warnings: Vec<Warning>,
 }
 
 /// Bytes of the pool that the medium has lost.
@@ -92,7 +104,12 @@ impl Info {
             format_version: info.version,
             epoch: info.epoch,
             medium: info.region.medium.to_string(),
+            align: match info.region.medium {
+                Medium::Devdax { align } => Some(align),
+                _ => None,
+            },
             backend: String::from(info.region.backend),
+            eadr: info.region.eadr,
             durability: info.region.durability.to_string(),
             survives_power_loss: info.region.durability.survives_power_loss(),
             geometry: Geometry {
@@ -111,6 +128,7 @@ impl Info {
                 nanos: info.recovery.nanos,
             },
             bad: info.bad.iter().map(|(at, bytes)| Bad { at: at.0, bytes: *bytes }).collect(),
+            warnings: warnings(pool, &info.region, &Facts::find(pool)),
         }
     }
 }
@@ -194,6 +212,10 @@ fn rows(info: &Info, pool: &Path) -> Vec<(&'static str, String)> {
         ),
     ));
     rows.extend(bad_rows(&info.bad));
+    for warning in &info.warnings {
+        rows.push(("WARNING", format!("costs {}: {}", warning.costs, warning.what)));
+        rows.push(("", format!("to mend it: {}", warning.mend)));
+    }
     rows
 }
 

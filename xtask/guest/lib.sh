@@ -1,0 +1,89 @@
+# What the guest's scripts share.
+
+MIB=1048576
+
+# Ends a scenario: it did not do what it should; it can not be tried here.
+fail() { echo "$*"; exit 1; }
+skip() { echo "$*"; exit 77; }
+# A line for the report.
+note() { echo "note: $*"; }
+
+# Runs a command that must be refused (exit code 1), and keeps what it said in $said.
+refused() {
+    set +e
+    said=$("$@" 2>&1)
+    code=$?
+    set -e
+    [ $code = 1 ] || fail "exit code $code, not 1: $*: $said"
+}
+
+# Fails unless $1 holds $2.
+holds() { case $1 in *"$2"*) ;; *) echo "$1"; fail "not found: $2" ;; esac; }
+lacks() { case $1 in *"$2"*) echo "$1"; fail "found: $2" ;; esac; }
+
+# The text of the warnings about the pool $1.
+warned() { daxstore info "$1" | sed -n '/^WARNING/,$p'; }
+
+# Makes the namespace that there is into one of mode $1 with alignment $2.
+namespace() {
+    name=$(ndctl list -N -i | sed -n 's/.*"dev":"\(namespace[0-9.]*\)".*/\1/p' | head -n 1)
+    ndctl create-namespace -f -e "$name" -m $1 -a $2
+}
+
+# As that, once: a namespace that is gone after a power cut is a loss, and no reason to make another. The disk keeps the
+# note of it.
+once() {
+    [ ! -e /disk/namespace ] || { echo 'the namespace is gone'; return 1; }
+    namespace $1 $2 && touch /disk/namespace && sync
+}
+
+# The file system with DAX, made once too.
+mount_dax() {
+    [ -e /disk/made ] || { make_fs && touch /disk/made && sync; }
+    mount -t $BACKEND -o dax=always $BLOCK /mnt
+}
+
+make_fs() {
+    case $BACKEND in
+        xfs) mkfs.xfs -q -f -d su=2m,sw=1 $BLOCK ;;
+        ext4) mkfs.ext4 -q -F -b 4096 -E stride=512,stripe_width=512 $BLOCK ;;
+    esac
+}
+
+block_device() { ls /dev/pmem* 2> /dev/null; }
+dax_device() { ls /dev/dax* 2> /dev/null; }
+
+# Loads what the backend needs and brings it to where $POOL can be made. After a reset it finds what there was.
+prepare() {
+    for module in crc32c_generic crc32c_intel virtio_pci virtio_blk ext4; do modprobe $module; done
+    mount -t ext4 /dev/vda /disk
+    [ "$BACKEND" = plain ] && return
+    for module in libnvdimm nd_e820 $(told nfit) nd_pmem device_dax dax_pmem; do modprobe $module; done
+    # The kernel looks at the memory while others go on.
+    waited=0
+    until block_device > /dev/null || dax_device > /dev/null || [ $waited -gt 100 ]; do
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+    case $BACKEND in
+        xfs | ext4)
+            modprobe $BACKEND
+            # Memory that no namespace was made of is a block device too.
+            case $(readlink -f /sys/block/pmem0) in */pfn*) ;; *) once fsdax 2M || return 1 ;; esac
+            BLOCK=$(block_device)
+            mount_dax
+            ;;
+        devdax-2m) dax_device || once devdax 2M ;;
+        devdax-4k) dax_device || once devdax 4k ;;
+    esac
+}
+
+# Where the pool goes, and how large a pool fits the device too.
+where_it_is() {
+    BLOCK=$(block_device || true)
+    case $BACKEND in
+        plain) POOL=/disk/pool ;;
+        devdax-*) POOL=$(dax_device) ;;
+        *) POOL=/mnt/pool ;;
+    esac
+}

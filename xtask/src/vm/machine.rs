@@ -1,0 +1,237 @@
+//! How is a virtual machine started, listened to, cut and stopped?
+//!
+//! Invariants:
+//! 1. No machine outlives its bound: `timeout` kills it even where this process is gone.
+//! 2. A machine that is dropped is dead.
+
+use super::image::Image;
+use super::marks::Mark;
+use super::plan::Backend;
+use crate::Result;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a machine is like.
+#[derive(Clone, Debug)]
+pub struct Spec<'a> {
+    /// What it boots.
+    pub image: &'a Image,
+    /// What the pool lies on.
+    pub backend: Backend,
+    /// A file that is an NVDIMM, instead of memory set aside by `memmap=`.
+    pub nvdimm: Option<PathBuf>,
+    /// What the guest is told, as `key=value`.
+    pub tell: Vec<(&'static str, String)>,
+    /// Its accelerator, in qemu's words.
+    pub accel: String,
+    /// How long it may run.
+    pub bound: Duration,
+    /// Its console's copy.
+    pub log: PathBuf,
+}
+
+/// What the guest's persistent memory is: enough for XFS with a log of its own.
+const MEMMAP: &str = "memmap=768M!1G";
+const NVDIMM_BYTES: &str = "768M";
+
+/// A machine that runs.
+pub struct Machine {
+    child: Child,
+    marks: Receiver<Mark>,
+    dir: PathBuf,
+    bound: Instant,
+}
+
+impl Machine {
+    /// Boots it.
+    ///
+    /// # Errors
+    /// qemu can not be started.
+    pub fn boot(spec: &Spec<'_>) -> Result<Self> {
+        let dir = spec.image.dir.clone();
+        for left in ["monitor", "pid"] {
+            let _ = fs::remove_file(dir.join(left));
+        }
+        let mut child =
+            command(spec)?.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (send, marks) = channel();
+        let log = File::options().create(true).append(true).open(&spec.log)?;
+        for (stream, is_console) in [
+            (child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>), true),
+            (child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>), false),
+        ] {
+            let (Some(stream), mut log, send) = (stream, log.try_clone()?, send.clone()) else { continue };
+            thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                let mut line = Vec::new();
+                while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                    let text = plain(&line);
+                    // A log that can not be written is worth less than the run.
+                    let _ = log.write_all(text.as_bytes());
+                    if is_console
+                        && let Some(mark) = Mark::parse(&text)
+                        && send.send(mark).is_err()
+                    {
+                        return;
+                    }
+                    line.clear();
+                }
+            });
+        }
+        Ok(Self { child, marks, dir, bound: Instant::now() + spec.bound })
+    }
+
+    /// The next mark.
+    ///
+    /// # Errors
+    /// The machine ended, or its time is over.
+    pub fn mark(&mut self) -> Result<Mark> {
+        match self.mark_until(self.bound)? {
+            Some(mark) => Ok(mark),
+            None => Err("the virtual machine's time is over".into()),
+        }
+    }
+
+    /// The next mark, if there is one before `end`.
+    ///
+    /// # Errors
+    /// The machine ended.
+    pub fn mark_until(&mut self, end: Instant) -> Result<Option<Mark>> {
+        match self.marks.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(mark) => Ok(Some(mark)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err("the virtual machine ended by itself".into()),
+        }
+    }
+
+    /// Resets it, as the button on its front does.
+    ///
+    /// # Errors
+    /// The monitor does not answer.
+    pub fn reset(&mut self) -> Result<()> {
+        let mut monitor = UnixStream::connect(short(&self.dir.join("monitor")))?;
+        monitor.set_read_timeout(Some(Duration::from_secs(10)))?;
+        // It forgets a command of somebody who does not wait for the answer.
+        prompt(&mut monitor)?;
+        monitor.write_all(b"system_reset\n")?;
+        prompt(&mut monitor)
+    }
+
+    /// Kills the emulator: the marks that it had sent before.
+    pub fn kill(mut self) -> Vec<Mark> {
+        self.stop();
+        self.marks.iter().collect()
+    }
+
+    fn stop(&mut self) {
+        let pid = fs::read_to_string(self.dir.join("pid")).ok().and_then(|text| text.trim().parse().ok());
+        if let (Some(pid), Ok(None)) = (pid.and_then(rustix::process::Pid::from_raw), self.child.try_wait()) {
+            // It may have ended a moment ago.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Reads up to the monitor's next prompt.
+fn prompt(monitor: &mut UnixStream) -> Result<()> {
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !said.ends_with(b"(qemu) ") {
+        if monitor.read(&mut byte)? == 0 {
+            return Err("the monitor closed".into());
+        }
+        said.push(byte[0]);
+    }
+    Ok(())
+}
+
+/// A path that a socket's address has room for, where one is to be had.
+fn short(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).map_or_else(|_| path.to_owned(), Path::to_owned)
+}
+
+fn command(spec: &Spec<'_>) -> Result<Command> {
+    let mut command = Command::new("timeout");
+    let seconds = (spec.bound.as_secs() + 10).to_string();
+    command.args(["-s", "KILL", &seconds, "qemu-system-x86_64"]);
+    command.args(["-accel", &spec.accel, "-cpu", if spec.accel == "kvm" { "host" } else { "max" }]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-smp", "2", "-serial", "stdio"]);
+    command
+        .arg("-monitor")
+        .arg(format!("unix:{},server=on,wait=off", short(&spec.image.dir.join("monitor")).display()));
+    command.arg("-pidfile").arg(spec.image.dir.join("pid"));
+    command.arg("-kernel").arg(&spec.image.kernel).arg("-initrd").arg(&spec.image.initrd);
+    // The host outlives every cut that is made here, so its disk need not be waited for.
+    command
+        .arg("-drive")
+        .arg(format!("file={},if=virtio,format=raw,cache=unsafe", spec.image.disk.display()));
+    let mut append = String::from(
+        "console=ttyS0 panic=-1 nokaslr mitigations=off audit=0 cryptomgr.notests random.trust_cpu=on quiet",
+    );
+    if let Some(file) = &spec.nvdimm {
+        command.args(["-machine", "pc,nvdimm=on", "-m", "1G,slots=2,maxmem=4G"]);
+        let file = file.display();
+        command
+            .arg("-object")
+            .arg(format!("memory-backend-file,id=m1,share=on,mem-path={file},size={NVDIMM_BYTES}"));
+        command.args(["-device", "nvdimm,id=n1,memdev=m1"]);
+    } else {
+        // The memory above the range that is set aside is for the initial file system.
+        command.args(["-machine", "pc", "-m", "2G"]);
+        append = format!("{append} {MEMMAP}");
+    }
+    append = format!("{append} vm.backend={}", spec.backend.name());
+    for (key, value) in &spec.tell {
+        append = format!("{append} vm.{key}={value}");
+    }
+    command.arg("-append").arg(append);
+    Ok(command)
+}
+
+/// The text of a console line, without what is meant for a terminal.
+fn plain(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => {
+                // `ESC c`, or `ESC [` up to a letter.
+                if chars.next() == Some('[') {
+                    let _ = chars.by_ref().find(char::is_ascii_alphabetic);
+                }
+            }
+            '\r' | '\0' => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_a_terminal_is_left_out() {
+        assert_eq!(plain(b"\x1bc\x1b[?7l\x1b[2J\x1b[0m@@ up\r\n"), "@@ up\n");
+    }
+}
