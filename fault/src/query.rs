@@ -9,9 +9,17 @@ use crate::choose::{
 use crate::entries::{Entry, What};
 use crate::view::{View, clip, page_of, slot_of};
 use daxstore::Result;
-use daxstore::iomap::{FileRange, State};
+use daxstore::iomap::{FileRange, Iomap, State};
 use daxstore::sync::atomic::Ordering;
 use daxstore::units::BLOCK_BYTES;
+
+/// What is true of a touched slot, and what was seen on the way.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) query: Query,
+    /// The run at the touched page, where the slot holds all of it.
+    pub(crate) here: Option<Iomap>,
+}
 
 impl View {
     /// Where the file ends for translations: its size, rounded up to the medium's unit.
@@ -21,13 +29,14 @@ impl View {
 
     /// All that the decision about a touch of `offset` depends on. The caller has the turn of the slot. With `anew`, what the
     /// mapping has there does not count.
-    pub(crate) fn query(&self, offset: u64, write: bool, anew: bool) -> Result<Query> {
+    pub(crate) fn query(&self, offset: u64, write: bool, anew: bool) -> Result<Looked> {
         let size = self.file().size();
         let slot = slot_of(offset);
         let inside = clip(self.clip(slot), FileRange { offset: 0, len: self.end_of(size) });
-        let (mut bad, mut bad_here) = (false, false);
+        let (mut bad, mut bad_here, mut here) = (false, false, None);
         let survey = |at, within| {
             let run = self.file().run_at(at, within)?;
+            here.get_or_insert(run);
             if let State::Mapped(pool) = run.state
                 && self.file().bad(pool, run.range.len).is_some()
             {
@@ -47,7 +56,8 @@ impl View {
             (true, false) => Bad::Elsewhere,
             (false, false) => Bad::Nothing,
         };
-        Ok(Query {
+        let is_whole = |run: &Iomap| inside.offset < run.range.offset && run.range.end() < inside.end();
+        let query = Query {
             fault: Fault { offset, write: write || self.copies() },
             vma: self.vma(),
             size,
@@ -58,7 +68,8 @@ impl View {
                 huge_zero: self.huge_zero.load(Ordering::Relaxed),
                 room: self.params().budget.has_room(),
             },
-        })
+        };
+        Ok(Looked { query, here: here.filter(is_whole) })
     }
 
     fn vma(&self) -> Vma {
@@ -94,7 +105,7 @@ impl View {
     pub(crate) fn why_not_huge(&self, offset: u64) -> Result<Option<Reason>> {
         use crate::choose::Cause;
         let write = self.stores_to_file();
-        Ok(match choose(&self.query(offset, write, true)?) {
+        Ok(match choose(&self.query(offset, write, true)?.query) {
             Decision::Pte(why)
             | Decision::Zero(ZeroSize::Pte(why))
             | Decision::Sigbus(Cause::NotHuge(why)) => Some(why),

@@ -12,12 +12,13 @@
 use crate::choose::{Cause, Decision, Query, ZeroSize, choose};
 use crate::entries::What;
 use crate::mutation::{self, Mutation};
+use crate::query::Looked;
 use crate::space::Turn;
 use crate::stats::Count;
 use crate::table::{Installed, Mode};
 use crate::turns::{Kind, TurnId};
 use crate::view::{Touch, View, clip, page_of, slot_of};
-use daxstore::iomap::{FileRange, Placement, State};
+use daxstore::iomap::{FileRange, Iomap, Placement, State};
 use daxstore::sync::Arc;
 use daxstore::sync::atomic::Ordering;
 use daxstore::units::{BLOCK_BYTES, CHUNK_BYTES, PoolOff};
@@ -95,6 +96,13 @@ struct Piece {
 }
 
 impl Piece {
+    fn of(run: &Iomap) -> Result<Self, Trouble> {
+        match run.state {
+            State::Mapped(pool) => Ok(Self { range: run.range, pool }),
+            _ => Err(Error::InvalidArgument("a file's data went in the turn of a fault").into()),
+        }
+    }
+
     /// What of it lies between `start` and `end`.
     fn between(self, start: u64, end: u64) -> Self {
         let range = clip(self.range, FileRange { offset: start, len: end.saturating_sub(start) });
@@ -140,20 +148,20 @@ impl View {
         if let Some(done) = self.refill(offset, write)? {
             return Ok(done);
         }
-        let mut query = self.query(offset, write, false)?;
+        let Looked { mut query, mut here } = self.query(offset, write, false)?;
         let mut decision = choose(&query);
         if let Some((range, placement)) = query.populate(decision) {
             let given = self.populate(&mut query, &mut decision, range, placement)?;
             self.upgrade_others(given)?;
             self.counters().decided(decision);
-            query = self.query(offset, write, true)?;
+            Looked { query, here } = self.query(offset, write, true)?;
             decision = choose(&query);
-            let settled = self.act(scope, &query, decision)?;
+            let settled = self.act(scope, &query, here, decision)?;
             self.upgrade(given)?;
             return Ok(settled);
         }
         self.counters().decided(decision);
-        self.act(scope, &query, decision)
+        self.act(scope, &query, here, decision)
     }
 
     /// Gives blocks of zeros where the store needs them: where it did.
@@ -215,12 +223,18 @@ impl View {
         Ok(range)
     }
 
-    fn act(&self, scope: &Scope<'_>, query: &Query, decision: Decision) -> Result<FileRange, Trouble> {
+    fn act(
+        &self,
+        scope: &Scope<'_>,
+        query: &Query,
+        here: Option<Iomap>,
+        decision: Decision,
+    ) -> Result<FileRange, Trouble> {
         let offset = query.fault.offset;
         match decision {
-            Decision::Pmd => self.install(scope, offset, true),
+            Decision::Pmd => self.install(scope, offset, here, true),
             Decision::Pte(_) if query.fault.write && query.vma.private => self.copy(offset),
-            Decision::Pte(_) => self.install(scope, offset, false),
+            Decision::Pte(_) => self.install(scope, offset, here, false),
             Decision::Zero(size) => self.zero(query, size),
             Decision::Sigbus(Cause::Beyond) => self.beyond(scope, offset),
             Decision::Sigbus(_) => Err(self.refusal(query, decision).into()),
@@ -270,8 +284,17 @@ impl View {
     }
 
     /// Installs the extent around `offset`. With `slot`, the whole slot is one translation, whatever was there.
-    fn install(&self, scope: &Scope<'_>, offset: u64, slot: bool) -> Result<FileRange, Trouble> {
-        let mut run = self.run(offset, self.window(offset))?;
+    fn install(
+        &self,
+        scope: &Scope<'_>,
+        offset: u64,
+        here: Option<Iomap>,
+        slot: bool,
+    ) -> Result<FileRange, Trouble> {
+        let mut run = match here {
+            Some(here) => Piece::of(&here)?,
+            None => self.run(offset, self.window(offset))?,
+        };
         let own = slot_of(offset);
         if run.range.offset < own.offset || run.range.end() > own.end() {
             let granted = scope.extend(run.range);
@@ -294,11 +317,7 @@ impl View {
 
     /// The data around `offset`.
     fn run(&self, offset: u64, within: FileRange) -> Result<Piece, Trouble> {
-        let run = self.file().run_at(offset, within)?;
-        match run.state {
-            State::Mapped(pool) => Ok(Piece { range: run.range, pool }),
-            _ => Err(Error::InvalidArgument("a file's data went in the turn of a fault").into()),
-        }
+        Piece::of(&self.file().run_at(offset, within)?)
     }
 
     /// What of `piece` around `offset` can be read.
