@@ -9,7 +9,7 @@
 
 use super::memory::Memory;
 use crate::sync::Arc;
-use crate::units::{CHUNK_BYTES, MAX_POOL_BYTES};
+use crate::units::{BLOCK_BYTES, CHUNK_BYTES, MAX_POOL_BYTES};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -147,6 +147,9 @@ unsafe impl Sync for RawMap {}
 impl RawMap {
     /// Maps `len` bytes of `file` at a multiple of `align`, inside a larger range that it reserves.
     fn new(file: &File, len: usize, align: usize, writable: bool, sharing: Sharing) -> io::Result<Self> {
+        if sharing == Sharing::Sync {
+            probe_sync(file, writable)?;
+        }
         let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
         let area_len = len.checked_add(align).ok_or_else(too_large)?;
         let none = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -161,8 +164,27 @@ impl RawMap {
         };
         // SAFETY: `base` is less than `align` above `area`, so that the range lies inside the reservation, which is
         // ours and unused.
-        unsafe { map(base, len, prot, flags | libc::MAP_FIXED, file.as_raw_fd())? };
-        Ok(reserved)
+        match unsafe { map(base, len, prot, flags | libc::MAP_FIXED, file.as_raw_fd()) } {
+            Ok(_) => Ok(reserved),
+            Err(error) => {
+                reserved.forget_middle();
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives back what lies around the mapping that failed. The system may have taken the range of it away before it failed, and
+    /// another thread may have got it since: it is not ours to unmap any more. If it is still reserved, its
+    /// addresses are lost, and nothing else.
+    fn forget_middle(self) {
+        let before = self.base as usize - self.area as usize;
+        let after = self.area_len - before - self.len;
+        // SAFETY: both ranges are parts of the reservation that the failed call did not name.
+        unsafe {
+            libc::munmap(self.area.cast(), before);
+            libc::munmap(self.base.wrapping_add(self.len).cast(), after);
+        }
+        std::mem::forget(self);
     }
 
     fn advise(&self, advice: i32) -> io::Result<()> {
@@ -180,6 +202,18 @@ impl Drop for RawMap {
         // one owner. It can not fail for such a range, and there would be nobody to tell.
         unsafe { libc::munmap(self.area.cast(), self.area_len) };
     }
+}
+
+/// Whether the file grants `MAP_SYNC`, found out by a mapping at no fixed place: one that is refused at a fixed place
+/// leaves a hole there.
+fn probe_sync(file: &File, writable: bool) -> io::Result<()> {
+    let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    let flags = libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC;
+    // SAFETY: a new mapping wherever the system likes touches none that exists.
+    let page = unsafe { map(std::ptr::null_mut(), BLOCK_BYTES as usize, prot, flags, file.as_raw_fd())? };
+    // SAFETY: the page was mapped a moment ago, and nobody else knows of it.
+    unsafe { libc::munmap(page.cast(), BLOCK_BYTES as usize) };
+    Ok(())
 }
 
 /// # Safety
@@ -226,6 +260,40 @@ mod tests {
             if len as u64 > 1 << 30 { Err(io::Error::from_raw_os_error(libc::ENOMEM)) } else { Ok(()) }
         };
         assert_eq!(extent.map(scarce).unwrap().1, 8 << 20);
+    }
+
+    /// A refused mapping left a hole in its reservation, and the reservation was unmapped as a whole, with what another
+    /// thread had got there meanwhile.
+    #[cfg(not(loom))]
+    #[test]
+    fn what_is_refused_takes_nobodys_memory() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let extent = Extent { len: 32 << 20, room: false, writable: true };
+        // On a disk: file systems that could do DAX refuse late, with the range unmapped already; a tmpfs refuses early.
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(extent.len).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Others come and go, so that the highest gap there is, is a hole now and then.
+                let mut maps = std::collections::VecDeque::new();
+                for round in 0.. {
+                    let len = (20 + round * 7 % 14) << 20;
+                    let mut map = memmap2::MmapOptions::new().len(len).map_anon().unwrap();
+                    (map[0], map[len - 1]) = (7, 7);
+                    maps.push_back(map);
+                    let first = (maps.len() > round % 5).then(|| maps.pop_front()).flatten();
+                    assert!(first.is_none_or(|map| map[0] == 7 && map.last() == Some(&7)));
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..20_000 {
+                assert!(LineMapping::new(&file, extent, 4096, Sharing::Sync).is_err());
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]
