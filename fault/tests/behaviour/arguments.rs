@@ -208,6 +208,28 @@ fn who_has_no_rights_has_a_mode_that_says_what_it_serves() {
 }
 
 #[test]
+fn a_store_that_is_only_read_can_be_mapped() {
+    touch::install();
+    for medium in [Medium::Lines, Medium::Pages] {
+        for mode in MODES {
+            let pool = Pool::new(32 << 20, medium);
+            let file = pool.filled("f", 3 * PAGE + 5, 7);
+            // What a mapping left in the last page beyond the end: it can not be cleaned here.
+            shared(&file, SLOT, mode).write(3 * PAGE + 5, &[9]).unwrap();
+            drop(file);
+            let pool = pool.reopened_as(true);
+            let file = pool.store.open("f", &daxstore::OpenOptions::new().read(true)).unwrap();
+            let map = read_only(&file, SLOT, mode);
+            assert_eq!((byte(&map, 3 * PAGE), byte(&map, 3 * PAGE + 4)), (7, 7), "{medium:?} {mode:?}");
+            assert!(MapOptions::new().write(true).mode(mode).map(&file, 0, SLOT).is_err());
+            let private = MapOptions::new().write(true).private(true).mode(mode).map(&file, 0, SLOT).unwrap();
+            private.write(0, &[1]).unwrap();
+            assert_eq!((byte(&private, 0), byte(&map, 0)), (1, 7));
+        }
+    }
+}
+
+#[test]
 fn many_mappings_at_once() {
     everywhere(32 << 20, |pool, mode| {
         let file = pool.filled("f", SLOT, 7);

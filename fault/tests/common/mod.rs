@@ -50,9 +50,15 @@ impl Pool {
     /// Closes the store and opens it again.
     #[must_use]
     pub fn reopened(self) -> Self {
+        self.reopened_as(false)
+    }
+
+    /// As [`Self::reopened`], perhaps to be read only.
+    #[must_use]
+    pub fn reopened_as(self, read_only: bool) -> Self {
         let Self { store, medium, dir } = self;
         store.close().unwrap();
-        let options = StoreOptions::new().assume_persistent(medium == Medium::Lines);
+        let options = StoreOptions::new().assume_persistent(medium == Medium::Lines).read_only(read_only);
         let store = Store::open(dir.path().join("pool"), &options).unwrap();
         Self { store, medium, dir }
     }
