@@ -56,22 +56,32 @@ impl Workspace {
         library.filter(move |file| !tests.contains(&file.path)).map(|file| (file, shipped(&file.text)))
     }
 
-    /// Files that a `#[cfg(test)] mod name;` of their directory names.
+    /// Files of modules that are built for tests alone: what stands under a `#[cfg(...)]` that names `test` as
+    /// `mod name;`, and the modules below it.
     pub fn test_files(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for file in self.0.iter().filter(|file| file.is_library()) {
-            let dir = file.path.rsplit_once('/').map_or("", |(dir, _)| dir);
-            let lines: Vec<_> = file.text.lines().map(str::trim).collect();
-            for pair in lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]") {
-                if let Some((_, name)) = pair[1].trim_end_matches(';').split_once("mod ")
-                    && pair[1].ends_with(';')
-                {
-                    found.push(format!("{dir}/{name}.rs"));
-                }
-            }
-        }
-        found
+        let modules: Vec<_> = self.0.iter().filter(|file| file.is_library()).flat_map(test_modules).collect();
+        let is_of = |path: &str, module: &String| {
+            path.strip_prefix(&**module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        };
+        let paths = self.0.iter().map(|file| &file.path);
+        paths.filter(|path| modules.iter().any(|module| is_of(path, module))).cloned().collect()
     }
+}
+
+/// The modules in files of their own that `file` declares for tests: their paths without `.rs`.
+fn test_modules(file: &File) -> Vec<String> {
+    let path = file.path.trim_end_matches(".rs");
+    let is_root = path.ends_with("/mod") || path.ends_with("/lib");
+    let dir = if is_root { path.rsplit_once('/').map_or("", |(dir, _)| dir) } else { path };
+    let lines: Vec<_> = file.text.lines().map(str::trim).collect();
+    let pairs = lines.windows(2).filter(|pair| pair[0].starts_with("#[cfg("));
+    let pairs =
+        pairs.filter(|pair| words(pair[0]).any(|(_, word)| word == "test") && !pair[0].contains("not(test"));
+    let names = pairs.filter_map(|pair| {
+        let (visibility, name) = pair[1].split_once("mod ")?;
+        name.strip_suffix(';').filter(|_| visibility.is_empty() || visibility.starts_with("pub"))
+    });
+    names.map(|name| format!("{dir}/{name}")).collect()
 }
 
 fn walk(root: &Path, dir: &Path, files: &mut Vec<File>) {
@@ -204,4 +214,26 @@ fn only_code_is_left() {
     let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n";
     let code = shipped(text);
     assert!(code.contains("fn a") && !code.contains("fn b") && code.contains("fn c"), "{code}");
+}
+
+#[test]
+fn modules_for_tests_are_found_with_what_is_below_them() {
+    let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+    let declares = "#[cfg(all(test, not(loom)))]\nmod tests;\n#[cfg(any(test, feature = \"mutations\"))]\npub mod toy;\n\
+                    #[cfg(not(test))]\nmod real;\n#[cfg(not(loom))]\nmod os;\n";
+    let files = vec![
+        file("fault/src/lib.rs", declares),
+        file("fault/src/os/mod.rs", "#[cfg(test)]\nmod tests;\n"),
+        file("src/a.rs", "#[cfg(test)]\npub(crate) mod tests;\n"),
+        file("fault/src/tests.rs", ""),
+        file("fault/src/toy/file.rs", ""),
+        file("fault/src/os/tests/child.rs", ""),
+        file("src/a/tests.rs", ""),
+        file("src/tests.rs", ""),
+        file("fault/src/real.rs", ""),
+        file("fault/src/toys.rs", ""),
+    ];
+    let expected =
+        ["fault/src/tests.rs", "fault/src/toy/file.rs", "fault/src/os/tests/child.rs", "src/a/tests.rs"];
+    assert_eq!(Workspace(files).test_files(), expected);
 }
