@@ -8,6 +8,7 @@
 //! 2. Ranges neither overlap nor touch.
 //! 3. What sysfs says is not trusted: lines that make no sense are left out, and no number overflows.
 
+use super::fiemap::{HostExtent, host_extents};
 use super::host;
 use crate::error::{Error, Result};
 use crate::units::{BLOCK_BYTES, PoolOff};
@@ -134,14 +135,15 @@ pub(super) fn of_devdax(sysfs: &Path, number: u64) -> Result<Vec<Range<u64>>> {
     Ok(within(ranges, start..start.saturating_add(size)))
 }
 
-/// Where `bad` bytes of a device come to lie in a file that has these pieces of it.
-fn in_file(bad: &[Range<u64>], pieces: &[host::Piece]) -> Vec<Range<u64>> {
+/// Where `bad` bytes of a device come to lie in a file that has these extents; what is not placed yet, and what
+/// is no plain run of bytes there, is left out.
+fn in_file(bad: &[Range<u64>], extents: &[HostExtent]) -> Vec<Range<u64>> {
     let mut found = Vec::new();
-    for piece in pieces {
-        let window = piece.device..piece.device.saturating_add(piece.len);
+    for extent in extents.iter().filter(|extent| extent.is_placed()) {
+        let window = extent.physical..extent.physical.saturating_add(extent.len);
         let inside = within(bad.to_vec(), window);
         found.extend(inside.into_iter().filter_map(|range| {
-            Some(piece.file.checked_add(range.start)?..piece.file.checked_add(range.end)?)
+            Some(extent.logical.checked_add(range.start)?..extent.logical.checked_add(range.end)?)
         }));
     }
     found
@@ -156,10 +158,10 @@ pub(super) fn of_file(sysfs: &Path, number: u64, file: &File) -> Result<Vec<Rang
     if bad.is_empty() {
         return Ok(Vec::new());
     }
-    let pieces = host::pieces(file).map_err(|source| {
+    let extents = host_extents(file).map_err(|source| {
         Error::io("asking where the pool lies on its device, which has bad blocks", source)
     })?;
-    Ok(in_file(&bad, &pieces))
+    Ok(in_file(&bad, &extents))
 }
 
 #[cfg(test)]
@@ -226,11 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn bad_bytes_of_a_device_are_found_in_the_pieces_of_a_file() {
-        let piece = |file, device, len| host::Piece { file, device, len };
-        let pieces = [piece(0, 10 * B, 2 * B), piece(4 * B, 2 * B, B), piece(5 * B, u64::MAX - 10, 100)];
+    fn bad_bytes_of_a_device_are_found_in_the_extents_of_a_file() {
+        let extent = |file, device, len| HostExtent::new(file, device, len, 0);
+        let nowhere = HostExtent::new(0, 0, 100 * B, 0x2);
+        let extents =
+            [extent(0, 10 * B, 2 * B), extent(4 * B, 2 * B, B), extent(5 * B, u64::MAX - 10, 100), nowhere];
         let bad = [B..B + 512, 2 * B + 512..3 * B + 512, 11 * B - 512..11 * B + 512, 20 * B..21 * B];
-        assert_eq!(in_file(&bad, &pieces), [B - 512..B + 512, 4 * B + 512..5 * B]);
+        assert_eq!(in_file(&bad, &extents), [B - 512..B + 512, 4 * B + 512..5 * B]);
         assert_eq!(in_file(&bad, &[]), []);
     }
 
@@ -246,12 +250,12 @@ mod tests {
         let link = host::device(root.path(), "block", device);
         fs::create_dir_all(&link).unwrap();
         // Without physical addresses there is nothing to compare with.
-        let pieces = match host::pieces(file.as_file()) {
-            Ok(pieces) if !pieces.is_empty() => pieces,
+        let extents = match host_extents(file.as_file()) {
+            Ok(extents) if extents.iter().all(HostExtent::is_placed) && !extents.is_empty() => extents,
             _ => return,
         };
-        assert_eq!(pieces[0].file, 0);
-        fs::write(link.join("badblocks"), format!("{} 3\n", pieces[0].device / SECTOR_BYTES + 1)).unwrap();
+        assert_eq!(extents[0].logical, 0);
+        fs::write(link.join("badblocks"), format!("{} 3\n", extents[0].physical / SECTOR_BYTES + 1)).unwrap();
         assert_eq!(of().unwrap(), vec![SECTOR_BYTES..4 * SECTOR_BYTES]);
         let memory = tempfile::tempfile_in("/dev/shm").unwrap();
         assert!(matches!(of_file(root.path(), device, &memory), Err(Error::Io { .. })), "no addresses");

@@ -17,6 +17,7 @@
 
 mod bad;
 mod counters;
+mod fiemap;
 mod host;
 mod info;
 #[cfg(feature = "libpmem")]
@@ -35,6 +36,7 @@ mod pages;
 pub mod sim;
 mod window;
 
+pub use fiemap::{HostExtent, host_extents};
 pub use info::{Durability, Medium, RegionInfo};
 pub use open::RegionOptions;
 pub use window::Window;

@@ -1,7 +1,7 @@
 //! What is this pool?
 
 mod facts;
-mod fiemap;
+mod layout;
 mod warnings;
 
 use crate::failure::{Context, Result};

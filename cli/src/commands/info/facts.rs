@@ -2,7 +2,8 @@
 //!
 //! Functions take the text or the tree that they read, so that tests can bring their own.
 
-use super::fiemap::{self, Layout};
+use super::layout::Layout;
+use daxstore::pmem::host_extents;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ impl Facts {
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
             facts.mount = mount(&mounts, number, pool);
             let start = partition_start(Path::new("/sys"), number);
-            let extents = File::open(pool).and_then(|file| fiemap::extents(&file)).ok().flatten();
+            let extents = File::open(pool).and_then(|file| host_extents(&file)).ok();
             facts.layout = extents.map(|extents| Layout::new(metadata.len(), start, &extents));
         }
         facts

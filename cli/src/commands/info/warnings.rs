@@ -162,7 +162,7 @@ fn small_pages(facts: &Facts) -> Option<Warning> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fiemap::Layout;
+    use super::super::layout::Layout;
     use super::*;
 
     fn region(medium: Medium, durability: Durability) -> RegionInfo {
