@@ -7,8 +7,7 @@
 
 mod common;
 
-use common::crash::{Options, POOL_BYTES, tiny};
-use daxstore::pmem::sim::crash::Replay;
+use common::crash::{Options, POOL_BYTES, each_image, tiny};
 use daxstore::pmem::sim::{Event, Sim};
 use daxstore::{Follow, SetAttributes, Store, StoreOptions};
 use std::sync::Arc;
@@ -43,38 +42,27 @@ fn a_time_that_was_set_is_old_or_new_and_stays() {
     set(&store, &SetAttributes { mtime: Some(LONG_AGO), ..SetAttributes::default() });
     primary.mark(Event::Return(0));
     let trace = primary.take_trace();
-    scratch.start_undo();
-    let (mut replay, mut olds, mut news) = (Replay::new(&scratch, &trace), 0, 0);
-    while let Some(stop) = replay.advance() {
-        for plan in &Options::sampled(1, 60).plans {
-            let pending = replay.pending(plan.mode);
-            let mut images = pending.images(plan, stop.event as u64);
-            while let Some(words) = images.next_image() {
-                let base = scratch.savepoint();
-                scratch.poke_words(words);
+    let (mut olds, mut news) = (0, 0);
+    each_image(&scratch, &trace, &Options::sampled(1, 60), |stop, store| {
+        match mtime(&store) {
+            LONG_AGO => {
+                assert!(stop.returned.is_some() || !stop.in_flight.is_empty(), "{stop:?}");
+                news += 1;
+                // Until the version has the tag of the time before.
+                let other = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
+                (0..1023).for_each(|_| set(&store, &other));
+                drop(store);
                 let store = Store::open_sim(scratch.clone()).expect("the pool");
-                match mtime(&store) {
-                    LONG_AGO => {
-                        assert!(stop.returned.is_some() || !stop.in_flight.is_empty(), "{stop:?}");
-                        news += 1;
-                        // Until the version has the tag of the time before.
-                        let other = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
-                        (0..1023).for_each(|_| set(&store, &other));
-                        drop(store);
-                        let store = Store::open_sim(scratch.clone()).expect("the pool");
-                        assert_eq!(mtime(&store), LONG_AGO, "{stop:?}: a time came back");
-                    }
-                    found => {
-                        assert_eq!(found, old, "{stop:?}: neither the time before nor the one set");
-                        assert!(stop.returned.is_none(), "{stop:?}");
-                        olds += 1;
-                        // Before the memory is put back: a store that goes writes.
-                        drop(store);
-                    }
-                }
-                scratch.roll_back_to(base);
+                assert_eq!(mtime(&store), LONG_AGO, "{stop:?}: a time came back");
+            }
+            found => {
+                assert_eq!(found, old, "{stop:?}: neither the time before nor the one set");
+                assert!(stop.returned.is_none(), "{stop:?}");
+                olds += 1;
+                // Before the memory is put back: a store that goes writes.
+                drop(store);
             }
         }
-    }
+    });
     assert!(olds > 2 && news > 2, "{olds} old, {news} new");
 }

@@ -8,11 +8,10 @@
 
 mod common;
 
-use common::crash::{Failure, Options, POOL_BYTES, Report, Rig, SEED, check, tiny};
+use common::crash::{Failure, Options, POOL_BYTES, Report, Rig, SEED, check, each_image, tiny};
 use common::ops::{BLOCK, Blocks, On, Op};
 use daxstore::iomap::{FaultOps, FileRange, Placement};
 use daxstore::pmem::mutation::{self, Mutation};
-use daxstore::pmem::sim::crash::Replay;
 use daxstore::pmem::sim::{Event, Sim};
 use daxstore::{File, OpenOptions, State, Store, StoreOptions};
 use std::sync::Arc;
@@ -157,29 +156,18 @@ fn a_chain_of_records_is_there_as_far_as_it_came() {
     primary.mark(Event::Return(0));
     let trace = primary.take_trace();
     assert_eq!(mapped_of(&store), PIECES);
-    scratch.start_undo();
-    let (mut replay, mut parts, mut whole) = (Replay::new(&scratch, &trace), 0, 0);
-    while let Some(stop) = replay.advance() {
-        for plan in &Options::sampled(1, 30).plans {
-            let pending = replay.pending(plan.mode);
-            let mut images = pending.images(plan, stop.event as u64);
-            while let Some(words) = images.next_image() {
-                let base = scratch.savepoint();
-                scratch.poke_words(words);
-                let store = Store::open_sim(scratch.clone()).unwrap();
-                check(&store).unwrap();
-                match mapped_of(&store) {
-                    PIECES => whole += 1,
-                    mapped => {
-                        assert!(stop.returned.is_none(), "{mapped} blocks after the return: {stop:?}");
-                        parts += u64::from(mapped > PIECES / 2);
-                    }
-                }
-                drop(store);
-                scratch.roll_back_to(base);
+    let (mut parts, mut whole) = (0, 0);
+    each_image(&scratch, &trace, &Options::sampled(1, 30), |stop, store| {
+        check(&store).unwrap();
+        match mapped_of(&store) {
+            PIECES => whole += 1,
+            mapped => {
+                assert!(stop.returned.is_none(), "{mapped} blocks after the return: {stop:?}");
+                parts += u64::from(mapped > PIECES / 2);
             }
         }
-    }
+        drop(store);
+    });
     println!("{parts} images with a part, {whole} with all");
     assert!(parts > 20 && whole > 20, "{parts} images with a part, {whole} with all");
 }

@@ -7,10 +7,9 @@
 
 mod common;
 
-use common::crash::{Options, POOL_BYTES, tiny};
+use common::crash::{Options, POOL_BYTES, each_image, tiny};
 use daxstore::error::Structure;
 use daxstore::iomap::State;
-use daxstore::pmem::sim::crash::Replay;
 use daxstore::pmem::sim::{Event, Sim};
 use daxstore::units::{BLOCK_BYTES, CHUNK_BYTES, PoolOff};
 use daxstore::{AllocateMode, Error, FaultKind, File, OpenOptions, Store, StoreOptions, XattrMode};
@@ -347,45 +346,33 @@ fn a_crash_in_a_repair_leaves_the_lost_block_or_the_new_one() {
             assert!(at + len <= was.0 || *at >= was.0 + LEN, "a store to the lost block");
         }
     }
-    scratch.start_undo();
-    let (mut replay, mut olds, mut news) = (Replay::new(&scratch, &trace), 0, 0);
-    while let Some(stop) = replay.advance() {
-        for plan in &Options::sampled(1, 60).plans {
-            let pending = replay.pending(plan.mode);
-            let mut images = pending.images(plan, stop.event as u64);
-            while let Some(words) = images.next_image() {
-                let base = scratch.savepoint();
-                scratch.poke_words(words);
-                let store = Store::open_sim(scratch.clone()).expect("the pool");
-                let file = store.open("/f", &OpenOptions::new().read(true)).expect("the file");
-                let found = read(&file, 0, 5 * B).expect("content");
-                assert_eq!(found[3 * B..], old[3 * B..], "{stop:?}");
-                // The neighbours are overwritten in place: each word is old or new.
-                for word in (0..3 * B).step_by(8).map(|at| at..at + 8) {
-                    let sound =
-                        found[word.clone()] == old[word.clone()] || found[word.clone()] == new[word.clone()];
-                    assert!(sound, "{stop:?}: bytes {word:?} are neither old nor new");
-                }
-                match &found[B..2 * B] {
-                    block if *block == new[B..2 * B] => {
-                        assert_ne!(place(&file, LEN), was);
-                        news += 1;
-                    }
-                    block => {
-                        assert!(*block == old[B..2 * B] && stop.returned.is_none(), "{stop:?}: a torn block");
-                        // Which the kernel's list still names.
-                        assert_eq!(place(&file, LEN), was);
-                        olds += 1;
-                    }
-                }
-                assert_eq!(stop.returned.is_some(), stop.returned.is_some() && found[..3 * B] == new[..]);
-                let report = store.check().expect("checked");
-                assert!(report.is_clean(), "{stop:?}: {:?}", report.faults);
-                drop((file, store));
-                scratch.roll_back_to(base);
+    let (mut olds, mut news) = (0, 0);
+    each_image(&scratch, &trace, &Options::sampled(1, 60), |stop, store| {
+        let file = store.open("/f", &OpenOptions::new().read(true)).expect("the file");
+        let found = read(&file, 0, 5 * B).expect("content");
+        assert_eq!(found[3 * B..], old[3 * B..], "{stop:?}");
+        // The neighbours are overwritten in place: each word is old or new.
+        for word in (0..3 * B).step_by(8).map(|at| at..at + 8) {
+            let sound = found[word.clone()] == old[word.clone()] || found[word.clone()] == new[word.clone()];
+            assert!(sound, "{stop:?}: bytes {word:?} are neither old nor new");
+        }
+        match &found[B..2 * B] {
+            block if *block == new[B..2 * B] => {
+                assert_ne!(place(&file, LEN), was);
+                news += 1;
+            }
+            block => {
+                assert!(*block == old[B..2 * B] && stop.returned.is_none(), "{stop:?}: a torn block");
+                // Which the kernel's list still names.
+                assert_eq!(place(&file, LEN), was);
+                olds += 1;
             }
         }
-    }
+        assert_eq!(stop.returned.is_some(), stop.returned.is_some() && found[..3 * B] == new[..]);
+        let report = store.check().expect("checked");
+        assert!(report.is_clean(), "{stop:?}: {:?}", report.faults);
+        drop((file, store));
+    });
     assert!(olds > 2 && news > 2, "{olds} old, {news} new");
 }
 

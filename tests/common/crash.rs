@@ -253,6 +253,25 @@ fn either_is_right(op: &Op, a: i32, b: i32) -> bool {
     both.contains(&(a, b)) || both.contains(&(b, a))
 }
 
+/// Makes crash images of `trace` on `scratch`, which is as the traced pool was before, opens each, and has it judged.
+pub fn each_image(scratch: &Arc<Sim>, trace: &Trace, options: &Options, mut judge: impl FnMut(&Stop, Store)) {
+    scratch.start_undo();
+    let mut replay = Replay::new(scratch, trace);
+    while let Some(stop) = replay.advance() {
+        for plan in &options.plans {
+            let pending = replay.pending(plan.mode);
+            let mut images = pending.images(plan, stop.event as u64);
+            while let Some(words) = images.next_image() {
+                let base = scratch.savepoint();
+                scratch.poke_words(words);
+                // The judge drops the store before the memory is put back: a store that goes writes.
+                judge(&stop, Store::open_sim(scratch.clone()).expect("the pool"));
+                scratch.roll_back_to(base);
+            }
+        }
+    }
+}
+
 impl Rig {
     /// A pool of `geometry` in which `setup` was done and which was closed.
     pub fn new(geometry: Geometry, setup: &[Op]) -> Self {
