@@ -6,13 +6,15 @@
 //! 1. What gets blocks (holes and unwritten space that is written, space that is allocated) is announced block by
 //!    block, from its first block that is not mapped on: mapped blocks stay what and where they are while `io` is held.
 //! 2. A file that grows is announced from its old end on, since a mapping holds "beyond the end" there.
-//! 3. What only overwrites mapped blocks is not announced: the mappings hold those very blocks.
+//! 3. What only overwrites mapped blocks waits for faults in them that were under way when they were seen to be mapped
+//!    ([`settle`]), and is not announced else: the mappings hold those very blocks.
 
 use super::write::block_start;
 use crate::error::Result;
 use crate::inode::{Fs, InodeCore};
 use crate::iomap::{FileRange, Intent, IomapOps, State, Transition};
 use crate::mapper::FileMap;
+use crate::pmem::mutation::{self, Mutation};
 use crate::units::FileBlock;
 
 /// The turn of a change that gives blocks to holes and unwritten parts of `range`, and makes the file, of `size` bytes,
@@ -33,8 +35,24 @@ pub(super) fn allocate(
     }
     let from = block_start(if grows { range.offset.min(size) } else { range.offset });
     let end = FileBlock::ceil(range.end()).offset();
+    let first = from;
     let from = after_mapped(fs, core, from, end.min(FileBlock::ceil(size).offset()))?;
+    if from > first {
+        settle(core, FileRange { offset: first, len: from - first });
+    }
     Ok(core.space.allocate(FileRange { offset: from, len: end.saturating_sub(from) }))
+}
+
+/// Waits until every mapping shows the blocks of `range`, which were seen to be mapped: a fault that gave them to the file may still
+/// be at replacing the zeros that other mappings show there. The caller is about to overwrite them in place.
+pub(super) fn settle(core: &InodeCore, range: FileRange) {
+    if !mutation::is(Mutation::OverwriteUnsettled) {
+        let from = block_start(range.offset);
+        drop(
+            core.space
+                .allocate(FileRange { offset: from, len: FileBlock::ceil(range.end()).offset() - from }),
+        );
+    }
 }
 
 /// The first byte from `from` on that is not mapped to a sound block, at most `end`.

@@ -168,6 +168,7 @@ fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Resu
     if map.range != range || fs.region().bad(at, range.len).is_some() {
         return Ok(false);
     }
+    turn::settle(core, range);
     // What takes a lock comes before the copies: a locked instruction between them and the fence waits for them.
     core.touch_lazily(fs.region(), coarse_now())?;
     let mut data = fs.region().data_writer();

@@ -41,6 +41,8 @@ pub enum Mutation {
     WakeOne,
     /// A fault's blocks become the file's without waiting for their zeros.
     NoZeroFence,
+    /// Mapped blocks are overwritten while the fault that gave them to the file is still at telling other mappings.
+    OverwriteUnsettled,
     /// A writer of a byte range does not wait for the readers that are only counted.
     IgnoreCounted,
     /// A short writer of a byte range goes past the queue although requests are in it.
