@@ -151,6 +151,11 @@ impl View {
         let Looked { mut query, mut here } = self.query(offset, write, false)?;
         let mut decision = choose(&query);
         if let Some((range, placement)) = query.populate(decision) {
+            // From the record on, a write may store to the blocks, and so may another view that got them: nobody reads zeros then.
+            // A handler thread can not wait for that, and leaves it to the steps after the record.
+            if self.table().mode() == Mode::Signal && !mutation::is(Mutation::KeepZeros) {
+                self.clear_zeros(range).map_err(Trouble::of)?;
+            }
             let given = self.populate(&mut query, &mut decision, range, placement)?;
             self.upgrade_others(given)?;
             self.counters().decided(decision);

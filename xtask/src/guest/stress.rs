@@ -71,7 +71,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use world::{Config, OWNERS, World};
 
-const TIME: Duration = Duration::from_secs(5);
+const TIME: Duration = Duration::from_secs(3);
 
 /// As the tests' function of this name, without the environment.
 const fn number(_name: &str, default: u64) -> u64 {

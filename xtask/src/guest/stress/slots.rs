@@ -31,9 +31,44 @@ impl World {
         !self.stop.load(Ordering::Relaxed)
     }
 
+    /// What is to be known of a page that holds something else.
+    fn report(
+        &self,
+        me: u64,
+        map: &Mapping,
+        at: u64,
+        page: u64,
+        found: std::result::Result<u64, i32>,
+        expected: u64,
+    ) -> String {
+        let again = load(map, at + page);
+        let file = crate::mapping::word(&self.file, at + page).ok();
+        let entries = self.maps.each_ref().map(|map| map.installed(at, SLOT).ok());
+        let others = self.maps.each_ref().map(|map| load(map, at + page));
+        let first = map.as_ptr().expose_provenance() as u64 + at;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let line = maps.lines().find(|line| {
+            let hex = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
+            let (from, to) =
+                line.split(' ').next().and_then(|range| range.split_once('-')).unwrap_or_default();
+            (hex(from)..hex(to)).contains(&first)
+        });
+        format!(
+            "owner {me} at {:#x}: {found:x?}, not {expected:x}; again {again:x?}, read {file:x?}, by both {others:x?}, \
+             {entries:x?}, {line:?}, last {:?}",
+            at + page,
+            LAST.with(std::cell::Cell::get)
+        )
+    }
+
     fn map(&self, random: &mut Random) -> &Mapping {
         &self.maps[random.below(2) as usize]
     }
+}
+
+thread_local! {
+    /// What the owner did last.
+    static LAST: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Runs it for `time`.
@@ -88,7 +123,9 @@ fn owner(world: &World, me: u64) -> Result<()> {
         let at = slot * SLOT;
         seq += 1;
         let word = tag(MAIN, me, seq);
-        match random.below(16) {
+        let op = random.below(16);
+        LAST.with(|last| last.set(op));
+        match op {
             0 => {
                 world.file.allocate(at, SLOT, AllocateMode::Punch)?;
                 known.fill(0);
@@ -120,8 +157,11 @@ fn owner(world: &World, me: u64) -> Result<()> {
         for _ in 0..4 {
             let page = page(&mut random);
             let expected = known[(page / PAGE) as usize];
-            let found = load(world.map(&mut random), at + page);
-            holds!(found == Ok(expected), "owner {me} at {:#x}: {found:x?}, not {expected:x}", at + page);
+            let map = world.map(&mut random);
+            let found = load(map, at + page);
+            if found != Ok(expected) {
+                return Err(world.report(me, map, at, page, found, expected).into());
+            }
         }
     }
     Ok(())
