@@ -333,7 +333,7 @@ reasons! {
     BeforeMapping = "before_mapping", "the 2 MiB begin before the mapping";
     /// The slot ends after the mapping (B4).
     AfterMapping = "after_mapping", "the 2 MiB end after the mapping";
-    /// The slot ends after the file, rounded up to the medium's unit (B5).
+    /// The slot ends after the file, rounded up to the medium's unit, or to a block where the slot has to be filled (B5).
     AfterEnd = "after_end", "the 2 MiB end after the end of the file";
     /// A private mapping has copies in the slot (C1).
     Copies = "copies", "the mapping has private copies of some of these pages";
@@ -445,7 +445,18 @@ fn not_huge(q: &Query) -> Option<Reason> {
         (!congruent_address(q), Reason::Address),
         (q.fault.write && q.vma.private, Reason::PrivateWrite),
     ];
-    named(&first).or_else(|| outside(q)).or_else(|| misfit(q))
+    let end = if fills(q) { file_end(q) } else { end(q) };
+    named(&first).or_else(|| outside(q, end)).or_else(|| misfit(q))
+}
+
+/// Whether 2 MiB of the pool would have to be filled first: that is done within the file only.
+const fn fills(q: &Query) -> bool {
+    q.fault.write && matches!(q.map.content, Content::Zeros | Content::Preallocated | Content::Unwritten(_))
+}
+
+/// Where the file's blocks end: its size rounded up to one.
+fn file_end(q: &Query) -> u64 {
+    q.size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(q.size)
 }
 
 /// The first reason that holds.
@@ -459,12 +470,12 @@ fn congruent_address(q: &Query) -> bool {
 }
 
 /// Why the slot as such can not be covered, with data or zeros.
-fn outside(q: &Query) -> Option<Reason> {
+fn outside(q: &Query, end: u64) -> Option<Reason> {
     let slot = q.slot_range();
     named(&[
         (slot.offset < q.vma.range.offset, Reason::BeforeMapping),
         (slot.end() > q.vma.range.end(), Reason::AfterMapping),
-        (slot.end() > end(q), Reason::AfterEnd),
+        (slot.end() > end, Reason::AfterEnd),
         (q.slot.copies, Reason::Copies),
     ])
 }
@@ -496,7 +507,7 @@ fn zero(q: &Query) -> ZeroSize {
         (!q.system.huge_zero, Reason::NoHugeZero),
         (!q.system.room, Reason::NoRoom),
     ];
-    named(&first).or_else(|| outside(q)).or_else(|| named(&last)).map_or(ZeroSize::Pmd, ZeroSize::Pte)
+    named(&first).or_else(|| outside(q, end(q))).or_else(|| named(&last)).map_or(ZeroSize::Pmd, ZeroSize::Pte)
 }
 
 #[cfg(test)]

@@ -346,7 +346,10 @@ impl Mapping {
         self.prefault(first - self.asked.offset, whole.len, view.stores_to_file())?;
         let faults = confirm::minor_faults()? - faults;
         let start = self.addresses.base + (first - self.asked.offset) as usize;
-        let is_huge = match confirm::huge_bytes(start, whole.len)? {
+        // The system counts no pages of a device, and does not say so.
+        let is_device = view.memory().unit > BLOCK_BYTES;
+        let told = if is_device { None } else { confirm::huge_bytes(start, whole.len)? };
+        let is_huge = match told {
             Some(bytes) => bytes >= whole.len,
             // One for a load and one for a store.
             None => faults <= whole.len / CHUNK_BYTES * 2,

@@ -151,6 +151,11 @@ impl View {
         let Looked { mut query, mut here } = self.query(offset, write, false)?;
         let mut decision = choose(&query);
         if let Some((range, placement)) = query.populate(decision) {
+            // From the record on, a write may store to the blocks, and so may another view that got them: nobody reads zeros then.
+            // A handler thread can not wait for that, and leaves it to the steps after the record.
+            if self.table().mode() == Mode::Signal && !mutation::is(Mutation::KeepZeros) {
+                self.clear_zeros(range).map_err(Trouble::of)?;
+            }
             let given = self.populate(&mut query, &mut decision, range, placement)?;
             self.upgrade_others(given)?;
             self.counters().decided(decision);
@@ -343,7 +348,9 @@ impl View {
         let kept = if slot { slot_of(offset) } else { page_of(offset) };
         let stays = |what| !matches!(what, What::Zero { .. });
         let (start, end) = self.look(|inside| inside.entries.gap(kept, piece.range, stays));
-        piece.between(start, end)
+        // A page that failed is smaller than the medium's unit may be.
+        let unit = self.memory().unit.max(BLOCK_BYTES);
+        piece.between(start.next_multiple_of(unit).min(kept.offset), end - end % unit)
     }
 
     /// Records a piece and installs it (view rule 1).
@@ -357,6 +364,7 @@ impl View {
                 before
             })
         };
+        self.prime(piece)?;
         let before = if late { Vec::new() } else { record() };
         if let Err(error) = self.table().block(self.at(range.offset), range.len, pool) {
             self.change(|inside| {
@@ -367,6 +375,27 @@ impl View {
         }
         if late {
             record();
+        }
+        Ok(())
+    }
+
+    /// Has the pool's own mapping touch the chunks first of which a translation is less than all: what a file system with DAX has
+    /// mapped by 4 KiB once stays so.
+    fn prime(&self, Piece { range, pool }: Piece) -> Result<(), Trouble> {
+        if !self.memory().sync {
+            return Ok(());
+        }
+        let address = self.params().address + self.at(range.offset);
+        let end = pool.plus(range.len);
+        if address % CHUNK_BYTES != pool.0 % CHUNK_BYTES {
+            return Ok(self.file().prime(pool, range.len)?);
+        }
+        let (first, last) = (pool.0.next_multiple_of(CHUNK_BYTES), end.0 - end.0 % CHUNK_BYTES);
+        if pool.0 < first {
+            self.file().prime(pool, range.len.min(first - pool.0))?;
+        }
+        if last >= first && last < end.0 {
+            self.file().prime(PoolOff(last), end.0 - last)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 
 use super::memory::Memory;
 use crate::sync::Arc;
-use crate::units::{BLOCK_BYTES, CHUNK_BYTES, MAX_POOL_BYTES};
+use crate::units::{BLOCK_BYTES, CHUNK_BYTES, MAX_POOL_BYTES, PoolOff};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -127,6 +127,16 @@ impl LineMapping {
 
     pub(super) fn mapped(&self) -> u64 {
         self.raw.len as u64
+    }
+
+    /// Has the system translate the chunk at `at`, as large as it can. Where it can not (before Linux 5.14), the first touch does
+    /// that.
+    pub(super) fn prime(&self, at: PoolOff, writable: bool) {
+        let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+        let page = self.memory.pointer(at, BLOCK_BYTES);
+        // SAFETY: `Memory` has checked that the page lies in this mapping; the advice changes no contents. What fails
+        // changes nothing.
+        unsafe { libc::madvise(page.cast(), BLOCK_BYTES as usize, advice) };
     }
 }
 

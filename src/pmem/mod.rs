@@ -46,13 +46,14 @@ use counters::CountersByThread;
 #[cfg(loom)]
 pub use counters::set_thread_number;
 pub use counters::{Counts, thread_number};
+use std::collections::BTreeSet;
 
 use crate::error::{Damage, Error, Result, Structure};
 #[cfg(feature = "sim")]
 use crate::sync::Arc;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::units::PoolOff;
+use crate::units::{CHUNK_BYTES, PoolOff};
 use lines::Lines;
 use mapping::{LineMapping, PageMapping};
 use memory::Memory;
@@ -78,6 +79,8 @@ pub struct Region {
     /// Bytes from the start on of which none is bad; the size where no byte is.
     sound: AtomicU64,
     bad: Mutex<BadRanges>,
+    /// Chunks that [`Self::prime`] has seen to.
+    primed: Mutex<BTreeSet<u64>>,
     counters: CountersByThread,
     info: RegionInfo,
     host: Option<open::Host>,
@@ -205,6 +208,7 @@ impl Region {
             size: AtomicU64::new(size),
             sound: AtomicU64::new(size),
             bad: Mutex::default(),
+            primed: Mutex::default(),
             counters: CountersByThread::default(),
             info,
             host,
@@ -265,6 +269,34 @@ impl Region {
     #[must_use]
     pub fn has_bad(&self) -> bool {
         self.sound.load(Ordering::Acquire) < self.len()
+    }
+
+    /// On a file with DAX, faults every chunk of `len` bytes from `at` in by the region's own mapping, once, as one translation
+    /// where that is possible. A chunk that was mapped by 4 KiB first has none of 2 MiB, in no mapping, as long as
+    /// the kernel keeps the file in mind.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPool`].
+    pub fn prime(&self, at: PoolOff, len: u64) -> Result<()> {
+        let end = self.check_bounds(at, len)?;
+        let mapping = match &self.backend {
+            Backend::Lines(mapping, _) => mapping,
+            #[cfg(feature = "libpmem")]
+            Backend::Libpmem(mapping) => mapping,
+            _ => return Ok(()),
+        };
+        if self.info.medium != Medium::Fsdax {
+            return Ok(());
+        }
+        for chunk in at.0 / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES) {
+            if self.primed.lock().contains(&chunk) {
+                continue;
+            }
+            // Before it is noted: nobody goes on who found it noted and not done.
+            mapping.prime(PoolOff(chunk * CHUNK_BYTES), !self.info.read_only);
+            self.primed.lock().insert(chunk);
+        }
+        Ok(())
     }
 
     /// The first bytes of the `len` from `at` that the medium has lost, as far as is known: where, and how many in a

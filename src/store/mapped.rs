@@ -55,6 +55,10 @@ impl FaultOps for File {
         fault::touch(&self.node.handle)
     }
 
+    fn prime(&self, at: PoolOff, len: u64) -> Result<()> {
+        self.region().prime(at, len)
+    }
+
     fn read(&self, at: PoolOff, buf: &mut [u8]) -> Result<()> {
         self.region().read(at, buf)
     }

@@ -177,7 +177,14 @@ fn against_block(world: &World) -> BTreeSet<Reason> {
     if q.vma.private && q.fault.write {
         all.insert(Reason::PrivateWrite);
     }
-    if world.seen().all(|(_, page)| !page.data) {
+    let (has_data, has_hole) =
+        (world.seen().any(|(_, page)| page.data), world.seen().any(|(_, page)| page.at.is_none()));
+    // What is to be filled lies within the file, in whole blocks.
+    let fills = q.fault.write && world.seen().any(|(_, page)| !page.data) && !(has_data && has_hole);
+    if fills && world.each().any(|(offset, _)| offset >= q.size) {
+        all.insert(Reason::AfterEnd);
+    }
+    if !has_data {
         let chunk = world.pages[0].at.filter(|at| at % CHUNK_BYTES == 0);
         let has_one = chunk.is_some_and(|chunk| {
             world.pages.iter().zip(0..).all(|(page, i)| page.at == Some(chunk + i * BLOCK_BYTES))
@@ -244,7 +251,8 @@ fn rule(world: &World) -> Rule {
 /// Whether `why` may be named of `all`: it is the first, but for what a survey does not see any more once it saw pieces.
 fn may_be_named(why: Reason, all: &BTreeSet<Reason>) -> bool {
     let stopped = why <= Reason::Fragmented && all.contains(&Reason::Fragmented);
-    let unseen = |other: &Reason| stopped && matches!(other, Reason::Mixed | Reason::Shared);
+    let unseen =
+        |other: &Reason| stopped && matches!(other, Reason::Mixed | Reason::Shared | Reason::AfterEnd);
     all.contains(&why) && all.range(..why).all(unseen)
 }
 
@@ -393,8 +401,8 @@ fn the_worlds_reach_every_decision() {
     let of_zeros = [Reason::NoHugeZero, Reason::NoRoom];
     let of_zeros_too =
         |why: &Reason| *why <= Reason::Mixed && !matches!(why, Reason::NoHugeUnit | Reason::PrivateWrite);
-    // Where 2 MiB are all there is, they are huge, nothing ends within them, and advice against them is void.
-    let no_sigbus = [Reason::Advised, Reason::NoHugeUnit, Reason::PrivateWrite, Reason::AfterEnd];
+    // Where 2 MiB are all there is, they are huge, and advice against them is void.
+    let no_sigbus = [Reason::Advised, Reason::NoHugeUnit, Reason::PrivateWrite];
     let mut all = vec![Decision::Pmd, Decision::Retry, Decision::Zero(ZeroSize::Pmd)];
     all.extend([Cause::Beyond, Cause::BadMedium].map(Decision::Sigbus));
     for why in Reason::ALL {
@@ -451,7 +459,7 @@ proptest! {
         prop_assert_eq!(choose(&other), got, "the byte in the page");
 
         let mut other = world.q;
-        other.size = other.size.div_ceil(other.media.unit) * other.media.unit;
+        other.size = other.size.next_multiple_of(BLOCK_BYTES);
         prop_assert_eq!(choose(&other), got, "the byte in the last page of the file");
 
         let mut other = world.clone();

@@ -141,6 +141,12 @@ fn after_end() {
         assert_eq!(all_three(|q| q.size = size), [pte, zero, rounded_up], "{size}");
     }
     assert_eq!(all_three(|q| q.size = 2 * CHUNK_BYTES - 1)[0], Decision::Pmd, "the last page may be in part");
+    let tail = with(coarse(store_to_hole()), |q| q.size = SLOT + 5 * BLOCK_BYTES + 1);
+    assert_eq!(
+        choose(&tail),
+        Decision::Sigbus(Cause::NotHuge(Reason::AfterEnd)),
+        "what is filled lies in the file"
+    );
 }
 
 #[test]

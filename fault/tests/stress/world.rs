@@ -193,7 +193,7 @@ impl World {
     /// Ends the process with a report unless somebody takes a step within the time for one, as long as `is_done` says no.
     pub fn guard(&self, is_done: impl Fn() -> bool) {
         // On a crowded machine a step may take long.
-        let stall = Duration::from_secs(crate::number("DAXSTORE_STRESS_STALL", 40));
+        let stall = Duration::from_secs(super::number("DAXSTORE_STRESS_STALL", 40));
         let mut last: Vec<_> = self.steps().into_iter().map(|steps| (steps, Instant::now())).collect();
         while !is_done() {
             std::thread::sleep(Duration::from_millis(50));

@@ -1,11 +1,15 @@
 //! What runs in the virtual machine beside the command-line tool?
 //!
 //! `vm-guest COMMAND ARGS...`: trees to transfer and to compare, a holder of a pool, a probe of what the kernel maps,
-//! and the writers whose power is cut. Called by the scripts in `xtask/guest`.
+//! mappings of files, and the writers whose power is cut. Called by the scripts in `xtask/guest`.
 
 mod cut;
+mod mapping;
 mod model;
 mod probe;
+mod stress;
+mod toucher;
+mod trace;
 mod tree;
 
 use std::path::Path;
@@ -21,6 +25,7 @@ fn main() -> ExitCode {
         ["compare", one, other] => tree::compare(Path::new(one), Path::new(other)),
         ["hold", pool] => hold(Path::new(pool)),
         ["misaligned", device] => probe::misaligned(Path::new(device)),
+        ["mapping", part, pool, unit, mode] => mapping::run(part, Path::new(pool), unit, mode),
         ["cut", pool, size, seed] => cut::run(Path::new(pool), size, seed, false),
         ["cut", pool, size, seed, "assume"] => cut::run(Path::new(pool), size, seed, true),
         _ => Err("not understood".into()),

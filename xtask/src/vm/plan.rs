@@ -83,6 +83,11 @@ pub const SCENARIOS: &[Scenario] = &[
         Backend::FILES,
         "the kernel's own count of 2 MiB and 4 KiB faults while a pool is written",
     ),
+    script(
+        "mapping",
+        Backend::PMEM,
+        "files as memory, in modes U and S: what is seen, which translations the kernel makes, a short stress",
+    ),
     script("permissions", Backend::DEVDAX, "a device that was given to a group"),
     script("misaligned", Backend::DEVDAX, "what the kernel maps at an offset that is not the device's"),
     script("badblocks", Backend::PMEM, "a media error, as far as the kernel lets one be made"),
