@@ -457,7 +457,9 @@ impl View {
         Ok(range)
     }
 
-    /// Gives every other view the blocks of `range` where it reads zeros (rule 2).
+    /// Has no other view read zeros in `range`, which has blocks now (rule 2). Where one does, they go from all views before any gets the
+    /// blocks: a store through one that had them would not be seen through one that still reads zeros. Without a fault
+    /// handler zeros can not go for a while: the blocks take their place.
     fn upgrade_others(&self, range: FileRange) -> Result<(), Trouble> {
         if mutation::is(Mutation::KeepZeros) {
             return Ok(());
@@ -466,7 +468,11 @@ impl View {
         let others = views.iter().filter(|view| !std::ptr::eq(Arc::as_ptr(view), self));
         let mut result = Ok(());
         for view in others {
-            result = result.and(view.upgrade(range));
+            if view.table().mode() == Mode::Eager {
+                result = result.and(view.upgrade(range));
+            } else if !view.zeros_in(range).is_empty() {
+                result = result.and(Err(Trouble::Stale(range)));
+            }
         }
         result
     }

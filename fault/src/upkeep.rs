@@ -101,10 +101,13 @@ impl View {
 
     /// Takes the zeros of `range` away from every view. The caller has the turn.
     pub(crate) fn clear_zeros(&self, range: FileRange) -> Result<()> {
-        for view in self.space().views(range) {
+        // Without a fault handler they stay until blocks take their place.
+        let views = self.space().views(range).into_iter().filter(|view| view.table().mode() != Mode::Eager);
+        for view in views {
             for zeros in view.zeros_in(range) {
                 view.table().missing(view.at(zeros.offset), zeros.len)?;
                 view.change(|inside| inside.entries.cut(zeros));
+                view.counters().add_range(Count::Upgrades, Count::UpgradedBytes, zeros.len);
             }
         }
         Ok(())
