@@ -148,7 +148,8 @@ impl View {
         if self.stores_to_file() {
             self.prefault(range, true)?;
         }
-        let _turn = self.space().turn(range, Kind::Allocate);
+        // Not an allocating one: the store takes such a turn of the same range for its own, to go on with.
+        let _turn = self.space().turn(range, Kind::Invalidate);
         let within = clip(range, FileRange { offset: 0, len: self.end_of(self.file().size()) });
         let mut runs = Vec::new();
         let mut at = within.offset;

@@ -67,8 +67,8 @@ impl FileSpace {
     }
 
     fn sync_group(self: &Arc<Self>, file: &dyn FaultOps, group: FileRange, own: FileRange) -> Result<u64> {
-        let kind = if self.by_pages { Kind::Allocate } else { Kind::Invalidate };
-        let _turn = self.turn(group, kind);
+        // Not an allocating one, even where nothing is taken away: the store would take such a turn of the same range for its own.
+        let _turn = self.turn(group, Kind::Invalidate);
         let end = file.size().checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
         self.found(clip(FileRange { offset: end, len: u64::MAX - end }, group));
         let early = if mutation::is(Mutation::FlushFirst) { self.flush(file, &self.mapped(own))? } else { 0 };
