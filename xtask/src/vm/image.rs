@@ -87,6 +87,13 @@ fn build(dir: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
     Ok(["daxstore", "vm-guest"].map(|name| out.join(name)).into())
 }
 
+/// The package of Debian's current kernel.
+fn kernel_package() -> Result<String> {
+    let depends = output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
+    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+    Ok(format!("linux-image-{}", package.ok_or("linux-image-amd64 depends on no kernel")?))
+}
+
 /// Fetches Debian's kernel and unpacks it, once.
 ///
 /// # Errors
@@ -96,9 +103,14 @@ pub fn unpack_kernel(dir: &Path) -> Result<PathBuf> {
     if unpacked.exists() {
         return Ok(unpacked);
     }
-    let depends = output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
-    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
-    let package = format!("linux-image-{}", package.ok_or("linux-image-amd64 depends on no kernel")?);
+    let package = match kernel_package() {
+        Ok(package) => package,
+        // A machine that has all programs may never have fetched the lists of packages.
+        Err(_) => {
+            run(Command::new("apt-get").args(["update", "-q"]))?;
+            kernel_package()?
+        }
+    };
     eprintln!("vm: fetching {package}");
     let download = dir.join("download");
     fs::create_dir_all(&download)?;
