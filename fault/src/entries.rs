@@ -134,12 +134,28 @@ impl Entries {
     /// where.
     #[must_use]
     pub fn gap(&self, kept: FileRange, range: FileRange, stays: impl Fn(What) -> bool) -> (u64, u64) {
-        let back = self.map.range(..kept.offset).rev().map(|(start, value)| Self::entry(*start, *value));
-        let mut back = back.take_while(|entry| entry.range.end() > range.offset);
-        let before = back.find(|entry| stays(entry.what)).map(|entry| entry.range.end().min(kept.offset));
-        let mut on = self.from(kept.end()).take_while(|entry| entry.range.offset < range.end());
-        let after = on.find(|entry| stays(entry.what)).map(|entry| entry.range.offset.max(kept.end()));
-        (before.unwrap_or(range.offset), after.unwrap_or(range.end()))
+        let entry = |(start, value): (&u64, &(u64, What))| Self::entry(*start, *value);
+        let (mut before, mut after) = (range.offset, range.end());
+        // What begins before the end of `kept` and reaches beyond both its ends bounds both.
+        for entry in self.map.range(..kept.end()).rev().map(entry) {
+            let end = entry.range.end();
+            if end <= range.offset || before > range.offset {
+                break;
+            }
+            if stays(entry.what) {
+                if end > kept.end() {
+                    after = kept.end();
+                }
+                if entry.range.offset < kept.offset {
+                    before = end.min(kept.offset);
+                }
+            }
+        }
+        if after > kept.end() {
+            let mut on = self.map.range(kept.end()..range.end().max(kept.end())).map(entry);
+            after = on.find(|entry| stays(entry.what)).map_or(after, |entry| entry.range.offset);
+        }
+        (before, after)
     }
 
     /// The entries that hold byte `offset` or come after it, in order.
@@ -165,6 +181,14 @@ impl Entries {
         before.is_some_and(|(at, (len, what))| at + len == start && what.counts(self.zeros))
     }
 
+    /// Puts an entry that touches no other.
+    fn put_alone(&mut self, entry: Entry) {
+        let counts = usize::from(entry.what.counts(self.zeros));
+        self.counted += counts;
+        self.ends += counts;
+        self.map.insert(entry.range.offset, (entry.range.len, entry.what));
+    }
+
     fn put(&mut self, entry: Entry) {
         if entry.what.counts(self.zeros) {
             self.counted += 1;
@@ -185,6 +209,10 @@ impl Entries {
 
     /// Takes `range` out: what was there.
     pub fn cut(&mut self, range: FileRange) -> Vec<Entry> {
+        let last = range.end().checked_sub(1).and_then(|last| self.up_to(last));
+        if last.is_none_or(|entry| entry.range.end() <= range.offset) {
+            return Vec::new();
+        }
         let whole: Vec<_> =
             self.from(range.offset).take_while(|entry| entry.range.offset < range.end()).collect();
         let mut parts = Vec::with_capacity(whole.len());
@@ -200,16 +228,21 @@ impl Entries {
         parts
     }
 
-    /// Puts `what` at `range`, whatever was there. Zeros of 2 MiB are put a slot at a time.
-    pub fn insert(&mut self, range: FileRange, what: What) {
+    /// Puts `what` at `range`: what was there. Zeros of 2 MiB are put a slot at a time.
+    pub fn insert(&mut self, range: FileRange, what: What) -> Vec<Entry> {
         debug_assert!(range.len > 0, "an entry is not empty");
         debug_assert!(
             what != What::Zero { huge: true }
                 || (range.len == CHUNK_BYTES && range.offset.is_multiple_of(CHUNK_BYTES)),
             "zeros of 2 MiB are one slot"
         );
-        self.cut(range);
         let mut new = Entry { range, what };
+        if self.up_to(range.end()).is_none_or(|entry| entry.range.end() < range.offset) {
+            // Nothing touches it: the usual case of a fault.
+            self.put_alone(new);
+            return Vec::new();
+        }
+        let parts = self.cut(range);
         let before = range.offset.checked_sub(1).and_then(|last| self.get(last));
         if let Some(before) = before
             && before.what.goes_on(before.range.len, what)
@@ -226,6 +259,7 @@ impl Entries {
             new.range.len += after.range.len;
         }
         self.put(new);
+        parts
     }
 }
 

@@ -27,9 +27,9 @@ impl View {
         size.checked_next_multiple_of(self.memory().unit.max(BLOCK_BYTES)).unwrap_or(size)
     }
 
-    /// All that the decision about a touch of `offset` depends on. The caller has the turn of the slot. With `anew`, what the
-    /// mapping has there does not count.
-    pub(crate) fn query(&self, offset: u64, write: bool, anew: bool) -> Result<Looked> {
+    /// All that the decision about a touch of `offset` depends on. The caller has the turn of the slot. `page` is what the
+    /// mapping has there, as far as it counts.
+    pub(crate) fn query(&self, offset: u64, write: bool, page: Option<What>) -> Result<Looked> {
         let size = self.file().size();
         let slot = slot_of(offset);
         let inside = clip(self.clip(slot), FileRange { offset: 0, len: self.end_of(size) });
@@ -61,7 +61,7 @@ impl View {
             fault: Fault { offset, write: write || self.copies() },
             vma: self.vma(),
             size,
-            slot: self.held(offset, anew),
+            slot: self.held(offset, page),
             map,
             media: Media { unit: self.memory().unit, huge: self.memory().huge, bad, chunk: true },
             system: System {
@@ -82,15 +82,10 @@ impl View {
         }
     }
 
-    fn held(&self, offset: u64, anew: bool) -> Slot {
-        let (page, copies) = self.look(|inside| {
-            let entries = &inside.entries;
-            let is_copy = |entry: Entry| entry.what == What::Copy;
-            let copies = self.copies() && entries.within(slot_of(offset)).any(is_copy);
-            (entries.get(offset).map(|entry| entry.what), copies)
-        });
+    fn held(&self, offset: u64, page: Option<What>) -> Slot {
+        let is_copy = |entry: Entry| entry.what == What::Copy;
+        let copies = self.copies() && self.look(|inside| inside.entries.within(slot_of(offset)).any(is_copy));
         let page = match page {
-            _ if anew => Held::Nothing,
             None => Held::Nothing,
             Some(What::Zero { .. }) => Held::Zeros,
             Some(What::Block(_)) if self.params().writable => Held::Block,
@@ -105,7 +100,7 @@ impl View {
     pub(crate) fn why_not_huge(&self, offset: u64) -> Result<Option<Reason>> {
         use crate::choose::Cause;
         let write = self.stores_to_file();
-        Ok(match choose(&self.query(offset, write, true)?.query) {
+        Ok(match choose(&self.query(offset, write, None)?.query) {
             Decision::Pte(why)
             | Decision::Zero(ZeroSize::Pte(why))
             | Decision::Sigbus(Cause::NotHuge(why)) => Some(why),

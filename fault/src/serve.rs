@@ -145,10 +145,11 @@ impl View {
 
     /// Serves a touch of `offset`: the range that is settled then, or to be tried again.
     pub(crate) fn serve(&self, scope: &Scope<'_>, offset: u64, write: bool) -> Result<FileRange, Trouble> {
-        if let Some(done) = self.refill(offset, write)? {
+        let page = self.look(|inside| inside.entries.get(offset)).map(|entry| entry.what);
+        if let Some(done) = self.refill(page, offset, write)? {
             return Ok(done);
         }
-        let Looked { mut query, mut here } = self.query(offset, write, false)?;
+        let Looked { mut query, mut here } = self.query(offset, write, page)?;
         let mut decision = choose(&query);
         if let Some((range, placement)) = query.populate(decision) {
             // From the record on, a write may store to the blocks, and so may another view that got them: nobody reads zeros then.
@@ -159,7 +160,7 @@ impl View {
             let given = self.populate(&mut query, &mut decision, range, placement)?;
             self.upgrade_others(given)?;
             self.counters().decided(decision);
-            Looked { query, here } = self.query(offset, write, true)?;
+            Looked { query, here } = self.query(offset, write, None)?;
             decision = choose(&query);
             let settled = self.act(scope, &query, here, decision)?;
             self.upgrade(given)?;
@@ -200,9 +201,9 @@ impl View {
     /// What is missing although it is recorded is filled again: zeros and copies lie in memory that is the process's own, and
     /// its user may have taken them away (`MADV_DONTNEED`); blocks may have gone when others could not be mapped in
     /// their place.
-    fn refill(&self, offset: u64, write: bool) -> Result<Option<FileRange>, Trouble> {
+    fn refill(&self, held: Option<What>, offset: u64, write: bool) -> Result<Option<FileRange>, Trouble> {
         let page = page_of(offset);
-        match self.look(|inside| inside.entries.get(offset)).map(|entry| entry.what) {
+        match held {
             Some(What::Zero { .. }) if !write => {
                 self.table().zero(self.at(page.offset), page.len).map_err(Trouble::of)?;
                 Ok(Some(page))
@@ -346,6 +347,9 @@ impl View {
     /// What of `piece` around `offset` is not installed yet; all of the slot with `slot` (rule 3).
     fn without_installed(&self, piece: Piece, offset: u64, slot: bool) -> Piece {
         let kept = if slot { slot_of(offset) } else { page_of(offset) };
+        if kept.offset <= piece.range.offset && piece.range.end() <= kept.end() {
+            return piece;
+        }
         let stays = |what| !matches!(what, What::Zero { .. });
         let (start, end) = self.look(|inside| inside.entries.gap(kept, piece.range, stays));
         // A page that failed is smaller than the medium's unit may be.
@@ -357,19 +361,15 @@ impl View {
     fn put(&self, piece: Piece) -> Result<(), Trouble> {
         let Piece { range, pool } = piece;
         let late = mutation::is(Mutation::RecordLate);
-        let record = || {
-            self.change(|inside| {
-                let before = inside.entries.cut(range);
-                inside.entries.insert(range, What::Block(pool));
-                before
-            })
-        };
+        let record = || self.change(|inside| inside.entries.insert(range, What::Block(pool)));
         self.prime(piece)?;
         let before = if late { Vec::new() } else { record() };
         if let Err(error) = self.table().block(self.at(range.offset), range.len, pool) {
             self.change(|inside| {
                 inside.entries.cut(range);
-                before.into_iter().for_each(|entry| inside.entries.insert(entry.range, entry.what));
+                for entry in before {
+                    inside.entries.insert(entry.range, entry.what);
+                }
             });
             return Err(Trouble::of(error));
         }

@@ -3,7 +3,7 @@
 use super::record::{Content, Extent, FileRun, Found, MAX_FILE_BLOCKS};
 use crate::error::{Damage, Result, Structure};
 use crate::layout::{Geometry, RootArea};
-use crate::tree::{self, ReadNodes};
+use crate::tree::{self, Near, ReadNodes};
 use crate::units::{Block, FileBlock, Ino};
 use std::ops::{ControlFlow, Range};
 
@@ -40,15 +40,13 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
     /// Damage.
     pub fn run_at(&self, block: FileBlock, max_len: u64) -> Result<FileRun> {
         let limit = FileBlock(block.0.saturating_add(max_len));
-        let extent = match self.lookup(block)? {
-            Found::Extent(extent) => extent,
-            Found::Hole { until } => {
-                let end = until.map_or(limit, |until| until.min(limit));
-                return Ok(FileRun { file: block, len: end.0 - block.0, content: Content::Hole });
-            }
+        let Near { at, after, .. } = self.near(block, false)?;
+        let Some(extent) = at.filter(|extent| extent.covers(block)) else {
+            let end = after.map_or(limit, |after| after.file.min(limit));
+            return Ok(FileRun { file: block, len: end.0 - block.0, content: Content::Hole });
         };
         let skipped = block.0 - extent.file.0;
-        let whole = self.glued_after(extent, limit)?;
+        let whole = self.glued_after(extent, after, limit)?;
         let (len, pool) = (whole.len - skipped, Block(whole.pool.0 + skipped));
         Ok(Extent { file: block, pool, len: len.min(max_len), written: whole.written }.into())
     }
@@ -59,18 +57,32 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
     /// # Errors
     /// Damage.
     pub fn run_around(&self, block: FileBlock) -> Result<FileRun> {
-        match self.lookup(block)? {
-            Found::Extent(extent) => {
-                let before = self.glued_before(extent)?;
-                let after = self.glued_after(extent, FileBlock(MAX_FILE_BLOCKS))?;
-                Ok(Extent { len: before.len - extent.len + after.len, ..before }.into())
-            }
-            Found::Hole { until } => {
-                let from = self.at_or_before(block)?.map_or(FileBlock(0), |before| before.end());
-                let until = until.unwrap_or(FileBlock(MAX_FILE_BLOCKS)).max(block);
-                Ok(FileRun { file: from, len: until.0 - from.0, content: Content::Hole })
+        let Near { before, at, after } = self.near(block, true)?;
+        let Some(extent) = at.filter(|extent| extent.covers(block)) else {
+            let from = at.map_or(FileBlock(0), |before| before.end());
+            let until = after.map_or(FileBlock(MAX_FILE_BLOCKS), |after| after.file);
+            return Ok(FileRun { file: from, len: until.0 - from.0, content: Content::Hole });
+        };
+        let whole = self.glued_before(extent, before)?;
+        let after = self.glued_after(extent, after, FileBlock(MAX_FILE_BLOCKS))?;
+        Ok(Extent { len: whole.len - extent.len + after.len, ..whole }.into())
+    }
+
+    /// The records around `block`, in order.
+    fn near(&self, block: FileBlock, before: bool) -> Result<Near<Extent>> {
+        let decode = |key, payload: &[u8]| Extent::decode(key, payload, self.owner, &self.geometry);
+        let near = tree::near(self.nodes, self.root, self.owner, block.0, before, decode)?;
+        let near = Near {
+            before: near.before.transpose()?,
+            at: near.at.transpose()?,
+            after: near.after.transpose()?,
+        };
+        for (one, next) in [(near.before, near.at), (near.at, near.after)] {
+            if let (Some(one), Some(next)) = (one, next) {
+                self.in_order(one.end(), &next)?;
             }
         }
+        Ok(near)
     }
 
     /// Shows `f` each record that ends after `from`, ascending and whole, until it breaks.
@@ -149,27 +161,29 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
         Err(Damage::new(Structure::Extent, self.owner.offset(), "overlap", end.0, next.file.0).into())
     }
 
-    /// The record `extent` with those that continue it, as far as `limit`.
-    fn glued_after(&self, extent: Extent, limit: FileBlock) -> Result<Extent> {
+    /// The record `extent` with those that continue it, the first of which can be `next`, as far as `limit`.
+    fn glued_after(&self, extent: Extent, mut next: Option<Extent>, limit: FileBlock) -> Result<Extent> {
         let mut whole = extent;
         let mut last = extent;
         while whole.end() < limit
-            && let Some(next) = self.after(&last)?
-            && last.continues_in(&next)
+            && let Some(found) = next
+            && last.continues_in(&found)
         {
-            whole.len += next.len;
-            last = next;
+            whole.len += found.len;
+            last = found;
+            next = self.after(&last)?;
         }
         Ok(whole)
     }
 
-    /// The record `extent` with those it continues.
-    fn glued_before(&self, extent: Extent) -> Result<Extent> {
+    /// The record `extent` with those it continues, the last of which can be `before`.
+    fn glued_before(&self, extent: Extent, mut before: Option<Extent>) -> Result<Extent> {
         let mut whole = extent;
-        while let Some(before) = self.before(&whole)?
-            && before.continues_in(&whole)
+        while let Some(found) = before
+            && found.continues_in(&whole)
         {
-            whole = Extent { len: before.len + whole.len, ..before };
+            whole = Extent { len: found.len + whole.len, ..found };
+            before = self.before(&whole)?;
         }
         Ok(whole)
     }

@@ -135,6 +135,59 @@ pub(crate) fn with_ceil<N: ReadNodes + ?Sized, R>(
     Ok(Some(f(leaf.view().key(0), leaf.view().payload(0))))
 }
 
+/// The record with the largest key at or below a key, and those beside it, as `decode` makes them.
+#[derive(Debug)]
+pub(crate) struct Near<R> {
+    /// The record before the one at the key.
+    pub before: Option<R>,
+    /// The one at or below the key.
+    pub at: Option<R>,
+    /// The first above the key.
+    pub after: Option<R>,
+}
+
+/// The records around `key`: one way down, and a leaf more where `key` lies at the edge of one. Without `before` that one
+/// is not looked for.
+pub(crate) fn near<N: ReadNodes + ?Sized, R>(
+    nodes: &N,
+    root: &RootArea,
+    owner: Ino,
+    key: u64,
+    before: bool,
+    decode: impl Fn(u64, &[u8]) -> R,
+) -> Result<Near<R>> {
+    let place = descend(nodes, root, owner, key)?;
+    let view = place.view();
+    let of = |view: View<'_>, i: usize| decode(view.key(i), view.payload(i));
+    // Records from here on are above the key.
+    let above = view.at_or_below(key).map_or(0, |i| i + 1);
+    let after = match place.after {
+        _ if above < view.count() => Some(of(view, above)),
+        Some(after) => Some(of(edge(nodes, owner, after, false)?.view(), 0)),
+        None => None,
+    };
+    let mut near = Near { before: None, at: above.checked_sub(1).map(|i| of(view, i)), after };
+    if above > 1 {
+        near.before = before.then(|| of(view, above - 2));
+        return Ok(near);
+    }
+    let Some(down) = place.before.filter(|_| before || above == 0) else { return Ok(near) };
+    let leaf = edge(nodes, owner, down, true)?;
+    let last = leaf.count() - 1;
+    if above == 1 {
+        near.before = Some(of(leaf.view(), last));
+        return Ok(near);
+    }
+    let key = leaf.view().key(last);
+    near.at = Some(of(leaf.view(), last));
+    near.before = match (before, last.checked_sub(1), key.checked_sub(1)) {
+        (false, ..) | (_, None, None) => None,
+        (true, Some(i), _) => Some(of(leaf.view(), i)),
+        (true, None, Some(key)) => with_floor(nodes, root, owner, key, decode)?,
+    };
+    Ok(near)
+}
+
 /// The record with the largest key at or below `key`.
 ///
 /// # Errors

@@ -33,8 +33,8 @@ mod tests;
 mod walk;
 
 pub use cut::{Cut, cut};
+pub(crate) use find::{Near, near, with_ceil, with_floor};
 pub use find::{ceil, floor, for_each_node, get, last, scan};
-pub(crate) use find::{with_ceil, with_floor};
 pub use insert::{insert, insert_writes};
 pub use node::vouch_root;
 pub use nodes::{ReadNodes, WriteNodes};

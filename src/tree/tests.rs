@@ -7,7 +7,7 @@ use crate::layout::{Image, Kind, NODE_AREA_BYTES, NODE_FIXED_BYTES, RootArea};
 use crate::units::{Ino, PoolOff};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 const OWNER: Ino = Ino(77);
 
@@ -78,6 +78,15 @@ fn assert_same(nodes: &Mock, root: &RootArea, model: &Model, probes: impl IntoIt
         assert_eq!(pair(floor(nodes, root, OWNER, probe).unwrap()), below, "floor {probe}");
         let above = model.range(probe..).next().map(own);
         assert_eq!(pair(ceil(nodes, root, OWNER, probe).unwrap()), above, "ceil {probe}");
+        let mut down = model.range(..=probe).rev().map(own);
+        let (at, before) = (down.next(), down.next());
+        let after = model.range((Bound::Excluded(probe), Bound::Unbounded)).next().map(own);
+        for with_before in [false, true] {
+            let found = near(nodes, root, OWNER, probe, with_before, |k, p| (k, p.to_vec())).unwrap();
+            assert_eq!((&found.at, &found.after), (&at, &after), "near {probe}");
+            let left = with_before || found.before.is_some();
+            assert!(!left || found.before == before, "before {probe}: {:?}", found.before);
+        }
         let rest: Vec<_> = model.range(probe..).map(own).collect();
         assert_eq!(all(nodes, root, probe), rest, "scan from {probe}");
     }
@@ -233,6 +242,7 @@ fn exercise(nodes: &Mock, root: &RootArea, probes: impl IntoIterator<Item = u64>
         ok(get(nodes, root, OWNER, probe).map(|_| ()));
         ok(floor(nodes, root, OWNER, probe).map(|_| ()));
         ok(ceil(nodes, root, OWNER, probe).map(|_| ()));
+        ok(near(nodes, root, OWNER, probe, true, |_, _| ()).map(|_| ()));
         let (mut torn, mut its) = (nodes.clone(), root.clone());
         ok(remove(&mut torn, &mut its, OWNER, probe).map(|_| ()));
         let (mut torn, mut its) = (nodes.clone(), root.clone());

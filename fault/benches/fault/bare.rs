@@ -1,12 +1,13 @@
-//! The barest handlers that could serve a fault: they know beforehand what goes where.
+//! Yardsticks: a handler in the shape of the prototype (two threads, one lock, an array of extents), and the barest that could
+//! serve a fault, which knows beforehand what goes where.
 //!
-//! Yardsticks only: one file, no holes, no other thread, nothing ever taken away.
+//! One file, no holes, nothing ever taken away.
 
 use daxstore_fault::Mode;
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 const SLOT: usize = 2 << 20;
@@ -58,26 +59,66 @@ pub fn map_aligned(file: &std::fs::File, len: u64) -> Addresses {
     addresses
 }
 
+/// How much a handler does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// Waits, maps, wakes.
+    Barest,
+    /// What the prototype does (`serve` of the recipe of the fault mechanism): two threads that are all woken, a lock around the
+    /// lookup and the `mmap`, states of the pages.
+    Prototype,
+}
+
 /// What a handler needs to know.
 struct Plan {
     base: usize,
+    len: usize,
     fd: i32,
     piece: usize,
+    shape: Shape,
     places: HashMap<usize, u64>,
+    /// The prototype's: by piece, where it lies, whether somebody changes it, and whether zeros are mapped there.
+    states: Mutex<Vec<(Option<u64>, bool, bool)>>,
 }
 
 impl Plan {
+    fn new(base: usize, len: u64, fd: i32, piece: u64, places: &[(u64, u64)], shape: Shape) -> Self {
+        let mut states = vec![(None, false, false); (len / piece) as usize];
+        for (offset, at) in places {
+            states[(offset / piece) as usize].0 = Some(*at);
+        }
+        let places = places.iter().map(|(offset, at)| (*offset as usize, *at)).collect();
+        let (len, piece) = (len as usize, piece as usize);
+        Self { base, len, fd, piece, shape, places, states: Mutex::new(states) }
+    }
+
     fn serve(&self, address: usize) -> usize {
         let start = address - (address - self.base) % self.piece;
-        map_at(start, self.piece, self.fd, self.places[&(start - self.base)]);
+        match self.shape {
+            Shape::Barest => map_at(start, self.piece, self.fd, self.places[&(start - self.base)]),
+            Shape::Prototype => self.serve_state(start),
+        }
         start
+    }
+
+    fn serve_state(&self, start: usize) {
+        let mut states = self.states.lock().expect("no handler has panicked");
+        let Some((Some(at), false, zeros)) = states.get_mut((start - self.base) / self.piece) else {
+            return;
+        };
+        map_at(start, self.piece, self.fd, *at);
+        *zeros = false;
+    }
+
+    fn holds(&self, address: usize) -> bool {
+        (self.base..self.base + self.len).contains(&address)
     }
 }
 
 /// A handler at work.
 pub struct Bare {
     addresses: Addresses,
-    uffd: Option<(i32, JoinHandle<()>)>,
+    uffd: Option<(i32, Vec<JoinHandle<()>>)>,
     before: Option<libc::sigaction>,
     stop: Arc<AtomicBool>,
 }
@@ -91,10 +132,15 @@ extern "C" fn on_fault(_signal: i32, info: *mut libc::siginfo_t, _context: *mut 
 
 impl Bare {
     /// Serves `piece` bytes a fault of `len` bytes, from `places` (offset, offset in `pool`).
-    pub fn new(pool: &std::fs::File, len: u64, piece: u64, places: &[(u64, u64)], mode: Mode) -> Self {
+    pub fn new(
+        pool: &std::fs::File,
+        len: u64,
+        piece: u64,
+        places: &[(u64, u64)],
+        (mode, shape): (Mode, Shape),
+    ) -> Self {
         let addresses = Addresses::reserve(len);
-        let places = places.iter().map(|(offset, at)| (*offset as usize, *at)).collect();
-        let plan = Plan { base: addresses.base, fd: pool.as_raw_fd(), piece: piece as usize, places };
+        let plan = Plan::new(addresses.base, len, pool.as_raw_fd(), piece, places, shape);
         let stop = Arc::new(AtomicBool::new(false));
         let (mut uffd, mut before) = (None, None);
         match mode {
@@ -122,7 +168,7 @@ impl Bare {
         }
     }
 
-    fn serve(plan: Plan, len: u64, stop: Arc<AtomicBool>) -> (i32, JoinHandle<()>) {
+    fn serve(plan: Plan, len: u64, stop: Arc<AtomicBool>) -> (i32, Vec<JoinHandle<()>>) {
         // SAFETY: the calls take numbers and arrays of the size that the kernel's interface names.
         let fd = unsafe {
             let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) as i32;
@@ -135,12 +181,17 @@ impl Bare {
             assert_eq!(libc::mprotect(plan.base as *mut _, len as usize, prot), 0);
             fd
         };
-        let thread = std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                Self::answer(fd, &plan);
-            }
-        });
-        (fd, thread)
+        let threads = if plan.shape == Shape::Prototype { 2 } else { 1 };
+        let plan = Arc::new(plan);
+        let start = |_| {
+            let (plan, stop) = (plan.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    Self::answer(fd, &plan);
+                }
+            })
+        };
+        (fd, (0..threads).map(start).collect())
     }
 
     fn answer(fd: i32, plan: &Plan) {
@@ -154,6 +205,9 @@ impl Bare {
             libc::read(fd, messages.as_mut_ptr().cast(), size_of_val(&messages))
         };
         for message in &messages[..read.max(0) as usize / 32] {
+            if !plan.holds(message[2] as usize) {
+                continue;
+            }
             let start = plan.serve(message[2] as usize);
             let mut range = [start as u64, plan.piece as u64];
             // SAFETY: the array is what the kernel's interface names.
@@ -169,9 +223,9 @@ impl Drop for Bare {
             unsafe { libc::sigaction(libc::SIGSEGV, before, std::ptr::null_mut()) };
         }
         self.stop.store(true, Ordering::Relaxed);
-        if let Some((fd, thread)) = self.uffd.take() {
-            thread.join().expect("the handler");
-            // SAFETY: the descriptor is this value's own, and its thread has ended.
+        if let Some((fd, threads)) = self.uffd.take() {
+            threads.into_iter().for_each(|thread| thread.join().expect("the handler"));
+            // SAFETY: the descriptor is this value's own, and its threads have ended.
             unsafe { libc::close(fd) };
         }
     }

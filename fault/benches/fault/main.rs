@@ -10,7 +10,7 @@
 mod bare;
 mod mount;
 
-use bare::Bare;
+use bare::{Bare, Shape};
 use daxstore::{File, FileRange, OpenOptions, Store, StoreOptions};
 use daxstore_fault::{MapOptions, Mapping, Mode};
 use mount::Mount;
@@ -123,7 +123,7 @@ impl Row {
     fn print(mut self) {
         let (ours, yardstick) = (median(&mut self.ours), median(&mut self.yardstick));
         let ratio = ours / yardstick;
-        println!("{:44} {ours:9.0} {yardstick:9.0} {ratio:6.2} {:6.2}", self.name, self.asked);
+        println!("{:58} {ours:9.0} {yardstick:9.0} {ratio:6.2} {:6.2}", self.name, self.asked);
     }
 }
 
@@ -142,8 +142,8 @@ fn shuffled(mut offsets: Vec<u64>) -> Vec<u64> {
     offsets
 }
 
-/// One handled fault on an extent of `len` bytes, against a handler that knows where everything is and does nothing
-/// else.
+/// One handled fault on an extent of `len` bytes, against the prototype, and against a handler that knows where everything is
+/// and does nothing else.
 fn handled(ground: &Ground, mode: Mode, len: u64, pieces: u64) {
     let size = if len == SLOT { "2 MiB" } else { "4 KiB" };
     let file = ground.pieces(size, pieces, len);
@@ -151,7 +151,11 @@ fn handled(ground: &Ground, mode: Mode, len: u64, pieces: u64) {
     let places = places(&file, &offsets, len);
     let path = ground.mount.path().join("pool");
     let pool = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut row = Row::new(format!("fault on {size}, {mode:?}, against a bare handler"), 1.3);
+    let row = |of| Row::new(format!("fault on {size}, {mode:?}, against {of}"), 1.3);
+    let mut rows = [
+        (Shape::Prototype, row("the prototype")),
+        (Shape::Barest, row("the barest handler, for comparison")),
+    ];
     for _ in 0..ROUNDS {
         let map = mapped(&file, pieces * 2 * len, mode);
         let ours = touch(map.as_ptr(), &offsets);
@@ -162,10 +166,12 @@ fn handled(ground: &Ground, mode: Mode, len: u64, pieces: u64) {
             map.stats()
         );
         drop(map);
-        let bare = Bare::new(&pool, pieces * 2 * len, len, &places, mode);
-        row.round(offsets.len(), ours, touch(bare.base(), &offsets));
+        for (shape, row) in &mut rows {
+            let bare = Bare::new(&pool, pieces * 2 * len, len, &places, (mode, *shape));
+            row.round(offsets.len(), ours, touch(bare.base(), &offsets));
+        }
     }
-    row.print();
+    rows.into_iter().for_each(|(_, row)| row.print());
 }
 
 /// The first touch of every page of a large file, against the kernel's own mapping of a plain one.
@@ -189,7 +195,7 @@ fn first_touch(ground: &Ground, huge: bool, random: bool, asked: f64) {
 fn main() {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
-    println!("{:44} {:>9} {:>9} {:>6} {:>6}", "nanoseconds a touch", "ours", "yardstick", "ratio", "asked");
+    println!("{:58} {:>9} {:>9} {:>6} {:>6}", "nanoseconds a touch", "ours", "yardstick", "ratio", "asked");
     for huge in [false, true] {
         let ground = Ground::new(huge);
         for mode in [Mode::Userfault, Mode::Signal] {

@@ -82,6 +82,7 @@ fn exchange(new: Option<&libc::sigaction>) -> Result<libc::sigaction> {
 
 /// A touch to be answered, on the way to the other stack and back.
 struct Touch {
+    call: registry::Call,
     address: usize,
     write: bool,
     answered: bool,
@@ -92,14 +93,15 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: the kernel gives a filled struct to a handler with `SA_SIGINFO`; for a code above 0 it has an address.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    let ours = code > 0 && at_home() && registry::find(address).is_some();
-    let mut touch = Touch { address, write: false, answered: false };
-    if ours {
+    let ours = if code > 0 && at_home() { registry::find(address) } else { None };
+    let answered = ours.is_some_and(|call| {
         // SAFETY: `context` is what the kernel gave this handler.
-        touch.write = unsafe { is_store(context.cast()) };
+        let write = unsafe { is_store(context.cast()) };
+        let mut touch = Touch { call, address, write, answered: false };
         with_stack(&mut touch);
-    }
-    if !touch.answered {
+        touch.answered
+    });
+    if !answered {
         // SAFETY: the arguments are those that the kernel gave this handler.
         unsafe { pass_on(signal, info, context) };
     }
@@ -121,15 +123,11 @@ fn with_stack(touch: &mut Touch) {
 extern "C" fn work(touch: *mut Touch) {
     // SAFETY: `with_stack` passes a reference that it does not use meanwhile.
     let touch = unsafe { &mut *touch };
-    touch.answered = answer(touch.address, touch.write);
+    touch.answered = answer(&touch.call, touch.address, touch.write);
 }
 
 /// Has the mapping's handler answer; `false` where it is the toucher's fault.
-fn answer(address: usize, write: bool) -> bool {
-    let Some(call) = registry::find(address) else {
-        // Unmapped a moment ago: the next touch finds nothing.
-        return true;
-    };
+fn answer(call: &registry::Call, address: usize, write: bool) -> bool {
     let entry = call.entry();
     let last = LAST.get();
     let again = (last.0, last.1, last.2) == (address, write, entry.area.changes());
