@@ -125,19 +125,19 @@ impl SlotMap {
     /// `offset`. It stops where what it has seen decides: then it tells less than there is, never something else.
     ///
     /// # Errors
-    /// Those of `run_at` ([`daxstore::iomap::FaultOps::run_at`]).
+    /// Those of `look_at` ([`daxstore::iomap::FaultOps::look_at`]).
     pub fn survey(
         offset: u64,
         within: FileRange,
-        mut run_at: impl FnMut(u64, FileRange) -> Result<Iomap>,
+        mut look_at: impl FnMut(u64, FileRange) -> Result<(Iomap, bool)>,
     ) -> Result<Self> {
-        let here = run_at(offset, within)?;
-        let mut seen = Seen::default();
+        let (here, hole) = look_at(offset, within)?;
+        let mut seen = Seen { hole, ..Seen::default() };
         seen.add(&here);
         let mut at = within.offset;
         while at < within.end() && !seen.is_enough() {
             let is_here = (here.range.offset..here.range.end()).contains(&at);
-            let run = if is_here { here } else { run_at(at, within)? };
+            let run = if is_here { here } else { look_at(at, within)?.0 };
             seen.add(&run);
             // A run is not empty; one that is must not hold the faulter for ever.
             at = run.range.end().max(at + BLOCK_BYTES);

@@ -35,7 +35,7 @@ impl View {
         let inside = clip(self.clip(slot), FileRange { offset: 0, len: self.end_of(size) });
         let (mut bad, mut bad_here, mut here) = (false, false, None);
         let survey = |at, within| {
-            let run = self.file().run_at(at, within)?;
+            let (run, hole) = self.file().look_at(at, within)?;
             here.get_or_insert(run);
             if let State::Mapped(pool) = run.state
                 && self.file().bad(pool, run.range.len).is_some()
@@ -45,7 +45,7 @@ impl View {
                 let place = pool.plus(page.offset.saturating_sub(run.range.offset));
                 bad_here |= page.len > 0 && self.file().bad(place, page.len).is_some();
             }
-            Ok(run)
+            Ok((run, hole))
         };
         let is_inside = (inside.offset..inside.end()).contains(&offset);
         // What is beyond the end is decided by the size.

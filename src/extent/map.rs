@@ -7,6 +7,15 @@ use crate::tree::{self, Near, ReadNodes};
 use crate::units::{Block, FileBlock, Ino};
 use std::ops::{ControlFlow, Range};
 
+/// What was seen beside a run that has blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The block before the run is one of a hole.
+    pub hole_before: bool,
+    /// The block after it is.
+    pub hole_after: bool,
+}
+
 /// A file's extents, to be read under the file's extent lock.
 pub struct ExtentMap<'a, N: ?Sized> {
     nodes: &'a N,
@@ -46,26 +55,32 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
             return Ok(FileRun { file: block, len: end.0 - block.0, content: Content::Hole });
         };
         let skipped = block.0 - extent.file.0;
-        let whole = self.glued_after(extent, after, limit)?;
+        let (whole, _) = self.glued_after(extent, after, limit)?;
         let (len, pool) = (whole.len - skipped, Block(whole.pool.0 + skipped));
         Ok(Extent { file: block, pool, len: len.min(max_len), written: whole.written }.into())
     }
 
-    /// The maximal run of one state around `block`, not clipped; a hole at the end reaches to the largest
-    /// file's end.
+    /// The maximal run of one state around `block`, not clipped, and what is beside it; a hole at the end reaches to the
+    /// largest file's end.
     ///
     /// # Errors
     /// Damage.
-    pub fn run_around(&self, block: FileBlock) -> Result<FileRun> {
+    pub fn run_around(&self, block: FileBlock) -> Result<(FileRun, Beside)> {
         let Near { before, at, after } = self.near(block, true)?;
         let Some(extent) = at.filter(|extent| extent.covers(block)) else {
             let from = at.map_or(FileBlock(0), |before| before.end());
             let until = after.map_or(FileBlock(MAX_FILE_BLOCKS), |after| after.file);
-            return Ok(FileRun { file: from, len: until.0 - from.0, content: Content::Hole });
+            let run = FileRun { file: from, len: until.0 - from.0, content: Content::Hole };
+            return Ok((run, Beside::default()));
         };
-        let whole = self.glued_before(extent, before)?;
-        let after = self.glued_after(extent, after, FileBlock(MAX_FILE_BLOCKS))?;
-        Ok(Extent { len: whole.len - extent.len + after.len, ..whole }.into())
+        let (whole, before) = self.glued_before(extent, before)?;
+        let (rest, after) = self.glued_after(extent, after, FileBlock(MAX_FILE_BLOCKS))?;
+        let whole = Extent { len: whole.len - extent.len + rest.len, ..whole };
+        let beside = Beside {
+            hole_before: before.map_or(whole.file.0 > 0, |before| before.end() < whole.file),
+            hole_after: after.is_none_or(|after| whole.end() < after.file),
+        };
+        Ok((whole.into(), beside))
     }
 
     /// The records around `block`, in order.
@@ -161,8 +176,14 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
         Err(Damage::new(Structure::Extent, self.owner.offset(), "overlap", end.0, next.file.0).into())
     }
 
-    /// The record `extent` with those that continue it, the first of which can be `next`, as far as `limit`.
-    fn glued_after(&self, extent: Extent, mut next: Option<Extent>, limit: FileBlock) -> Result<Extent> {
+    /// The record `extent` with those that continue it, the first of which can be `next`, as far as `limit`; and the
+    /// record after them.
+    fn glued_after(
+        &self,
+        extent: Extent,
+        mut next: Option<Extent>,
+        limit: FileBlock,
+    ) -> Result<(Extent, Option<Extent>)> {
         let mut whole = extent;
         let mut last = extent;
         while whole.end() < limit
@@ -173,11 +194,11 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
             last = found;
             next = self.after(&last)?;
         }
-        Ok(whole)
+        Ok((whole, next))
     }
 
-    /// The record `extent` with those it continues, the last of which can be `before`.
-    fn glued_before(&self, extent: Extent, mut before: Option<Extent>) -> Result<Extent> {
+    /// The record `extent` with those it continues, the last of which can be `before`; and the record before them.
+    fn glued_before(&self, extent: Extent, mut before: Option<Extent>) -> Result<(Extent, Option<Extent>)> {
         let mut whole = extent;
         while let Some(found) = before
             && found.continues_in(&whole)
@@ -185,6 +206,6 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
             whole = Extent { len: found.len + whole.len, ..found };
             before = self.before(&whole)?;
         }
-        Ok(whole)
+        Ok((whole, before))
     }
 }

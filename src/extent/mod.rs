@@ -25,5 +25,5 @@ mod record;
 mod tests;
 
 pub use change::{ExtentMapMut, worst_case_nodes};
-pub use map::ExtentMap;
+pub use map::{Beside, ExtentMap};
 pub use record::{Content, Extent, FileRun, Found, MAX_FILE_BLOCKS};

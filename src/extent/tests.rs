@@ -100,7 +100,13 @@ fn assert_same(file: &File, model: &Model) {
         }
         let around = file.map().run_around(FileBlock(b)).unwrap();
         let expected = FileRun { file: FileBlock(start), len: end - start, content: content(model, start) };
-        assert_eq!(around, expected, "around {b}");
+        let is_hole = |b: u64| content(model, b) == Content::Hole;
+        let has_blocks = !is_hole(start);
+        let beside = Beside {
+            hole_before: has_blocks && start > 0 && is_hole(start - 1),
+            hole_after: has_blocks && is_hole(end),
+        };
+        assert_eq!(around, (expected, beside), "around {b}");
     }
 }
 
@@ -314,7 +320,7 @@ fn records_that_were_not_joined_are_one_run() {
         file.forge(i * 4, &extent(i * 4, 1000 + i * 4, 4, true).encode());
     }
     let whole = FileRun { file: FileBlock(0), len: 200, content: Content::Mapped(Block(1000)) };
-    assert_eq!(file.map().run_around(FileBlock(77)).unwrap(), whole);
+    assert_eq!(file.map().run_around(FileBlock(77)).unwrap().0, whole);
     assert_eq!(file.map().run_at(FileBlock(0), u64::MAX).unwrap(), whole);
     assert_eq!(file.map().run_at(FileBlock(2), 100).unwrap().len, 100);
 }

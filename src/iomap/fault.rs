@@ -89,6 +89,15 @@ pub trait FaultOps: Debug + Send + Sync {
     /// Damage of the file's extents.
     fn run_at(&self, offset: u64, within: FileRange) -> Result<Iomap>;
 
+    /// As [`Self::run_at`], and whether a hole of `within` was seen beside the run. One that was not seen may be there all
+    /// the same.
+    ///
+    /// # Errors
+    /// Those of [`Self::run_at`].
+    fn look_at(&self, offset: u64, within: FileRange) -> Result<(Iomap, bool)> {
+        Ok((self.run_at(offset, within)?, false))
+    }
+
     /// Gives the holes and unwritten parts of `range` (whole blocks within the file, of one 2 MiB slot) written blocks
     /// that hold zeros: durable, with everything that makes them reachable, when it returns. With
     /// [`Placement::Whole`], `range` is a whole slot without data, and `false` says that there was no chunk for it and

@@ -69,18 +69,28 @@ impl<'f> FileMap<'f> {
     /// # Errors
     /// A range that does not hold the byte, damage.
     pub fn around(&self, offset: u64, within: FileRange) -> Result<Iomap> {
+        self.look_around(offset, within).map(|(map, _)| map)
+    }
+
+    /// As [`Self::around`], and whether the lookup saw a hole of `within` beside the run. It does not see every one.
+    ///
+    /// # Errors
+    /// Those of [`Self::around`].
+    pub fn look_around(&self, offset: u64, within: FileRange) -> Result<(Iomap, bool)> {
         if offset < within.offset || offset >= within.end() {
             return Err(Error::InvalidArgument("a byte looked for lies in the range it is looked for in"));
         }
         let state = self.core.state.read();
         let mapping = self.core.mapping.load(Ordering::Acquire);
         let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
-        let run = map.run_around(FileBlock::of(offset))?;
+        let (run, beside) = map.run_around(FileBlock::of(offset))?;
         self.keep(mapping, &run);
         let from = within.offset.max(run.file.offset());
         let range = FileRange { offset: from, len: within.end().min(run.end().offset()) - from };
         let state = state_of(&run, run.file.offset()).advanced(from - run.file.offset());
-        Ok(Iomap { range, state, shared: false, cookie: Cookie(mapping) })
+        let hole = beside.hole_before && within.offset < range.offset
+            || beside.hole_after && range.end() < within.end();
+        Ok((Iomap { range, state, shared: false, cookie: Cookie(mapping) }, hole))
     }
 }
 

@@ -43,6 +43,11 @@ impl FaultOps for File {
         FileMap::new(handle.fs(), handle.core()).around(offset, within)
     }
 
+    fn look_at(&self, offset: u64, within: FileRange) -> Result<(Iomap, bool)> {
+        let handle = &self.node.handle;
+        FileMap::new(handle.fs(), handle.core()).look_around(offset, within)
+    }
+
     fn populate(&self, range: FileRange, placement: Placement) -> Result<bool> {
         fault::populate(&self.node.handle, range, placement)
     }

@@ -85,18 +85,24 @@ impl World {
         }
     }
 
+    /// The run at `offset`, and whether there is a hole beside it.
+    fn look_at(&self, offset: u64, within: FileRange) -> (Iomap, bool) {
+        let run = self.run_at(offset, within);
+        let beside = [run.range.offset.wrapping_sub(BLOCK_BYTES), run.range.end()];
+        let inside = beside.into_iter().filter(|at| (within.offset..within.end()).contains(at));
+        let is_hole = |at| self.run_at(at, within).state == State::Hole;
+        (run, run.state != State::Hole && inside.into_iter().any(is_hole))
+    }
+
     /// The world with what a survey finds in its question.
     fn surveyed(mut self) -> Self {
         let seen: Vec<_> = self.seen().map(|(offset, _)| offset).collect();
         let first = seen.first().copied().unwrap_or(0);
         let within = FileRange { offset: first, len: seen.len() as u64 * BLOCK_BYTES };
         if within.offset <= self.q.fault.offset && self.q.fault.offset < within.end() {
-            let map =
-                SlotMap::survey(
-                    self.q.fault.offset,
-                    within,
-                    |offset, within| Ok(self.run_at(offset, within)),
-                );
+            let map = SlotMap::survey(self.q.fault.offset, within, |offset, within| {
+                Ok(self.look_at(offset, within))
+            });
             self.q.map = map.unwrap();
         }
         let touched = self.pages[self.touched()];

@@ -320,7 +320,7 @@ fn survey(page: u64, runs: &[(u64, State)]) -> (SlotMap, usize) {
         for (pages, state) in runs {
             let range = FileRange { offset: start, len: pages * BLOCK_BYTES };
             if (range.offset..range.end()).contains(&offset) {
-                return Ok(Iomap { range, state: *state, shared: false, cookie: Cookie(0) });
+                return Ok((Iomap { range, state: *state, shared: false, cookie: Cookie(0) }, false));
             }
             start = range.end();
         }
