@@ -99,7 +99,7 @@ fn signals_in_the_middle_of_faults_do_no_harm() {
         let pool = Pool::new(32 << 20, Medium::Lines);
         let file = pool.sparse("f", SLOT);
         let map = shared(&file, SLOT, mode);
-        touch::storm_of_signals();
+        let _storm = touch::storm_of_signals();
         for round in 1..3000_u64 {
             let at = round % 512 * PAGE;
             touch::store(address(&map, at), round).unwrap();

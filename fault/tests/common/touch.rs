@@ -195,18 +195,38 @@ pub fn forked(body: impl FnOnce() -> bool) -> bool {
 }
 
 /// Has SIGALRM interrupt this process 10000 times a second from now on.
-pub fn storm_of_signals() {
+#[must_use = "the storm lasts as long as this lives"]
+pub fn storm_of_signals() -> Storm {
     extern "C" fn nothing(_: i32) {}
-    let every = libc::timeval { tv_sec: 0, tv_usec: 100 };
-    let timer = libc::itimerval { it_interval: every, it_value: every };
-    // SAFETY: the handler is a function of the type that the call wants, and does nothing; the timer is there.
+    // SAFETY: the handler is a function of the type that the call wants, and does nothing.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
         action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
         assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
-        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
     }
+    every(100);
+    Storm
+}
+
+/// Signals that come all the time, until it is dropped: at the end of a process the standard library unmaps the stack that
+/// the first thread takes them on.
+pub struct Storm;
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        every(0);
+        // One may be on its way.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Has SIGALRM sent every so many microseconds; 0 for never.
+fn every(micros: i64) {
+    let every = libc::timeval { tv_sec: 0, tv_usec: micros };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: the timer is there.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) }, 0);
 }
 
 /// Forbids this process what only root may, for good.
