@@ -243,6 +243,20 @@ impl AddressSpace for FileSpace {
         Self::sync(&self, file, range)
     }
 
+    fn write_back(
+        &self,
+        range: FileRange,
+        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>,
+    ) -> Result<()> {
+        let whole = self.whole(range);
+        let places = self.lost(whole);
+        if !places.is_empty() {
+            durable(&places)?;
+            self.found(whole);
+        }
+        Ok(())
+    }
+
     fn end(&self, range: FileRange) {
         let whole = self.whole(range);
         self.views(whole).iter().for_each(|view| view.install_again(whole));
