@@ -257,8 +257,8 @@ mod tests {
             assert!(Intent::decode(OWNER, 21, &bytes).is_err(), "{intent:?}, {len}");
         };
         let collapse = shift(ShiftChange::Collapse, 3, 9, 6, 5000);
-        [0, 1, 8, 32, 39, 41].map(|len| refused(collapse, len));
-        [0, 31, 40].map(|len| refused(Intent::CleanUp, len));
+        [0, 1, 8, 32, 39, 41].into_iter().for_each(|len| refused(collapse, len));
+        [0, 31, 40].into_iter().for_each(|len| refused(Intent::CleanUp, len));
         refused(shift(ShiftChange::Collapse, 3, 9, 5, 0), SHIFT_BYTES);
         refused(shift(ShiftChange::Collapse, 9, 3, 0, 0), SHIFT_BYTES);
         refused(shift(ShiftChange::Insert, 3, (1 << 50) + 1, 5, 0), SHIFT_BYTES);
