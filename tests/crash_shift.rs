@@ -85,7 +85,7 @@ fn moves_of_several_records() {
     for (seed, op) in (1..).zip(long()) {
         assert!(fences(&setup, &op, LANE) >= 3, "{op:?}");
         // Recovery itself is long here: few images of it, at each of its many points.
-        let sampled = Options::sampled(seed, 24);
+        let sampled = Options::sampled(seed, 100);
         let options = Options { nested: 61, nested_plan: sampled.nested_plan, ..sampled };
         let report = judge(&rig, &[op], &options);
         assert!(report.images > 300 && report.nested > 100, "too little was tried: {report}");
@@ -145,7 +145,7 @@ fn a_half_moved_file_is_not_read() {
     let sim = Arc::new(Sim::new(POOL_BYTES).unwrap());
     let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(tiny(1, LANE))).unwrap();
     let mut real = Real::new(store.clone());
-    scattered(200).iter().for_each(|op| _ = real.run(op).unwrap());
+    scattered(500).iter().for_each(|op| _ = real.run(op).unwrap());
     let before = state(&store).unwrap();
     let scratch = Arc::new(sim.fork().unwrap());
     sim.start_trace();
@@ -181,5 +181,5 @@ fn a_half_moved_file_is_not_read() {
         }
     }
     println!("{refused} refused, {read} read");
-    assert!(refused > 10);
+    assert!(refused >= 5 && read >= 2, "{refused} refused, {read} read");
 }

@@ -128,7 +128,10 @@ impl<'f> Shifter<'f> {
             if left.is_none() {
                 draft.inode.size = self.shift.size;
             }
-            draft.touch(now());
+            if !self.has_intent {
+                // Once: recovery changes nothing that was not to be.
+                draft.touch(now());
+            }
             draft.stage(&mut op)?;
             let intents = self.note(&mut op, left)?;
             op.commit(Durable::no_data())?;
