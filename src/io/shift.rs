@@ -15,6 +15,7 @@
 use super::Handle;
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
+use super::turn;
 use crate::alloc::Op;
 use crate::error::{Error, Result};
 use crate::extent::{ExtentMap, ExtentMapMut, MAX_FILE_BLOCKS};
@@ -39,8 +40,14 @@ pub(super) fn shift(handle: &Handle, range: FileRange, change: ShiftChange) -> R
     let (fs, core) = (handle.fs(), handle.core());
     let shift = plan(range, change, size)?;
     check_what_moves(fs, core, &shift)?;
-    let _turn = take_from_mappings(fs, core, range.offset)?;
-    Shifter { fs, core, shift, has_intent: false }.run()
+    let turn = take_from_mappings(fs, core, range.offset)?;
+    Shifter { fs, core, shift, has_intent: false }.run()?;
+    drop(turn);
+    if change == ShiftChange::Collapse {
+        // Copies in private mappings stay where they are, but for those that are beyond the end now.
+        drop(turn::resize(core, size, shift.size)?);
+    }
+    Ok(())
 }
 
 /// Takes up a move that an earlier run began; nobody else uses the file.
@@ -94,7 +101,7 @@ fn take_from_mappings(fs: &Fs, core: &InodeCore, offset: u64) -> Result<Transiti
     if mutation::is(Mutation::ShiftMapped) {
         return Ok(Transition::none());
     }
-    let turn = core.space.invalidate(range, true)?;
+    let turn = core.space.invalidate(range, false)?;
     if !mutation::is(Mutation::ShiftUnflushed) {
         turn.write_back(&mut |places| {
             places.iter().try_for_each(|(at, len)| fs.region().flush(*at, *len))?;
