@@ -159,6 +159,29 @@ pub enum Error {
         /// The length in bytes.
         len: u64,
     },
+    /// A sequential file is changed at its end alone, and only by writing.
+    #[error(
+        "a sequential file is written at its write pointer, byte {pointer}, alone; byte {offset} is elsewhere, or \
+             to be changed otherwise"
+    )]
+    NotSequential {
+        /// Where the next byte is to be written: the file's size.
+        pointer: u64,
+        /// Where the call would have begun, in bytes.
+        offset: u64,
+    },
+    /// A sequential file can not hold what is written to it. Nothing was changed.
+    #[error(
+        "the sequential file holds {capacity} bytes, {pointer} are written: {len} more do not fit; reset it"
+    )]
+    SequentialFull {
+        /// Bytes it can hold.
+        capacity: u64,
+        /// Bytes that are written.
+        pointer: u64,
+        /// Bytes that were to be.
+        len: u64,
+    },
     /// The pool is full. Nothing was changed.
     #[error("the pool is full: {needed} blocks of 4 KiB needed, {free} free; remove files or grow the pool")]
     NoSpace {
@@ -401,6 +424,7 @@ impl Error {
             Self::InvalidName
             | Self::InvalidArgument(_)
             | Self::NotRegular
+            | Self::NotSequential { .. }
             | Self::NotHuge { .. }
             | Self::OutOfMapping { .. }
             | Self::NotSymlink
@@ -408,7 +432,7 @@ impl Error {
             | Self::PoolSize(_)
             | Self::CanNotShrink { .. }
             | Self::NotAPool => libc::EINVAL,
-            Self::FileTooLarge { .. } | Self::TooBig { .. } => libc::EFBIG,
+            Self::FileTooLarge { .. } | Self::TooBig { .. } | Self::SequentialFull { .. } => libc::EFBIG,
             Self::NoSpace { .. } => libc::ENOSPC,
             Self::LinkToDirectory => libc::EPERM,
             Self::TooManyLinks => libc::EMLINK,

@@ -115,6 +115,10 @@ fn space_and_attributes_cost_one_fence() {
     assert_eq!(pool.cost(|_| _ = file.write_at(&[5; 65536], 0).unwrap()), (2, 0), "unwritten fill");
     assert_eq!(allocate(5000, 20000, AllocateMode::Punch), (1, 0), "punch");
     assert_eq!(allocate(30000, 20000, AllocateMode::Zero), (1, 0), "zero");
+    assert_eq!(allocate(8192, 8192, AllocateMode::Collapse), (1, 0), "collapse");
+    assert_eq!(allocate(8192, 8192, AllocateMode::Insert), (1, 0), "insert");
+    assert_eq!(pool.cost(|_| file.set_extent_hint(1 << 20).unwrap()), (1, 0), "extent-size hint");
+    assert_eq!(pool.cost(|_| file.set_extent_hint(0).unwrap()), (1, 0), "no extent-size hint");
     let attributes = SetAttributes { mode: Some(0o600), uid: Some(7), ..SetAttributes::default() };
     assert_eq!(pool.cost(|s| s.set_attributes("/f", &attributes, Follow::Yes).unwrap()), (1, 0), "setattr");
     let times = SetAttributes { mtime: Some(7), atime: Some(9), ..SetAttributes::default() };
@@ -132,6 +136,25 @@ fn space_and_attributes_cost_one_fence() {
     assert_eq!(pool.cost(|_| drop(file.get_xattr("user.x").unwrap_err())), (0, 0), "getxattr");
     assert_eq!(pool.cost(|s| assert_eq!(s.metadata("/f").unwrap().size, 1 << 20)), (0, 0), "stat");
     assert_eq!(pool.cost(|s| assert_eq!(s.read_dir().count(), 1)), (0, 0), "readdir");
+}
+
+#[test]
+fn a_sequential_file_costs_what_any_file_does() {
+    let pool = Pool::new();
+    let options = OpenOptions::new().write(true).create_new(true).sequential(true);
+    assert_eq!(pool.cost(|s| drop(s.open("/f", &options).unwrap())), (1, 0), "create");
+    let file = pool.store.open("/f", &OpenOptions::new().write(true)).unwrap();
+    pool.cost(|_| _ = file.append(&[1; 9000]).unwrap());
+    for _ in 0..8 {
+        assert_eq!(pool.cost(|_| _ = file.append(&[2; 4096]).unwrap()), (2, 0), "append");
+    }
+    assert_eq!(
+        pool.cost(|_| _ = file.write_at(&[2; 100], file.len()).unwrap()),
+        (2, 0),
+        "write at the pointer"
+    );
+    assert_eq!(pool.cost(|_| drop(file.write_at(&[2; 100], 0).unwrap_err())), (0, 0), "refused");
+    assert_eq!(pool.cost(|_| file.reset().unwrap()), (1, 0), "reset");
 }
 
 #[test]

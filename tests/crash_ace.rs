@@ -60,6 +60,8 @@ fn data_ops(on: On) -> Vec<Op> {
         fallocate(Blocks::Punch, 2000, 6000),
         fallocate(Blocks::Zero, 2000, 6000),
         fallocate(Blocks::Zero, 2 * BLOCK, 3 * BLOCK),
+        fallocate(Blocks::Collapse, BLOCK, BLOCK),
+        fallocate(Blocks::Insert, BLOCK, 2 * BLOCK),
         Op::Populate { on, at: BLOCK, len: 2 * BLOCK, whole: false },
     ]
 }
@@ -93,16 +95,20 @@ fn needs(op: &Op) -> Vec<&'static str> {
         On::Open(_) => vec![],
     };
     match *op {
-        Op::Create(path) | Op::CreateUnnamed { path, .. } | Op::Mkdir(path) | Op::Symlink { path, .. } => {
-            parent(path).into_iter().collect()
-        }
+        Op::Create(path)
+        | Op::CreateSequential { path, .. }
+        | Op::CreateUnnamed { path, .. }
+        | Op::Mkdir(path)
+        | Op::Symlink { path, .. } => parent(path).into_iter().collect(),
         Op::Rmdir(path) | Op::Unlink(path) | Op::Open { path, .. } => vec![path],
         Op::Link { from, to } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Rename { from, to, target: Target::Exchange } => vec![from, to],
         Op::Rename { from, to, .. } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Write { on: at, .. } | Op::Append { on: at, .. } | Op::Truncate { on: at, .. } => on(at),
         Op::Fallocate { on: at, .. } | Op::SetAttr { on: at, .. } | Op::SetXattr { on: at, .. } => on(at),
-        Op::RemoveXattr { on: at, .. } | Op::Populate { on: at, .. } | Op::Defrag(at) => on(at),
+        Op::RemoveXattr { on: at, .. } | Op::Populate { on: at, .. } | Op::Defrag(at) | Op::Reset(at) => {
+            on(at)
+        }
         Op::Close(_) => vec!["a"],
     }
 }

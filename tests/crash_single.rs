@@ -106,6 +106,10 @@ fn data_ops(path: &'static str) -> Vec<Op> {
     for blocks in [Blocks::Allocate, Blocks::KeepSize, Blocks::Punch, Blocks::Zero] {
         ops.extend(ranges.map(|(at, len)| Op::Fallocate { on, blocks, at, len }));
     }
+    for (at, len) in [(0, 1), (1, 1), (0, 2), (5, 30), (99, 1)] {
+        let (at, len) = (at * BLOCK, len * BLOCK);
+        ops.extend([Blocks::Collapse, Blocks::Insert].map(|blocks| Op::Fallocate { on, blocks, at, len }));
+    }
     ops
 }
 

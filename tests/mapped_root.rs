@@ -9,6 +9,7 @@
 use daxstore::iomap::{AddressSpace, FaultOps, FileRange, Placement};
 use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
+use daxstore::units::PoolOff;
 use daxstore::{AllocateMode, Error, File, OpenOptions, State, Store, StoreOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -71,6 +72,15 @@ impl AddressSpace for Recorder {
     fn sync(self: Arc<Self>, _file: &dyn FaultOps, range: FileRange) -> daxstore::Result<u64> {
         self.note("sync", range);
         Ok(0)
+    }
+
+    fn write_back(
+        &self,
+        range: FileRange,
+        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> daxstore::Result<()>,
+    ) -> daxstore::Result<()> {
+        self.note("write back", range);
+        durable(&[])
     }
 
     fn end(&self, range: FileRange) {
@@ -244,10 +254,69 @@ fn space_is_announced_as_its_mode_changes_it() {
     );
 }
 
+/// Everything behind the border goes before anything moves, and what was stored there is made durable; what the end leaves
+/// behind is cut.
+#[test]
+fn blocks_that_move_are_announced_to_the_end_of_all() {
+    let old = |what| format!("{what}: {OLD} mmuu..m.....");
+    let shift = |at, len, mode| announced(move |f| f.allocate(at, len, mode).unwrap());
+    let collapse = || shift(BLOCK, 2 * BLOCK, AllocateMode::Collapse);
+    let new = OLD - 2 * BLOCK;
+    let moved = [
+        old("invalidate 1..all"),
+        old("write back 1..all"),
+        format!("end 1..all: {new} mu..m......."),
+        format!("cut 5..all: {new} mu..m......."),
+        format!("end 5..all: {new} mu..m......."),
+    ];
+    assert_eq!(collapse(), moved);
+    let new = OLD + 3 * BLOCK;
+    assert_eq!(
+        shift(BLOCK, 3 * BLOCK, AllocateMode::Insert),
+        [old("invalidate 1..all"), old("write back 1..all"), format!("end 1..all: {new} m...muu..m..")]
+    );
+    mutation::set(Some(Mutation::ShiftMapped));
+    let unannounced = collapse();
+    mutation::set(Some(Mutation::ShiftUnflushed));
+    let unflushed = collapse();
+    mutation::set(None);
+    assert_ne!(unannounced, moved, "ShiftMapped goes unnoticed");
+    assert_ne!(unflushed, moved, "ShiftUnflushed goes unnoticed");
+    // What is refused announces nothing.
+    let announces = announced(|f| {
+        assert!(f.allocate(BLOCK, OLD, AllocateMode::Collapse).is_err());
+        assert!(f.allocate(1, BLOCK, AllocateMode::Insert).is_err());
+    });
+    assert_eq!(announces, [""; 0]);
+}
+
+/// A sequential file can be looked at through mappings, and not stored to.
+#[test]
+fn a_sequential_file_is_mapped_to_be_read() {
+    let store = store(64 << 20);
+    let options = OpenOptions::new().read(true).write(true).create_new(true).sequential(true);
+    let file = store.open("s", &options).unwrap();
+    file.append(&[7; 9000]).unwrap();
+    assert_eq!(file.access(), (true, false));
+    assert!(matches!(
+        file.populate(range(0, BLOCK), Placement::Any),
+        Err(Error::NotSequential { pointer: 9000, offset: 0 })
+    ));
+    let recorder = attach(&file);
+    file.append(&[8; 100]).unwrap();
+    file.reset().unwrap();
+    let notes = std::mem::take(&mut *recorder.notes.lock().unwrap());
+    assert!(notes.iter().any(|note| note.starts_with("cut 0..all: 9100 mmm")), "{notes:?}");
+    assert!(notes.last().unwrap().starts_with("end 0..all: 0 ..."), "{notes:?}");
+    file.detach();
+}
+
 #[test]
 fn a_refused_change_changes_nothing_and_ends() {
     type Change = fn(&File) -> daxstore::Result<()>;
-    let changes: [(Change, &str); 5] = [
+    let changes: [(Change, &str); 7] = [
+        (|f| f.allocate(BLOCK, BLOCK, AllocateMode::Collapse), "1..all"),
+        (|f| f.allocate(BLOCK, BLOCK, AllocateMode::Insert), "1..all"),
         (|f| f.write_all_at(&[1; 10], 4 * BLOCK), "4..5"),
         (|f| f.set_len(9 * BLOCK), "7..9"),
         (|f| f.set_len(0), "0..all"),

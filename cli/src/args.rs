@@ -264,6 +264,10 @@ pub enum Mode {
     Punch,
     /// Make the range read as zeros and keep its space.
     Zero,
+    /// Take the range, whole blocks of 4 KiB, out of the file; what follows moves down, without being copied.
+    Collapse,
+    /// Put a hole of the range's length, whole blocks of 4 KiB, in before what is there, without copying it.
+    Insert,
 }
 
 /// `defrag POOL [PATH...]`.

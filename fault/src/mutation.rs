@@ -31,6 +31,8 @@ pub enum Mutation {
     FlushFirst,
     /// What an invalidation takes away is not flushed by the next sync.
     ForgetDirty,
+    /// What was stored to blocks that move in the file is not flushed before.
+    MoveUnflushed,
 }
 
 #[cfg(feature = "mutations")]

@@ -7,7 +7,8 @@
 //! 1. A translation of a byte is installed, and taken away, in a turn that covers the byte.
 //! 2. When `invalidate` returns, no view has a translation of the range, and none gets one before `end`.
 //! 3. A block that may have been stored to through a mapping is an entry of a writable view, or in `lost`, until it was
-//!    flushed and fenced.
+//!    flushed and fenced. What moves in the file is flushed before: notes are by offset in the file, and would be taken for
+//!    those of what comes there.
 
 use crate::entries::{Entries, Entry, What};
 use crate::mutation::{self, Mutation};
@@ -241,6 +242,20 @@ impl AddressSpace for FileSpace {
 
     fn sync(self: Arc<Self>, file: &dyn FaultOps, range: FileRange) -> Result<u64> {
         Self::sync(&self, file, range)
+    }
+
+    fn write_back(
+        &self,
+        range: FileRange,
+        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>,
+    ) -> Result<()> {
+        let whole = self.whole(range);
+        let places = self.lost(whole);
+        if !places.is_empty() && !mutation::is(Mutation::MoveUnflushed) {
+            durable(&places)?;
+            self.found(whole);
+        }
+        Ok(())
     }
 
     fn end(&self, range: FileRange) {

@@ -57,9 +57,9 @@ impl Few {
 /// A file's extents, to be changed under the file's exclusive extent lock, as part of the change that `nodes`
 /// is. After an error that change must be dropped.
 pub struct ExtentMapMut<'a, N: ?Sized> {
-    nodes: &'a mut N,
-    root: &'a mut RootArea,
-    owner: Ino,
+    pub(super) nodes: &'a mut N,
+    pub(super) root: &'a mut RootArea,
+    pub(super) owner: Ino,
     geometry: Geometry,
 }
 
@@ -170,7 +170,7 @@ impl<'a, N: WriteNodes + ?Sized> ExtentMapMut<'a, N> {
     }
 
     /// Writes how `new` differs from `old`, which stand at the same place.
-    fn exchange(&mut self, old: &[Extent], new: &[Extent]) -> Result<()> {
+    pub(super) fn exchange(&mut self, old: &[Extent], new: &[Extent]) -> Result<()> {
         let mut gone = old.iter().filter(|o| new.iter().all(|n| n.file != o.file));
         for extent in new {
             if old.contains(extent) {

@@ -21,6 +21,7 @@
 mod change;
 mod map;
 mod record;
+mod shift;
 #[cfg(test)]
 mod tests;
 

@@ -13,13 +13,13 @@
 use super::{RangeLock, Recent};
 use crate::error::Result;
 use crate::iomap::SpaceSlot;
-use crate::layout::{FileKind, Inode, LAZY_MTIME_AT};
+use crate::layout::{FileKind, INODE_SEQUENTIAL, Inode, LAZY_MTIME_AT};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::tree;
-use crate::units::Ino;
+use crate::units::{Ino, MAX_FILE_BYTES};
 
 /// How far apart two stored lazy times are at least, in nanoseconds: the resolution of file times.
 const LAZY_STEP_NANOS: i64 = 4_000_000;
@@ -48,6 +48,10 @@ pub struct InodeCore {
     pub recent: Recent,
     /// The memory mappings of the file.
     pub space: SpaceSlot,
+    /// How many bytes a sequential file may have; `None` for any other file. Never changes.
+    pub capacity: Option<u64>,
+    /// The extent-size hint in `state`, in blocks, to be read without its lock: a wrong one costs contiguity alone.
+    hint: AtomicU32,
     /// The size in `state`, to be read without its lock: moved after the mapping (R13), under the exclusive lock.
     size: AtomicU64,
     lazy_mtime: AtomicI64,
@@ -61,6 +65,8 @@ impl InodeCore {
         Self {
             ino,
             kind: inode.kind,
+            capacity: capacity(&inode),
+            hint: AtomicU32::new(inode.hint),
             size: AtomicU64::new(inode.size),
             io: RangeLock::default(),
             state: RwLock::new(inode),
@@ -137,6 +143,16 @@ impl InodeCore {
         self.size.load(Ordering::Acquire)
     }
 
+    /// The extent-size hint in blocks, 0 for none.
+    #[must_use]
+    pub fn hint(&self) -> u64 {
+        u64::from(self.hint.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_hint(&self, hint: u32) {
+        self.hint.store(hint, Ordering::Relaxed);
+    }
+
     pub(super) fn set_size(&self, size: u64) {
         self.size.store(size, Ordering::Release);
     }
@@ -146,6 +162,12 @@ impl InodeCore {
     pub fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) > 0
     }
+}
+
+/// How many bytes `inode` may have if it is a sequential file.
+fn capacity(inode: &Inode) -> Option<u64> {
+    let is_sequential = inode.kind == FileKind::Regular && inode.flags & INODE_SEQUENTIAL != 0;
+    is_sequential.then(|| if inode.capacity == 0 { MAX_FILE_BYTES } else { inode.capacity })
 }
 
 /// Zeroes the lazy word of `ino`, durably, unless it is zero.

@@ -88,8 +88,9 @@ impl<'c> Draft<'c> {
         self.inode.version = region.load(self.core.ino.offset())?;
         // Nodes below the root may have changed although the root did not: the number moves with every change.
         self.core.mapping.fetch_add(1, Ordering::Release);
-        let size = self.inode.size;
+        let (size, hint) = (self.inode.size, self.inode.hint);
         *self.committed = self.inode;
+        self.core.set_hint(hint);
         self.core.set_size(size);
         Ok(())
     }

@@ -6,10 +6,11 @@
 //!
 //! | byte | field |
 //! | ---: | --- |
-//! | 0 | kind: 1 clean up, 2 punch, 3 allocate, 4 zero |
-//! | 8 | first file block (kinds 2 to 4) |
+//! | 0 | kind: 1 clean up, 2 punch, 3 allocate, 4 zero, 5 collapse, 6 insert |
+//! | 8 | first file block (kinds 2 to 6) |
 //! | 16 | file block after the last |
-//! | 24 | size to be at least reached in bytes (kinds 3 and 4), or 0 |
+//! | 24 | size to be at least reached in bytes (kinds 3 and 4), or 0; size to be set (kinds 5 and 6) |
+//! | 32 | blocks that what follows moves by (kinds 5 and 6 alone have this) |
 //!
 //! The key is the inode number times 4, plus 0 for a clean-up and 1 for the rest: one of each at most.
 
@@ -18,7 +19,7 @@ use crate::alloc::{Op, Space};
 use crate::error::{Damage, Result, Structure};
 use crate::layout::{Inode, get64};
 use crate::tree;
-use crate::units::{FileBlock, Ino};
+use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_FILE_BYTES};
 use std::ops::ControlFlow;
 
 /// Work that recovery finishes.
@@ -37,6 +38,33 @@ pub enum Intent {
         /// The size in bytes to be reached at least.
         size: u64,
     },
+    /// Blocks of a file move.
+    Shift(Shift),
+}
+
+/// How blocks of a file still have to move. What has moved already is no part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// In which direction.
+    pub change: ShiftChange,
+    /// The first block of the range.
+    pub start: FileBlock,
+    /// The block after the last.
+    pub end: FileBlock,
+    /// How many blocks everything moves by.
+    pub by: u64,
+    /// The size in bytes that the file has when all have moved.
+    pub size: u64,
+}
+
+/// How blocks move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ShiftChange {
+    /// What the range holds is freed, and what follows it moves down to its start: the range is `by` long.
+    Collapse = 5,
+    /// What begins in the range moves up by `by`.
+    Insert = 6,
 }
 
 /// What is done to a range of blocks.
@@ -52,24 +80,26 @@ pub enum RangeChange {
 }
 
 const INTENT_BYTES: usize = 32;
+const SHIFT_BYTES: usize = 40;
 
 impl Intent {
     const fn key(self, ino: Ino) -> u64 {
-        ino.0 * 4 + matches!(self, Self::Range { .. }) as u64
+        ino.0 * 4 + !matches!(self, Self::CleanUp) as u64
     }
 
-    fn encode(self) -> [u8; INTENT_BYTES] {
-        let mut bytes = [0; INTENT_BYTES];
+    fn encode(self) -> Vec<u8> {
+        let words = |kind: u8, words: &[u64]| {
+            let mut bytes = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            bytes
+        };
         match self {
-            Self::CleanUp => bytes[0] = 1,
-            Self::Range { change, start, end, size } => {
-                bytes[0] = change as u8;
-                bytes[8..16].copy_from_slice(&start.0.to_le_bytes());
-                bytes[16..24].copy_from_slice(&end.0.to_le_bytes());
-                bytes[24..].copy_from_slice(&size.to_le_bytes());
+            Self::CleanUp => words(1, &[0; 3]),
+            Self::Range { change, start, end, size } => words(change as u8, &[start.0, end.0, size]),
+            Self::Shift(Shift { change, start, end, by, size }) => {
+                words(change as u8, &[start.0, end.0, size, by])
             }
         }
-        bytes
     }
 
     /// The intent in `bytes`, a record of the tree of `owner`, and the inode it is about.
@@ -80,25 +110,37 @@ impl Intent {
         let damage = |what, expected, found| {
             Err(Damage::new(Structure::Intent, owner.offset(), what, expected, found).into())
         };
-        if bytes.len() != INTENT_BYTES {
-            return damage("length", INTENT_BYTES as u64, bytes.len() as u64);
+        let Some(kind) = bytes.first() else { return damage("length", INTENT_BYTES as u64, 0) };
+        let len = if *kind >= ShiftChange::Collapse as u8 { SHIFT_BYTES } else { INTENT_BYTES };
+        if bytes.len() != len {
+            return damage("length", len as u64, bytes.len() as u64);
         }
-        let change = match bytes[0] {
-            1 => return Ok((Ino(key / 4), Self::CleanUp)),
-            2 => RangeChange::Punch,
-            3 => RangeChange::Allocate,
-            4 => RangeChange::Zero,
-            kind => return damage("kind", 4, u64::from(kind)),
-        };
         let (start, end) = (FileBlock(get64(bytes, 8)), FileBlock(get64(bytes, 16)));
-        if start > end || end.offset() > crate::units::MAX_FILE_BYTES {
+        let size = get64(bytes, 24);
+        let intent = match kind {
+            1 => return Ok((Ino(key / 4), Self::CleanUp)),
+            2 => Self::Range { change: RangeChange::Punch, start, end, size },
+            3 => Self::Range { change: RangeChange::Allocate, start, end, size },
+            4 => Self::Range { change: RangeChange::Zero, start, end, size },
+            5 => Self::Shift(Shift { change: ShiftChange::Collapse, start, end, size, by: get64(bytes, 32) }),
+            6 => Self::Shift(Shift { change: ShiftChange::Insert, start, end, size, by: get64(bytes, 32) }),
+            kind => return damage("kind", 6, u64::from(*kind)),
+        };
+        if start > end || end.offset() > MAX_FILE_BYTES {
             return damage("range end", start.0, end.0);
         }
-        let size = get64(bytes, 24);
-        if size > crate::units::MAX_FILE_BYTES {
-            return damage("size", crate::units::MAX_FILE_BYTES, size);
+        if size > MAX_FILE_BYTES {
+            return damage("size", MAX_FILE_BYTES, size);
         }
-        Ok((Ino(key / 4), Self::Range { change, start, end, size }))
+        match intent {
+            Self::Shift(Shift { change: ShiftChange::Collapse, by, .. }) if by != end.0 - start.0 => {
+                damage("blocks taken out", end.0 - start.0, by)
+            }
+            Self::Shift(Shift { by, .. }) if by > MAX_FILE_BYTES / BLOCK_BYTES => {
+                damage("blocks put in", MAX_FILE_BYTES / BLOCK_BYTES, by)
+            }
+            intent => Ok((Ino(key / 4), intent)),
+        }
     }
 }
 
@@ -178,4 +220,52 @@ pub fn list(space: &Space, owner: Ino, inode: &Inode) -> Result<Vec<(Ino, Intent
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Ino = Ino(9);
+
+    fn shift(change: ShiftChange, start: u64, end: u64, by: u64, size: u64) -> Intent {
+        Intent::Shift(Shift { change, start: FileBlock(start), end: FileBlock(end), by, size })
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let range = |change| Intent::Range { change, start: FileBlock(3), end: FileBlock(9), size: 77 };
+        let all = [
+            Intent::CleanUp,
+            range(RangeChange::Punch),
+            range(RangeChange::Allocate),
+            range(RangeChange::Zero),
+            shift(ShiftChange::Collapse, 3, 9, 6, 5000),
+            shift(ShiftChange::Insert, 3, 1 << 50, 6, 5000),
+        ];
+        for intent in all {
+            let read = Intent::decode(OWNER, intent.key(Ino(5)), &intent.encode());
+            assert_eq!(read.ok(), Some((Ino(5), intent)));
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_damage() {
+        let refused = |intent: Intent, len: usize| {
+            let mut bytes = intent.encode();
+            bytes.resize(len, 0);
+            assert!(Intent::decode(OWNER, 21, &bytes).is_err(), "{intent:?}, {len}");
+        };
+        let collapse = shift(ShiftChange::Collapse, 3, 9, 6, 5000);
+        [0, 1, 8, 32, 39, 41].into_iter().for_each(|len| refused(collapse, len));
+        [0, 31, 40].into_iter().for_each(|len| refused(Intent::CleanUp, len));
+        refused(shift(ShiftChange::Collapse, 3, 9, 5, 0), SHIFT_BYTES);
+        refused(shift(ShiftChange::Collapse, 9, 3, 0, 0), SHIFT_BYTES);
+        refused(shift(ShiftChange::Insert, 3, (1 << 50) + 1, 5, 0), SHIFT_BYTES);
+        refused(shift(ShiftChange::Insert, 3, 4, (1 << 50) + 1, 0), SHIFT_BYTES);
+        refused(shift(ShiftChange::Insert, 3, 4, 1, MAX_FILE_BYTES + 1), SHIFT_BYTES);
+        let mut unknown = collapse.encode();
+        unknown[0] = 7;
+        assert!(Intent::decode(OWNER, 21, &unknown).is_err());
+    }
 }

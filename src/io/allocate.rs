@@ -10,10 +10,11 @@ use super::remove::{self, publish_intents};
 use super::resize::hold_from;
 use super::turn;
 use super::write::zero_tail;
+use super::{sequential, shift};
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
 use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut};
-use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeChange, now};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeChange, ShiftChange, now};
 use crate::iomap::{self, FileRange, Intent as Purpose, State};
 use crate::layout::INODE_KEEP_BEYOND_END;
 use crate::mapper::FileMap;
@@ -33,12 +34,18 @@ pub enum AllocateMode {
     Punch,
     /// The range reads as zeros and has space; the file becomes as long as the range's end.
     Zero,
+    /// The range, whole blocks before the end, is taken out: what follows begins where it began, without being copied.
+    Collapse,
+    /// A hole as long as the range, whole blocks, is put in where the range begins, before the end: what was there
+    /// follows it, without being copied.
+    Insert,
 }
 
 /// Does `mode` to `len` bytes from `offset`.
 ///
 /// # Errors
-/// Not a regular file, an empty range, offsets past 2^62, no space (before anything changed), damage.
+/// Not a regular file, an empty range, offsets past 2^62, no space (before anything changed), damage; of a sequential
+/// file everything but [`AllocateMode::KeepSize`].
 pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> Result<()> {
     check_regular(handle)?;
     handle.fs().journal().writable()?;
@@ -46,6 +53,16 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     if len == 0 {
         return Err(Error::InvalidArgument("the length of a range is not 0"));
     }
+    if mode != AllocateMode::KeepSize {
+        sequential::refuse(handle.core(), offset)?;
+    }
+    let change = match mode {
+        AllocateMode::Collapse => return shift::shift(handle, range, ShiftChange::Collapse),
+        AllocateMode::Insert => return shift::shift(handle, range, ShiftChange::Insert),
+        AllocateMode::Allocate | AllocateMode::KeepSize => RangeChange::Allocate,
+        AllocateMode::Punch => RangeChange::Punch,
+        AllocateMode::Zero => RangeChange::Zero,
+    };
     let (_guard, size) = hold_from(handle, offset);
     let (fs, core) = (handle.fs(), handle.core());
     let inner = FileBlock::ceil(offset)..FileBlock::of(range.end());
@@ -57,11 +74,7 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
         true => turn::replace(core, range, size, grows),
         false => turn::allocate(fs, core, range, size, grows)?,
     };
-    let (change, blocks) = match mode {
-        AllocateMode::Allocate | AllocateMode::KeepSize => (RangeChange::Allocate, outer.clone()),
-        AllocateMode::Punch => (RangeChange::Punch, inner.clone()),
-        AllocateMode::Zero => (RangeChange::Zero, inner.clone()),
-    };
+    let blocks = if replaces { inner.clone() } else { outer.clone() };
     let mut chain = Chain::new(fs, core, change, blocks, grown);
     chain.keep = mode == AllocateMode::KeepSize && range.end() > size;
     if mode == AllocateMode::Zero {

@@ -1,11 +1,11 @@
 //! What does a file say of itself, and how is that changed?
 
 use super::Handle;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inode::{Draft, now};
-use crate::layout::FileKind;
+use crate::layout::{FileKind, MAX_HINT_BLOCKS};
 use crate::pmem::Durable;
-use crate::units::Ino;
+use crate::units::{BLOCK_BYTES, Ino};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What `stat(2)` tells.
@@ -37,6 +37,10 @@ pub struct Metadata {
     pub ctime: i64,
     /// When it was made, nanoseconds since 1970.
     pub btime: i64,
+    /// How many bytes a sequential file may have (2^62 where nothing was said); `None` for anything else.
+    pub capacity: Option<u64>,
+    /// The extent-size hint in bytes, 0 for none.
+    pub extent_hint: u64,
 }
 
 impl Metadata {
@@ -100,6 +104,8 @@ pub fn metadata(handle: &Handle) -> Metadata {
         mtime: inode.mtime,
         ctime: inode.ctime,
         btime: inode.btime,
+        capacity: core.capacity,
+        extent_hint: u64::from(inode.hint) * BLOCK_BYTES,
     }
 }
 
@@ -125,4 +131,27 @@ pub fn set(handle: &Handle, attributes: &SetAttributes) -> Result<()> {
     let forgotten = if attributes.mtime.is_some() { draft.forget_lazy(fs.region()) } else { Ok(()) };
     draft.publish(fs.region())?;
     forgotten
+}
+
+/// Sets the extent-size hint of a file, or of a directory, whose new files and directories inherit it: a multiple of 4096
+/// bytes up to 1 GiB, 0 for none. Durable on return.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for another size, and for symbolic links; errors of the medium.
+pub fn set_extent_hint(handle: &Handle, bytes: u64) -> Result<()> {
+    let blocks = u32::try_from(bytes / BLOCK_BYTES).unwrap_or(u32::MAX);
+    if !bytes.is_multiple_of(BLOCK_BYTES) || blocks > MAX_HINT_BLOCKS {
+        return Err(Error::InvalidArgument("an extent-size hint is a multiple of 4096 bytes, up to 1 GiB"));
+    }
+    if handle.core().kind == FileKind::Symlink {
+        return Err(Error::InvalidArgument("a symbolic link has no extent-size hint"));
+    }
+    let fs = handle.fs();
+    let mut draft = Draft::lock(handle.core());
+    draft.inode.hint = blocks;
+    draft.inode.ctime = now();
+    let mut op = fs.space.begin().for_removal();
+    draft.stage(&mut op)?;
+    op.commit(Durable::no_data())?;
+    draft.publish(fs.region())
 }

@@ -13,6 +13,7 @@
 use super::Handle;
 use super::read::check_regular;
 use super::remove;
+use super::sequential;
 use super::write::clean_last_block;
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -92,6 +93,7 @@ pub fn populate(handle: &Handle, range: FileRange, placement: Placement) -> Resu
     check_regular(handle)?;
     let (fs, core) = (handle.fs(), handle.core());
     fs.journal().writable()?;
+    sequential::refuse(core, range.offset)?;
     let blocks = FileBlock::of(range.offset)..FileBlock::of(range.end());
     let slot = blocks.start.0 / CHUNK_BLOCKS;
     let is_whole = range.offset.is_multiple_of(BLOCK_BYTES) && range.len.is_multiple_of(BLOCK_BYTES);

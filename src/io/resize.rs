@@ -7,6 +7,7 @@
 use super::Handle;
 use super::read::check_regular;
 use super::remove;
+use super::sequential;
 use super::turn;
 use super::write::{clean_last_block, zero_tail};
 use crate::error::{Error, Result};
@@ -32,12 +33,13 @@ pub(super) fn hold_from(handle: &Handle, from: u64) -> (RangeGuard<'_>, u64) {
 /// Sets the file's size in bytes: cuts it, or makes it longer by a hole.
 ///
 /// # Errors
-/// Not a regular file, sizes past 2^62, damage.
+/// Not a regular file, a sequential one, sizes past 2^62, damage.
 pub fn set_len(handle: &Handle, size: u64) -> Result<()> {
     check_regular(handle)?;
     if size > MAX_FILE_BYTES {
         return Err(Error::FileTooLarge { offset: 0, len: size });
     }
+    sequential::refuse(handle.core(), size)?;
     let (_guard, old) = hold_from(handle, size);
     let _turn = turn::resize(handle.core(), old, size)?;
     if size > old { lengthen(handle, old, size) } else { shorten(handle, size) }
@@ -57,7 +59,7 @@ fn lengthen(handle: &Handle, old: u64, size: u64) -> Result<()> {
     draft.publish(fs.region())
 }
 
-fn shorten(handle: &Handle, size: u64) -> Result<()> {
+pub(super) fn shorten(handle: &Handle, size: u64) -> Result<()> {
     let (fs, core) = (handle.fs(), handle.core());
     if mutation::is(Mutation::FreeBeforeSize) {
         free_first(fs, core, size)?;

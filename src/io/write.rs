@@ -7,6 +7,7 @@
 
 use super::Handle;
 use super::read::{check_medium, check_regular};
+use super::sequential;
 use super::turn;
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
@@ -71,7 +72,8 @@ pub(super) const fn block_start(offset: u64) -> u64 {
 ///
 /// # Errors
 /// Not a regular file, offsets past 2^62, no space (before anything changed), damage; [`Error::BadMedium`] (before
-/// anything changed) where the medium has lost bytes of a block that the write does not replace as a whole.
+/// anything changed) where the medium has lost bytes of a block that the write does not replace as a whole; of a
+/// sequential file [`Error::NotSequential`] anywhere but at its end, [`Error::SequentialFull`].
 pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> Result<usize> {
     check_regular(handle)?;
     handle.fs().journal().writable()?;
@@ -80,6 +82,7 @@ pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> 
         return Ok(0);
     }
     let (_guard, size) = hold(handle.core(), range);
+    sequential::admit(handle.core(), range, size)?;
     write_held(handle, buffers, range, size, Take::Some)
 }
 
@@ -98,6 +101,7 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> 
         let _guard = core.io.exclusive(block_start(size), u64::MAX);
         if core.size() == size || mutation::is(Mutation::StaleEnd) {
             if len > 0 {
+                sequential::admit(core, range, size)?;
                 write_held(handle, buffers, range, size, Take::All)?;
             }
             return Ok(size);

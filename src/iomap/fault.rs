@@ -192,6 +192,21 @@ pub trait AddressSpace: Debug + Send + Sync + Any {
     /// The system's; the next call makes up for it.
     fn sync(self: Arc<Self>, file: &dyn FaultOps, range: FileRange) -> Result<u64>;
 
+    /// Has `durable` make what was stored to `range` through mappings durable, at these places of the pool, and keeps no
+    /// note of it then: what is stored there is about to be elsewhere in the file. `range` was invalidated by the same
+    /// caller, and not ended.
+    ///
+    /// # Errors
+    /// Those of `durable`; the next sync makes up for it.
+    fn write_back(
+        &self,
+        range: FileRange,
+        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>,
+    ) -> Result<()> {
+        let _nothing_noted = (range, durable);
+        Ok(())
+    }
+
     /// Ends the turn of `range`, whatever came of it: faults that were kept out are taken again, and see the file as it is
     /// now.
     fn end(&self, range: FileRange);
@@ -288,6 +303,15 @@ impl Transition {
     /// Those of [`AddressSpace::invalidate`].
     pub fn invalidate(&self) -> Result<()> {
         self.space.as_ref().map_or(Ok(()), |space| space.invalidate(self.range, false))
+    }
+
+    /// Has `durable` make durable what was stored through mappings to the bytes of a turn that invalidates, which are about
+    /// to move in the file.
+    ///
+    /// # Errors
+    /// Those of `durable`.
+    pub fn write_back(&self, durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>) -> Result<()> {
+        self.space.as_ref().map_or(Ok(()), |space| space.write_back(self.range, durable))
     }
 }
 

@@ -18,7 +18,9 @@
 //! | 88 | 8 | pool offset of the root node of the attribute tree, 0 for none |
 //! | 96 | 8 | inode number of the parent (directories; else 0) |
 //! | 104 | 1 | level of the attribute tree's root node |
-//! | 105 | 15 | reserved, zero |
+//! | 105 | 3 | reserved, zero |
+//! | 108 | 4 | extent-size hint in blocks, 0 for none (files and directories) |
+//! | 112 | 8 | capacity in bytes of a sequential file, 0 for none |
 //! | 120 | 1 | level of the tree's root area: 0 a leaf |
 //! | 121 | 1 | reserved, zero |
 //! | 122 | 2 | records in the root area |
@@ -97,6 +99,10 @@ impl FileKind {
 
 /// The file has blocks beyond its end that were asked for (`fallocate` keep-size): they are not trimmed.
 pub const INODE_KEEP_BEYOND_END: u32 = 1;
+/// The file is written at its end alone.
+pub const INODE_SEQUENTIAL: u32 = 2;
+/// The largest extent-size hint, in blocks: 1 GiB.
+pub const MAX_HINT_BLOCKS: u32 = 1 << 18;
 
 /// The packed sorted records of a tree's root, as they lie in an inode. `tree` knows the packing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +162,10 @@ pub struct Inode {
     pub xattr_level: u8,
     /// A directory's parent; the root is its own.
     pub parent: Ino,
+    /// In how many blocks space is best given out, aligned to as many; 0 for no hint.
+    pub hint: u32,
+    /// How many bytes a sequential file may have; 0 for no bound.
+    pub capacity: u64,
     /// The tree of extents, entries or target pieces.
     pub root: RootArea,
 }
@@ -181,6 +191,8 @@ impl Inode {
         put(b, 88, &self.xattrs.0.to_le_bytes());
         put(b, 96, &self.parent.0.to_le_bytes());
         b[104] = self.xattr_level;
+        put(b, 108, &self.hint.to_le_bytes());
+        put(b, 112, &self.capacity.to_le_bytes());
         b[120] = self.root.level;
         put(b, 122, &self.root.count.to_le_bytes());
         put(b, INODE_FIXED_BYTES, &self.root.area[..self.root.used]);
@@ -233,6 +245,8 @@ impl Inode {
             xattrs: PoolOff(get64(b, 88)),
             xattr_level: b[104],
             parent: Ino(get64(b, 96)),
+            hint: get32(b, 108),
+            capacity: get64(b, 112),
             root,
         }))
     }

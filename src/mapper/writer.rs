@@ -160,7 +160,11 @@ impl<'f> Writer<'f> {
             return 0;
         }
         let slot_end = (from.0 + needed).next_multiple_of(CHUNK_BLOCKS) - from.0 - needed;
-        if from.0 >= CHUNK_BLOCKS { slot_end } else { slot_end.min(blocks) }
+        let most = self
+            .core
+            .capacity
+            .map_or(u64::MAX, |capacity| FileBlock::ceil(capacity).0.saturating_sub(from.0 + needed));
+        if from.0 >= CHUNK_BLOCKS { slot_end.min(most) } else { slot_end.min(blocks).min(most) }
     }
 
     /// The pool block after the one that holds the file block before `from`.

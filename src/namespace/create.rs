@@ -28,6 +28,10 @@ pub struct New<'t> {
     pub gid: u32,
     /// A symbolic link's target.
     pub target: &'t [u8],
+    /// `INODE_*` bits.
+    pub flags: u32,
+    /// How many bytes a sequential file may have; 0 for no bound.
+    pub capacity: u64,
 }
 
 /// Bytes of a link target in one record of its tree.
@@ -39,6 +43,7 @@ fn new_inode(
     new: &New<'_>,
     links: u32,
     parent: Ino,
+    hint: u32,
 ) -> Result<(Ino, Inode)> {
     let ino = op.alloc_inode()?;
     let time = now();
@@ -56,10 +61,12 @@ fn new_inode(
         ctime: time,
         btime: time,
         generation: generation(handle.fs(), ino)?,
-        flags: 0,
+        flags: new.flags,
         xattrs: PoolOff(0),
         xattr_level: 0,
         parent,
+        hint: if new.kind == FileKind::Symlink { 0 } else { hint },
+        capacity: new.capacity,
         root: RootArea::default(),
     };
     for (i, piece) in new.target.chunks(TARGET_PIECE).enumerate() {
@@ -127,7 +134,7 @@ pub fn create_or_find(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> 
     let is_dir = new.kind == FileKind::Directory;
     let mut op = fs.space.begin();
     let up = if is_dir { dir.ino() } else { Ino(0) };
-    let (ino, inode) = new_inode(dir, &mut op, new, 1 + u32::from(is_dir), up)?;
+    let (ino, inode) = new_inode(dir, &mut op, new, 1 + u32::from(is_dir), up, parent.inode.hint)?;
     entry::put(&mut op, &mut parent, seed, name, Entry { key: probe.free, ino, kind: new.kind })?;
     parent.inode.size += 1;
     if is_dir {
@@ -161,9 +168,13 @@ fn introduce(handle: &Handle, ino: Ino, mut inode: Inode) -> Result<Handle> {
 /// No space, damage.
 pub fn create_unnamed(dir: &Handle, new: &New<'_>) -> Result<Handle> {
     let fs = dir.fs();
-    check_dir(&dir.core().state.read())?;
+    let hint = {
+        let inode = dir.core().state.read();
+        check_dir(&inode)?;
+        inode.hint
+    };
     let mut op = fs.space.begin();
-    let (ino, inode) = new_inode(dir, &mut op, new, 0, Ino(0))?;
+    let (ino, inode) = new_inode(dir, &mut op, new, 0, Ino(0), hint)?;
     let mut intents = Intents::lock(&fs.intents);
     intents.put(&mut op, ino, Intent::CleanUp)?;
     op.commit(Durable::no_data())?;

@@ -37,6 +37,14 @@ pub enum Mutation {
     NoTailZero,
     /// A file shrinks by freeing blocks in one record and setting the size in a later one.
     FreeBeforeSize,
+    /// Extents that meet where blocks were taken out of a file stay two.
+    ShiftWithoutJoin,
+    /// The intent to move a file's blocks goes with the first record of several.
+    ShiftIntentFirst,
+    /// A file's blocks move while mappings have translations of them.
+    ShiftMapped,
+    /// What was stored through mappings to blocks that move is not flushed before.
+    ShiftUnflushed,
     /// A released byte range wakes one waiter only.
     WakeOne,
     /// A fault's blocks become the file's without waiting for their zeros.

@@ -5,10 +5,10 @@ use super::node::Node;
 use super::options::OpenOptions;
 use crate::error::{Error, Result};
 use crate::io::{self, Handle, Metadata, SetAttributes};
-use crate::layout::FileKind;
+use crate::layout::{FileKind, INODE_SEQUENTIAL};
 use crate::namespace::{self, Follow, Last, Made, New, RenameMode, What, entry};
 use crate::tree;
-use crate::units::Ino;
+use crate::units::{Ino, MAX_FILE_BYTES};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::ops::{ControlFlow, Deref};
@@ -50,7 +50,19 @@ impl Dir {
 
     fn new_inode(&self, kind: FileKind, mode: u32, owner: Option<(u32, u32)>) -> New<'static> {
         let (uid, gid) = owner.unwrap_or_else(super::process_owner);
-        New { kind, permissions: mode, uid, gid, target: &[] }
+        New { kind, permissions: mode, uid, gid, target: &[], flags: 0, capacity: 0 }
+    }
+
+    /// The file that `options` have made.
+    fn new_file(&self, options: &OpenOptions) -> Result<New<'static>> {
+        if options.capacity > MAX_FILE_BYTES || options.capacity > 0 && !options.sequential {
+            return Err(Error::InvalidArgument(
+                "a capacity is that of a sequential file, at most 2^62 bytes",
+            ));
+        }
+        let flags = if options.sequential { INODE_SEQUENTIAL } else { 0 };
+        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        Ok(New { flags, capacity: options.capacity, ..new })
     }
 
     /// Opens a file as `options` say.
@@ -83,7 +95,7 @@ impl Dir {
 
     /// The file at the path, and whether it was made for this.
     fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<(Handle, bool)> {
-        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let new = self.new_file(options)?;
         let last = namespace::to_last(self.handle(), path)?;
         let found = match last.name.as_slice() {
             b"." | b".." => return Err(Error::IsDirectory),
@@ -116,6 +128,9 @@ impl Dir {
             FileKind::Symlink => return Err(Error::SymlinkLoop),
             FileKind::Regular => {}
         }
+        if options.sequential && metadata.capacity.is_none() {
+            return Err(Error::InvalidArgument("the file that is there is not sequential"));
+        }
         if options.writes() {
             handle.fs().journal().writable()?;
         }
@@ -137,7 +152,7 @@ impl Dir {
     /// # Errors
     /// No space, damage.
     pub fn open_unnamed(&self, options: &OpenOptions) -> Result<File> {
-        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let new = self.new_file(options)?;
         let make = || namespace::create_unnamed(self.handle(), &new);
         self.file(self.handle().fs().with_room(make)?, options)
     }

@@ -150,6 +150,28 @@ impl File {
         handle.fs().with_room(|| io::allocate(handle, offset, len, mode))
     }
 
+    /// Where the next byte of a sequential file is to be written, its size; `None` for any other file. Others may write
+    /// meanwhile: [`Self::append`] tells where its bytes are.
+    #[must_use]
+    pub fn write_pointer(&self) -> Option<u64> {
+        self.node.handle.core().capacity.map(|_| self.len())
+    }
+
+    /// How many bytes a sequential file may have, 2^62 where nothing else was said; `None` for any other file.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u64> {
+        self.node.handle.core().capacity
+    }
+
+    /// Takes everything out of a sequential file: after a crash it is empty or as it was.
+    ///
+    /// # Errors
+    /// [`Error::NotOpenedFor`], any other file, damage, errors of the medium.
+    pub fn reset(&self) -> Result<()> {
+        self.writes()?;
+        io::reset(&self.node.handle)
+    }
+
     /// Moves each 2 MiB slot of the file that has no hole and is not one chunk of the pool into one, so that one
     /// translation of 2 MiB can serve it. Content, size and times stay as they are, whatever happens meanwhile; each slot is
     /// durable when the call comes to the next. Readers and writers wait for one slot at a time, and mappings lose

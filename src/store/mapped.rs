@@ -27,7 +27,8 @@ impl FaultOps for File {
     }
 
     fn access(&self) -> (bool, bool) {
-        (self.read, self.write)
+        // What a mapping stores is in no order.
+        (self.read, self.write && self.capacity().is_none())
     }
 
     fn ino(&self) -> u64 {

@@ -34,6 +34,18 @@ impl Node {
         io::set_attributes(&self.handle, attributes)
     }
 
+    /// Says in which pieces space is best given to a file, or to what will be made in a directory: a multiple of 4096
+    /// bytes up to 1 GiB, 0 for none. Where there is room, space given to a file from now on is aligned to it, in the file and
+    /// as far as that is possible in the pool, and rounded up to it; where there is none, it is given as it fits. Durable on
+    /// return. (XFS calls this the extent size.)
+    ///
+    /// # Errors
+    /// Another size, a symbolic link; a store that takes no changes, errors of the medium.
+    pub fn set_extent_hint(&self, bytes: u64) -> Result<()> {
+        self.handle.fs().journal().writable()?;
+        io::set_extent_hint(&self.handle, bytes)
+    }
+
     /// The value of an extended attribute.
     ///
     /// # Errors

@@ -141,6 +141,8 @@ pub(super) fn hidden(kind: FileKind, permissions: u32, links: u32, parent: Ino) 
         xattrs: PoolOff(0),
         xattr_level: 0,
         parent,
+        hint: 0,
+        capacity: 0,
         root: RootArea::default(),
     }
 }
@@ -200,9 +202,21 @@ pub(super) fn open(region: Arc<Region>) -> Result<(Arc<Fs>, Recovery)> {
     let fs = Arc::new(Fs::new(Arc::new(Space::new(Arc::new(journal))?))?);
     if !read_only {
         recovery.intents = finish_intents(&fs)?;
+    } else if has_half_moved(&fs)? {
+        return Err(Error::NeedsRecovery);
     }
     recovery.nanos = start.elapsed().as_nanos() as u64;
     Ok((fs, recovery))
+}
+
+/// Whether the blocks of a file have moved in part only: it is not to be seen like that.
+fn has_half_moved(fs: &Fs) -> Result<bool> {
+    let inode = fs.intents.state.read();
+    match list_intents(&fs.space, fs.intents.ino, &inode) {
+        Ok(intents) => Ok(intents.iter().any(|(_, intent)| matches!(intent, Intent::Shift(_)))),
+        Err(Error::Corrupt(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Does what the intents say; how many there were. One that can not be done stays and is logged: `check` names
@@ -234,10 +248,11 @@ fn finish(fs: &Arc<Fs>, ino: Ino, intent: Intent) -> Result<()> {
             core.has_intent.store(true, Ordering::Release);
             remove::after_last_handle(fs, &core)
         }
-        Intent::Range { .. } if core.state.read().kind != FileKind::Regular => {
+        Intent::Range { .. } | Intent::Shift(_) if core.state.read().kind != FileKind::Regular => {
             Err(Damage::new(Structure::Intent, ino.offset(), "a change of blocks of no file", 0, ino.0)
                 .into())
         }
         Intent::Range { change, start, end, size } => io::resume(fs, &core, change, start..end, size),
+        Intent::Shift(shift) => io::resume_shift(fs, &core, shift),
     }
 }

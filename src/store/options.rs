@@ -84,6 +84,8 @@ pub struct OpenOptions {
     pub(super) follow: bool,
     pub(super) mode: u32,
     pub(super) owner: Option<(u32, u32)>,
+    pub(super) sequential: bool,
+    pub(super) capacity: u64,
 }
 
 impl Default for OpenOptions {
@@ -117,6 +119,8 @@ impl OpenOptions {
             follow: true,
             mode: 0o644,
             owner: None,
+            sequential: false,
+            capacity: 0,
         }
     }
 
@@ -160,6 +164,19 @@ impl OpenOptions {
     #[must_use]
     pub fn owner(mut self, uid: u32, gid: u32) -> Self {
         self.owner = Some((uid, gid));
+        self
+    }
+
+    flag! {
+        /// A file that is made is a sequential one: written at its end alone ([`super::File::append`]), and emptied as a whole
+        /// ([`super::File::reset`]). One that is there must be sequential.
+        sequential
+    }
+
+    /// How many bytes a sequential file that is made can hold: any number, unless said.
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = bytes;
         self
     }
 

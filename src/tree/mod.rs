@@ -28,6 +28,7 @@ mod records;
 mod rekey;
 mod remove;
 mod rooted;
+mod shift;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -42,4 +43,5 @@ pub use payload::{MAX_PAYLOAD, Payload};
 pub(crate) use rekey::rekey;
 pub use remove::remove;
 pub use rooted::NodeRoot;
+pub use shift::{shift_down, shift_up};
 pub use walk::{Lost, Visit, walk};

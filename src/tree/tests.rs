@@ -506,3 +506,91 @@ fn a_record_moves_between_its_neighbours_in_one_write() {
     assert_eq!(*get(&nodes, &root, OWNER, 5100).unwrap().unwrap(), [3; 8]);
     assert_eq!(get(&nodes, &root, OWNER, 5101).unwrap(), None);
 }
+
+/// A tree and what it holds, of keys below 20,000, with bounds that are stale in every way.
+fn grown(steps: &[(bool, u64, usize)]) -> (Mock, RootArea, Model) {
+    let (mut nodes, mut root, mut model) = (Mock::default(), RootArea::default(), Model::new());
+    for (gone, key, len) in steps {
+        for key in (*key..).take(if *gone { 30 } else { 9 }) {
+            if *gone {
+                remove(&mut nodes, &mut root, OWNER, key).unwrap();
+                model.remove(&key);
+            } else {
+                insert(&mut nodes, &mut root, OWNER, key, &vec![key as u8; *len]).unwrap();
+                model.insert(key, vec![key as u8; *len]);
+            }
+        }
+    }
+    (nodes, root, model)
+}
+
+fn moved(model: &Model, range: std::ops::Range<u64>, by: i64) -> Model {
+    let key = |key: u64| if range.contains(&key) { key.wrapping_add_signed(by) } else { key };
+    model.iter().map(|(k, v)| (key(*k), v.clone())).collect()
+}
+
+fn growth() -> impl Strategy<Value = Vec<(bool, u64, usize)>> {
+    let key = prop_oneof![0..400_u64, 0..20_000_u64, (0..400_u64).prop_map(|k| 20_000 - k)];
+    let len = prop_oneof![Just(8), 0..200_usize, Just(MAX_PAYLOAD)];
+    prop::collection::vec((prop::bool::weighted(0.4), key, len), 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn keys_move_down_into_a_gap(steps in growth(), from in 1..20_300_u64, by in 1..3000_u64, leaves in 0..4_u32) {
+        let (mut nodes, mut root, mut model) = grown(&steps);
+        let by = by.min(from);
+        for key in from - by..from {
+            remove(&mut nodes, &mut root, OWNER, key).unwrap();
+            model.remove(&key);
+        }
+        let (mut at, all) = (from, model.clone());
+        loop {
+            let mut left = leaves;
+            let more = |_: &Mock| { left = left.saturating_sub(1); left > 0 };
+            let stopped = shift_down(&mut nodes, &mut root, OWNER, at, by, more).unwrap();
+            model = moved(&all, from..stopped.unwrap_or(u64::MAX), -(by as i64));
+            nodes.assert_exact(&[(&root, OWNER)]);
+            assert_same(&nodes, &root, &model, [0, from - by, from, stopped.unwrap_or(at)]);
+            let Some(stopped) = stopped else { break };
+            prop_assert!(stopped > at || at == from);
+            // As a caller does: from the next key on.
+            at = ceil(&nodes, &root, OWNER, stopped).unwrap().map_or(stopped, |(key, _)| key);
+        }
+        prop_assert_eq!(model, moved(&all, from..u64::MAX, -(by as i64)));
+        use_after(nodes, root);
+    }
+
+    #[test]
+    fn keys_move_up_and_leave_a_gap(steps in growth(), from in 0..20_300_u64, by in 1..3000_u64, leaves in 0..4_u32) {
+        let (mut nodes, mut root, mut model) = grown(&steps);
+        let (mut end, all) = (u64::MAX, model.clone());
+        loop {
+            let mut left = leaves;
+            let more = |_: &Mock| { left = left.saturating_sub(1); left > 0 };
+            let stopped = shift_up(&mut nodes, &mut root, OWNER, from..end, by, more).unwrap();
+            model = moved(&all, stopped.unwrap_or(from)..u64::MAX, by as i64);
+            nodes.assert_exact(&[(&root, OWNER)]);
+            assert_same(&nodes, &root, &model, [0, from, from + by, stopped.unwrap_or(from)]);
+            let Some(stopped) = stopped else { break };
+            prop_assert!(stopped < end);
+            end = stopped;
+        }
+        prop_assert_eq!(model, moved(&all, from..u64::MAX, by as i64));
+        use_after(nodes, root);
+    }
+}
+
+/// A tree whose keys moved takes and loses records as any other.
+fn use_after(mut nodes: Mock, mut root: RootArea) {
+    for key in (0..24_000).step_by(97) {
+        insert(&mut nodes, &mut root, OWNER, key, &[3; 8]).unwrap();
+    }
+    nodes.assert_exact(&[(&root, OWNER)]);
+    while let Some((key, _)) = last(&nodes, &root, OWNER).unwrap() {
+        remove(&mut nodes, &mut root, OWNER, key).unwrap();
+    }
+    assert_eq!(nodes.assert_exact(&[(&root, OWNER)]), 0);
+}

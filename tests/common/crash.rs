@@ -546,7 +546,7 @@ fn use_further(store: &Store, state: &State) -> Result<(), String> {
     let mut expected = state.clone();
     for (path, entry) in &mut expected.names {
         entry.grown = true;
-        if path.is_empty() || entry.size > 0 {
+        if path.is_empty() || entry.size > 0 && entry.capacity.is_none() {
             entry.mtime = None;
         }
     }
@@ -572,7 +572,8 @@ fn make_and_remove(store: &Store) -> daxstore::Result<()> {
 
 /// Never a foreign byte: what a file gains at its end reads as zeros.
 fn grow_and_shrink(store: &Store, state: &State) -> daxstore::Result<()> {
-    for (path, entry) in state.names.iter().filter(|(_, entry)| entry.size > 0) {
+    let others = |(_, entry): &(&String, &super::state::Entry)| entry.size > 0 && entry.capacity.is_none();
+    for (path, entry) in state.names.iter().filter(others) {
         let file = store.root().open(path, &OpenOptions::new().read(true).write(true))?;
         file.set_len(entry.size + 9000)?;
         let mut gained = [0xa5; 9000];

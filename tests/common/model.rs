@@ -31,6 +31,7 @@ struct Node {
     atime: Option<i64>,
     mtime: Option<i64>,
     xattrs: BTreeMap<String, Vec<u8>>,
+    capacity: Option<u64>,
     grown: bool,
     kind: Kind,
 }
@@ -56,7 +57,8 @@ impl Node {
     fn new(mode: u32, kind: Kind) -> Self {
         let links = if matches!(kind, Kind::Directory(_)) { 2 } else { 1 };
         let (uid, gid, size, atime, mtime) = (0, 0, 0, None, None);
-        Self { mode, links, uid, gid, size, atime, mtime, xattrs: BTreeMap::new(), grown: false, kind }
+        let (xattrs, capacity) = (BTreeMap::new(), None);
+        Self { mode, links, uid, gid, size, atime, mtime, xattrs, capacity, grown: false, kind }
     }
 
     fn is_directory(&self) -> bool {
@@ -92,6 +94,11 @@ impl Model {
     pub fn apply(&mut self, op: &Op) -> Answer {
         match *op {
             Op::Create(path) => self.add(path, Node::new(0o644, Kind::File(BTreeMap::new()))).map(drop),
+            Op::CreateSequential { path, capacity } => {
+                let capacity = Some(if capacity == 0 { 1 << 62 } else { capacity });
+                self.add(path, Node { capacity, ..Node::new(0o644, Kind::File(BTreeMap::new())) }).map(drop)
+            }
+            Op::Reset(on) => return self.on_file(on, Node::reset),
             Op::CreateUnnamed { path, len, fill } => self.create_unnamed(path, len, fill),
             Op::Mkdir(path) => self.add(path, Node::new(0o755, Kind::Directory(BTreeMap::new()))).map(drop),
             Op::Rmdir(path) => self.rmdir(path),
@@ -365,6 +372,8 @@ impl Model {
         let mut done = true;
         let answer = self.on_node(on, |node| {
             let size = node.size;
+            node.cells()?;
+            node.changeable()?;
             let cells = node.cells()?;
             let range = blocks(&(at..at + len));
             if range.end > size.div_ceil(BLOCK) || range.start / 512 != (range.end - 1) / 512 {
@@ -487,6 +496,7 @@ impl Node {
             atime: self.atime,
             mtime: self.mtime,
             xattrs: self.xattrs.clone(),
+            capacity: self.capacity,
             grown: self.grown,
             body,
         }
@@ -495,6 +505,11 @@ impl Node {
     fn write(&mut self, at: u64, len: u64, fill: u8) -> Answer<()> {
         if len == 0 {
             return Ok(());
+        }
+        match self.capacity {
+            Some(_) if at != self.size => return Err(libc::EINVAL),
+            Some(capacity) if at + len > capacity => return Err(libc::EFBIG),
+            _ => {}
         }
         let cells = self.cells()?;
         for block in blocks(&(at..at + len)) {
@@ -509,7 +524,22 @@ impl Node {
         Ok(())
     }
 
+    fn reset(&mut self) -> Answer<()> {
+        if self.capacity.is_none() {
+            return Err(libc::EINVAL);
+        }
+        self.size = 0;
+        self.cells()?.clear();
+        Ok(())
+    }
+
+    /// Fails for a sequential file.
+    fn changeable(&self) -> Answer<()> {
+        if self.capacity.is_some() { Err(libc::EINVAL) } else { Ok(()) }
+    }
+
     fn truncate(&mut self, size: u64) -> Answer<()> {
+        self.changeable()?;
         let old = self.size;
         let cells = self.cells()?;
         if size <= old {
@@ -524,10 +554,16 @@ impl Node {
     }
 
     fn fallocate(&mut self, change: Blocks, at: u64, len: u64) -> Answer<()> {
-        let cells = self.cells()?;
         if len == 0 {
             return Err(libc::EINVAL);
         }
+        if change != Blocks::KeepSize {
+            self.changeable()?;
+        }
+        if matches!(change, Blocks::Collapse | Blocks::Insert) {
+            return self.shift(change, at, len);
+        }
+        let cells = self.cells()?;
         let range = at..at + len;
         let full = range.start.div_ceil(BLOCK)..range.end / BLOCK;
         if matches!(change, Blocks::Punch | Blocks::Zero) {
@@ -548,6 +584,28 @@ impl Node {
         if matches!(change, Blocks::Allocate | Blocks::Zero) {
             self.size = self.size.max(range.end);
         }
+        Ok(())
+    }
+
+    fn shift(&mut self, change: Blocks, at: u64, len: u64) -> Answer<()> {
+        let size = self.size;
+        let collapse = change == Blocks::Collapse;
+        if !at.is_multiple_of(BLOCK)
+            || !len.is_multiple_of(BLOCK)
+            || (if collapse { at + len } else { at }) >= size
+        {
+            return Err(libc::EINVAL);
+        }
+        self.size = if collapse { size - len } else { size + len };
+        let (from, by) = (at / BLOCK, len / BLOCK);
+        let cells = self.cells()?;
+        let mut rest = cells.split_off(&from);
+        if collapse {
+            rest = rest.split_off(&(from + by));
+        }
+        cells.extend(
+            rest.into_iter().map(|(block, cell)| (if collapse { block - by } else { block + by }, cell)),
+        );
         Ok(())
     }
 

@@ -32,6 +32,8 @@ pub enum Blocks {
     KeepSize,
     Punch,
     Zero,
+    Collapse,
+    Insert,
 }
 
 /// Whether an attribute must exist.
@@ -56,6 +58,13 @@ pub struct Attributes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     Create(&'static str),
+    /// A file that is written at its end alone, of so many bytes at most; 0 for no bound.
+    CreateSequential {
+        path: &'static str,
+        capacity: u64,
+    },
+    /// Empties a sequential file.
+    Reset(On),
     /// A file without a name, with `len` bytes, that is then given the name.
     CreateUnnamed {
         path: &'static str,
@@ -197,6 +206,7 @@ fn set() -> impl Strategy<Value = Attributes> {
 
 fn data_op(most: u64) -> impl Strategy<Value = Op> {
     let blocks = prop::sample::select(vec![Blocks::Allocate, Blocks::KeepSize, Blocks::Punch, Blocks::Zero]);
+    let shifts = prop::sample::select(vec![Blocks::Collapse, Blocks::Insert]);
     prop_oneof![
         6 => (on(), extent(most), any::<u8>())
             .prop_map(|(on, (at, len), fill)| Op::Write { on, at, len, fill }),
@@ -204,6 +214,12 @@ fn data_op(most: u64) -> impl Strategy<Value = Op> {
         2 => (on(), extent(most)).prop_map(|(on, (size, _))| Op::Truncate { on, size }),
         3 => (on(), blocks, extent(most))
             .prop_map(|(on, blocks, (at, len))| Op::Fallocate { on, blocks, at, len }),
+        3 => (on(), shifts, 0..most / BLOCK, 1..most / BLOCK).prop_map(|(on, blocks, at, len)| {
+            // Most ranges that are to be collapsed would reach the end.
+            let len = if len % 4 == 0 { len } else { len % 4 };
+            Op::Fallocate { on, blocks, at: at * BLOCK, len: len * BLOCK }
+        }),
+        1 => on().prop_map(Op::Reset),
         2 => (on(), 0..most / BLOCK, 1..5_u64).prop_map(|(on, at, len)| {
             Op::Populate { on, at: at * BLOCK, len: len * BLOCK, whole: false }
         }),
@@ -214,6 +230,8 @@ fn name_op() -> impl Strategy<Value = Op> {
     let target = prop::sample::select(vec![Target::Replace, Target::NoReplace, Target::Exchange]);
     prop_oneof![
         5 => file().prop_map(Op::Create),
+        1 => (file(), prop_oneof![Just(0), 1..20_000_u64])
+            .prop_map(|(path, capacity)| Op::CreateSequential { path, capacity }),
         1 => (file(), 0..9000_u64, any::<u8>())
             .prop_map(|(path, len, fill)| Op::CreateUnnamed { path, len, fill }),
         3 => directory().prop_map(Op::Mkdir),

@@ -39,6 +39,11 @@ impl Real {
         let root: &Dir = self.store.root();
         match *op {
             Op::Create(path) => root.open(path, &OpenOptions::new().write(true).create_new(true)).map(drop),
+            Op::CreateSequential { path, capacity } => {
+                let options = OpenOptions::new().write(true).create_new(true);
+                root.open(path, &options.sequential(true).capacity(capacity)).map(drop)
+            }
+            Op::Reset(on) => return self.on_file(on, |file| file.reset().map(|()| Outcome::Done)),
             Op::CreateUnnamed { path, len, fill } => create_unnamed(root, path, len, fill),
             Op::Mkdir(path) => root.create_dir(path, 0o755).map(drop),
             Op::Rmdir(path) => root.remove_dir(path),
@@ -149,6 +154,8 @@ fn allocate_mode(blocks: Blocks) -> AllocateMode {
         Blocks::KeepSize => AllocateMode::KeepSize,
         Blocks::Punch => AllocateMode::Punch,
         Blocks::Zero => AllocateMode::Zero,
+        Blocks::Collapse => AllocateMode::Collapse,
+        Blocks::Insert => AllocateMode::Insert,
     }
 }
 
@@ -228,6 +235,7 @@ fn entry(node: &Node, metadata: &Metadata, identity: String, body: Body) -> Resu
         atime: Some(metadata.atime),
         mtime: Some(metadata.mtime),
         xattrs,
+        capacity: metadata.capacity,
         grown: false,
         body,
     })

@@ -53,6 +53,8 @@ pub struct Entry {
     /// `None` where not known.
     pub mtime: Option<i64>,
     pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// Of a sequential file.
+    pub capacity: Option<u64>,
     /// The file grew by writing: holes may have been preallocated.
     pub grown: bool,
     pub body: Body,
@@ -101,6 +103,7 @@ impl Entry {
             .or_else(|| unequal("uid", &self.uid, &found.uid))
             .or_else(|| unequal("gid", &self.gid, &found.gid))
             .or_else(|| unequal("size", &self.size, &found.size))
+            .or_else(|| unequal("capacity", &self.capacity, &found.capacity))
             .or_else(|| time("mtime", self.mtime, found.mtime))
             .or_else(|| time("atime", self.atime, found.atime))
             .or_else(|| self.xattr_difference(found))
@@ -197,6 +200,7 @@ mod tests {
             atime: None,
             mtime: Some(5),
             xattrs: BTreeMap::new(),
+            capacity: None,
             grown: false,
             body: Body::File([(0, Cell::Mapped(page))].into()),
         };
@@ -242,6 +246,7 @@ mod tests {
         assert!(change(|e| e.uid = 2));
         assert!(change(|e| e.gid = 2));
         assert!(change(|e| e.size = 2));
+        assert!(change(|e| e.capacity = Some(2)));
         assert!(change(|e| e.mtime = Some(6)));
         assert!(!change(|e| e.atime = Some(6)), "an unknown time is not compared");
         assert!(change(|e| drop(e.xattrs.insert("user.x".into(), vec![]))));

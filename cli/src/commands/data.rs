@@ -136,6 +136,8 @@ pub fn fallocate(opener: Opener, args: &Fallocate, output: &mut Output) -> Resul
         Mode::KeepSize => (AllocateMode::KeepSize, true),
         Mode::Punch => (AllocateMode::Punch, false),
         Mode::Zero => (AllocateMode::Zero, false),
+        Mode::Collapse => (AllocateMode::Collapse, false),
+        Mode::Insert => (AllocateMode::Insert, false),
     };
     let store = opener.write(&args.pool)?;
     let file = store.open(&args.path, &OpenOptions::new().write(true).create(create)).context(what)?;

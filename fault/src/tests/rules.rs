@@ -1,10 +1,12 @@
 //! Is each rule kept, one by one?
 
 use super::{PRIVATE, READ_ONLY, SHARED, budget, map, map_in};
+use crate::mutation::{self, Mutation};
 use crate::table::{Answer, Handler, Mode};
 use crate::toy::{Cell, Fatal, PAGE, SLOT, ToyFile, ToyView};
 use crate::{Budget, Count, Fallback, Reason};
 use daxstore::iomap::FileRange;
+use daxstore::units::PoolOff;
 
 fn pages(from: u64, len: u64) -> FileRange {
     FileRange { offset: from * PAGE, len: len * PAGE }
@@ -256,4 +258,95 @@ fn without_faults_everything_is_there_beforehand() {
     file.resize(SLOT).unwrap();
     assert_eq!((view.load(SLOT), view.load(4)), (Err(Fatal::Bus), Ok(6)));
     assert_eq!((view.view.stats().get(Count::Loads), view.view.stats().get(Count::Stores)), (0, 0));
+}
+
+/// Stores before blocks move and, to the pages `after`, when they have, then one sync: what is not durable, by page.
+fn lost_by_moving(change: impl Fn(&ToyFile), after: &[u64]) -> Vec<u64> {
+    let file = ToyFile::new(2, 4);
+    (0..SLOT).for_each(|page| file.place(page, page, page + 1));
+    (SLOT..SLOT + 100).for_each(|page| file.place(page, page + 300, page + 1));
+    file.resize(SLOT + 100).unwrap();
+    let map = |mode| ToyView::map(&file, 0..2 * SLOT, mode, SHARED, &budget()).unwrap();
+    let (view, other) = (map(Mode::Userfault), map(Mode::Signal));
+    for page in (0..SLOT + 100).step_by(3) {
+        let by = if page % 2 == 0 { &view } else { &other };
+        assert_eq!(by.store(page, 1000 + page), Ok(()));
+    }
+    change(&file);
+    for page in after {
+        assert_eq!(view.store(*page, 2000 + page), Ok(()));
+    }
+    view.view.sync(pages(0, 2 * SLOT)).unwrap();
+    let lost = (0..file.pages()).filter(|page| file.durable(*page) != file.read_page(*page)).collect();
+    for page in 0..file.pages() {
+        assert_eq!((view.load(page), other.load(page)), (Ok(file.read_page(page)), Ok(file.read_page(page))));
+    }
+    lost
+}
+
+#[test]
+fn what_was_stored_is_durable_after_a_sync_where_it_has_moved_to() {
+    let collapse = |file: &ToyFile| file.collapse(10..210).unwrap();
+    let insert = |file: &ToyFile| file.insert(10..210).unwrap();
+    // A page before the range, and one where nothing is any more.
+    let lost = || (lost_by_moving(collapse, &[5]), lost_by_moving(insert, &[5, 51]));
+    assert_eq!(lost(), (vec![], vec![]));
+    mutation::set(Some(Mutation::MoveUnflushed));
+    let lost = lost();
+    mutation::set(None);
+    assert!(!lost.0.is_empty() && !lost.1.is_empty(), "MoveUnflushed goes unnoticed: {lost:?}");
+}
+
+#[test]
+fn what_is_loaded_and_stored_after_blocks_moved_is_what_is_there() {
+    let file = ToyFile::new(3, 4);
+    (0..SLOT + 20).for_each(|page| file.place(page, page, page + 1));
+    file.resize(SLOT + 20).unwrap();
+    let map = |what, mode| ToyView::map(&file, 0..3 * SLOT, mode, what, &budget()).unwrap();
+    let views = [map(SHARED, Mode::Userfault), map(READ_ONLY, Mode::Userfault), map(SHARED, Mode::Signal)];
+    let private = map(PRIVATE, Mode::Userfault);
+    assert_eq!((private.store(3, 77), private.store(SLOT + 19, 78)), (Ok(()), Ok(())));
+    let all = |page: u64| views.iter().map(|view| view.load(page)).collect::<Vec<_>>();
+    assert_eq!(all(SLOT + 19), [Ok(SLOT + 20); 3]);
+    file.collapse(2..7).unwrap();
+    assert_eq!((all(1), all(2), all(SLOT)), (vec![Ok(2); 3], vec![Ok(8); 3], vec![Ok(SLOT + 6); 3]));
+    assert_eq!(all(SLOT + 15), [Err(Fatal::Bus); 3], "the end moved");
+    assert_eq!(private.load(3), Ok(77), "a copy stays where it is");
+    file.insert(2..SLOT + 2).unwrap();
+    assert_eq!((all(1), all(2), all(SLOT + 2)), (vec![Ok(2); 3], vec![Ok(0); 3], vec![Ok(8); 3]));
+    assert_eq!(views[0].store(2, 5), Ok(()));
+    assert_eq!(all(2), [Ok(5); 3]);
+    let eager = ToyFile::new(1, 2);
+    (0..9).for_each(|page| eager.place(page, page, page + 1));
+    let view = ToyView::map(&eager, 0..9, Mode::Eager, SHARED, &budget()).unwrap();
+    assert!(eager.collapse(2..3).is_err(), "nothing can move while it is mapped without a fault handler");
+    assert_eq!(view.load(5), Ok(6));
+}
+
+/// A file with DAX has translations of 2 MiB of what was touched by 4 KiB first no more: the pool's own mapping touches
+/// each chunk before a translation of a part of it is made, and none that is mapped whole.
+#[test]
+fn the_pool_touches_a_chunk_before_a_part_of_it_is_mapped() {
+    let chunk_of = |(at, len): (PoolOff, u64)| {
+        assert!(len > 0 && at.0 % (SLOT * PAGE) + len <= SLOT * PAGE, "{at:?} {len}: of one chunk");
+        at.0 / (SLOT * PAGE)
+    };
+    let file = ToyFile::with_dax(3, 6);
+    // A slot of one chunk, one in two pieces of two chunks, and one of which a part is a hole.
+    (0..SLOT).for_each(|page| file.place(page, page + 5 * SLOT, 1));
+    (0..SLOT / 2).for_each(|page| file.place(SLOT + page, page + 2 * SLOT, 1));
+    (SLOT / 2..SLOT).for_each(|page| file.place(SLOT + page, page + 3 * SLOT, 1));
+    (0..9).for_each(|page| file.place(2 * SLOT + page, page + 4 * SLOT, 1));
+    let view = map(&file, SHARED);
+    assert_eq!(view.store(5, 2), Ok(()));
+    assert!(file.primed().is_empty(), "a whole chunk has one translation");
+    assert_eq!((view.store(SLOT, 2), view.store(2 * SLOT - 1, 2)), (Ok(()), Ok(())));
+    let primed: Vec<_> = file.primed().into_iter().map(chunk_of).collect();
+    assert!(primed.contains(&2) && primed.contains(&3) && !primed.contains(&5), "{primed:?}");
+    assert_eq!(view.store(2 * SLOT, 2), Ok(()));
+    assert_eq!(file.primed().into_iter().map(chunk_of).last(), Some(4));
+    let plain = ToyFile::new(1, 2);
+    (0..9).for_each(|page| plain.place(page, page, 1));
+    let view = map(&plain, SHARED);
+    assert_eq!((view.store(3, 2), plain.primed().len()), (Ok(()), 0), "any other medium has no such rule");
 }

@@ -51,6 +51,9 @@ pub struct ToyFile {
     null: Arc<File>,
     by_pages: bool,
     unit: u64,
+    /// The medium is a file with DAX.
+    dax: bool,
+    primed: Mutex<Vec<(PoolOff, u64)>>,
 }
 
 fn pages(range: FileRange) -> std::ops::Range<u64> {
@@ -113,6 +116,10 @@ impl ToyFile {
     /// Where there is no null device.
     #[must_use]
     pub fn with(slots: u64, chunks: u64, by_pages: bool, unit: u64) -> Arc<Self> {
+        Self::on(slots, chunks, by_pages, unit, false)
+    }
+
+    fn on(slots: u64, chunks: u64, by_pages: bool, unit: u64, dax: bool) -> Arc<Self> {
         let pool = (chunks * SLOT) as usize;
         let inside = Inside {
             size: slots * SLOT * PAGE,
@@ -134,6 +141,8 @@ impl ToyFile {
             null: Arc::new(null),
             by_pages,
             unit,
+            dax,
+            primed: Mutex::new(Vec::new()),
         })
     }
 
@@ -336,6 +345,62 @@ impl ToyFile {
         Ok(true)
     }
 
+    /// Takes `pages` out: what follows moves down, and the size with it.
+    ///
+    /// # Errors
+    /// Those of the mappings.
+    pub fn collapse(&self, pages: std::ops::Range<u64>) -> Result<()> {
+        let _io = self.io.lock();
+        let (all, by) = (self.inside.lock().cells.len() as u64, pages.end - pages.start);
+        let transition = self.slot.invalidate(bytes(pages.start..all), false)?;
+        transition.write_back(&mut |places| self.make_durable(places))?;
+        self.assert_none_left(pages.start..all);
+        let mut inside = self.inside.lock();
+        let freed: Vec<_> = pages.clone().filter_map(|page| inside.free(page)).collect();
+        inside.cells[pages.start as usize..].rotate_left(by as usize);
+        inside.size -= by * PAGE;
+        drop(inside);
+        self.released(&freed);
+        drop(transition);
+        Ok(())
+    }
+
+    /// Puts holes in where `pages` begin: what was there moves up, and the size with it, as far as the file was made.
+    ///
+    /// # Errors
+    /// Those of the mappings.
+    pub fn insert(&self, pages: std::ops::Range<u64>) -> Result<()> {
+        let _io = self.io.lock();
+        let (all, by) = (self.inside.lock().cells.len() as u64, pages.end - pages.start);
+        assert!(self.pages() + by <= all, "there is room for what moves");
+        let transition = self.slot.invalidate(bytes(pages.start..all), false)?;
+        transition.write_back(&mut |places| self.make_durable(places))?;
+        self.assert_none_left(pages.start..all);
+        let mut inside = self.inside.lock();
+        inside.cells[pages.start as usize..].rotate_right(by as usize);
+        inside.size += by * PAGE;
+        drop(inside);
+        drop(transition);
+        Ok(())
+    }
+
+    fn make_durable(&self, places: &[(PoolOff, u64)]) -> Result<()> {
+        places.iter().try_for_each(|(at, len)| self.flush(*at, *len))?;
+        self.fence()
+    }
+
+    /// Which places of the pool the pool's own mapping was asked to touch first.
+    #[must_use]
+    pub fn primed(&self) -> Vec<(PoolOff, u64)> {
+        self.primed.lock().clone()
+    }
+
+    /// Lets the medium be a file with DAX.
+    #[must_use]
+    pub fn with_dax(slots: u64, chunks: u64) -> Arc<Self> {
+        Self::on(slots, chunks, false, PAGE, true)
+    }
+
     /// Gives the pages of `range` blocks, from `place`, in two steps as the store does: between them only the turn keeps
     /// others away.
     fn fill(&self, range: FileRange, place: impl Fn(&Inside, u64) -> Option<u64>) -> Result<()> {
@@ -360,7 +425,7 @@ impl FaultOps for ToyFile {
     fn memory(&self) -> Result<Memory> {
         Ok(Memory {
             file: self.null.clone(),
-            sync: false,
+            sync: self.dax,
             unit: self.unit,
             huge: SLOT * PAGE,
             by_pages: self.by_pages,
@@ -404,6 +469,11 @@ impl FaultOps for ToyFile {
             Cell::Mapped(pool) => State::Mapped(PoolOff(pool * PAGE)),
         };
         Ok(Iomap { range: bytes(start..end), state, shared: false, cookie: Cookie::default() })
+    }
+
+    fn prime(&self, at: PoolOff, len: u64) -> Result<()> {
+        self.primed.lock().push((at, len));
+        Ok(())
     }
 
     fn populate(&self, range: FileRange, placement: Placement) -> Result<bool> {

@@ -57,6 +57,10 @@ pub fn tail(world: &World, who: usize) {
         }
         tail.beyond();
         if tail.random.once_in(4) {
+            world.step(who, "move the tail", tail.size);
+            tail.shift();
+        }
+        if tail.random.once_in(4) {
             world.step(who, "write past the end", tail.size);
             tail.write_past_end();
         }
@@ -83,6 +87,27 @@ impl Tail<'_> {
         self.world.file.set_len(size).unwrap();
         self.size = size;
         self.words.retain(|at, _| *at < size);
+    }
+
+    /// Takes pages out of the tail, or puts some in: the words move with them.
+    fn shift(&mut self) {
+        let (low, len) = (self.world.low(), self.world.len());
+        let at = low + PAGE * self.random.below((self.size - low) / PAGE + 1);
+        let by = PAGE * (1 + self.random.below(16));
+        let words = std::mem::take(&mut self.words);
+        if self.random.once_in(2) && at + by < self.size {
+            self.world.file.allocate(at, by, AllocateMode::Collapse).unwrap();
+            self.size -= by;
+            let stay = words.into_iter().filter(|(word, _)| !(at..at + by).contains(word));
+            self.words = stay.map(|(word, tag)| (if word < at { word } else { word - by }, tag)).collect();
+        } else if at < self.size && self.size + by <= len {
+            self.world.file.allocate(at, by, AllocateMode::Insert).unwrap();
+            self.size += by;
+            let moved = words.into_iter().map(|(word, tag)| (if word < at { word } else { word + by }, tag));
+            self.words = moved.collect();
+        } else {
+            self.words = words;
+        }
     }
 
     fn any_word(&mut self) -> Option<u64> {

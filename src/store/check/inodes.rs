@@ -13,10 +13,13 @@ use crate::error::{Damage, Error};
 use crate::extent::Extent;
 use crate::inode::Intent;
 use crate::io::xattr;
-use crate::layout::{FileKind, INODE_KEEP_BEYOND_END, Inode, Kind, RootArea, SlotClass, get32};
+use crate::layout::{
+    FileKind, INODE_KEEP_BEYOND_END, INODE_SEQUENTIAL, Inode, Kind, MAX_HINT_BLOCKS, RootArea, SlotClass,
+    get32,
+};
 use crate::pmem::Region;
 use crate::tree::{self, Cut, Lost, NodeRoot, Visit};
-use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_SYMLINK_BYTES, PoolOff, Run};
+use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_FILE_BYTES, MAX_SYMLINK_BYTES, PoolOff, Run};
 
 /// An intent to clean up is noted.
 pub(super) const CLEAN_UP: u8 = 1;
@@ -207,7 +210,7 @@ impl<'r> Checker<'r> {
             let drop = Remedy::Drop { ino: owner, which: Which::Content, key };
             let mask = match Intent::decode(owner, key, payload) {
                 Ok((_, Intent::CleanUp)) if key % 4 == 0 => CLEAN_UP,
-                Ok((_, Intent::Range { .. })) if key % 4 == 1 => RANGE,
+                Ok((_, Intent::Range { .. } | Intent::Shift(_))) if key % 4 == 1 => RANGE,
                 Ok(_) => {
                     let at = owner.offset();
                     return faults.number(FaultKind::Intent, at, None, "a key of its kind", key).by(drop);
@@ -273,10 +276,24 @@ impl<'r> Checker<'r> {
             let found = faults.number(FaultKind::Generation, at, Some(ino), "at least 1", 0);
             found.by(Remedy::Set(ino, Field::Generation(1)));
         }
-        let known = if inode.kind == FileKind::Regular { INODE_KEEP_BEYOND_END } else { 0 };
+        let is_file = inode.kind == FileKind::Regular;
+        let known = if is_file { INODE_KEEP_BEYOND_END | INODE_SEQUENTIAL } else { 0 };
         if inode.flags & !known != 0 {
             let found = faults.number(FaultKind::Flags, at, Some(ino), known, inode.flags);
             found.by(Remedy::Set(ino, Field::Flags(known)));
+        }
+        let is_sequential = is_file && inode.flags & INODE_SEQUENTIAL != 0;
+        let least = if is_sequential && inode.capacity > 0 { inode.size } else { 0 };
+        let most = if is_sequential { MAX_FILE_BYTES } else { 0 };
+        if !(least..=most).contains(&inode.capacity) {
+            let expected = format_args!("{least} to {most}");
+            let found = faults.number(FaultKind::Capacity, at, Some(ino), expected, inode.capacity);
+            found.by(Remedy::Set(ino, Field::Capacity(inode.capacity.clamp(least, most))));
+        }
+        let most = if inode.kind == FileKind::Symlink { 0 } else { MAX_HINT_BLOCKS };
+        if inode.hint > most {
+            let found = faults.number(FaultKind::Hint, at, Some(ino), most, inode.hint);
+            found.by(Remedy::Set(ino, Field::Hint(0)));
         }
     }
 

@@ -229,6 +229,8 @@ impl<'m> Mender<'m> {
                 Field::Blocks(blocks) => inode.blocks = blocks,
                 Field::Parent(parent) => inode.parent = parent,
                 Field::Flags(known) => inode.flags &= known,
+                Field::Capacity(capacity) => inode.capacity = capacity,
+                Field::Hint(hint) => inode.hint = hint,
                 Field::Generation(generation) => inode.generation = generation,
                 Field::Mode => {}
             }

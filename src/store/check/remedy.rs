@@ -62,6 +62,8 @@ pub(super) enum Field {
     Parent(Ino),
     /// Known bits only.
     Flags(u32),
+    Capacity(u64),
+    Hint(u32),
     Generation(u32),
     /// Written as it was understood.
     Mode,

@@ -48,6 +48,10 @@ kinds! {
     Generation = "generation",
     /// Flags are known and fit the kind.
     Flags = "flags",
+    /// The capacity is one that a sequential file of this size can have.
+    Capacity = "capacity",
+    /// The extent-size hint is one that can be.
+    Hint = "extent-size hint",
     /// The root area of an inode's tree is well formed.
     RootArea = "root area",
     /// A tree node can be read, and is what its parent says.
