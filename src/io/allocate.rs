@@ -8,7 +8,7 @@ use super::Handle;
 use super::read::{check_medium, check_regular};
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
-use super::turn;
+use super::{turn, unshare};
 use super::write::zero_tail;
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -33,6 +33,8 @@ pub enum AllocateMode {
     Punch,
     /// The range reads as zeros and has space; the file becomes as long as the range's end.
     Zero,
+    /// What other files may own too is copied to blocks of the file's own; content and size stay.
+    Unshare,
 }
 
 /// Does `mode` to `len` bytes from `offset`.
@@ -46,6 +48,9 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     if len == 0 {
         return Err(Error::InvalidArgument("the length of a range is not 0"));
     }
+    if mode == AllocateMode::Unshare {
+        return unshare::unshare(handle, range);
+    }
     let (_guard, size) = hold_from(handle, offset);
     let (fs, core) = (handle.fs(), handle.core());
     let inner = FileBlock::ceil(offset)..FileBlock::of(range.end());
@@ -53,6 +58,11 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     let grows = matches!(mode, AllocateMode::Allocate | AllocateMode::Zero) && range.end() > size;
     let grown = if grows { range.end() } else { 0 };
     let replaces = matches!(mode, AllocateMode::Punch | AllocateMode::Zero);
+    // What is zeroed in place is the file's own.
+    if replaces {
+        unshare::edges(fs, core, range)?;
+    }
+    unshare::tail(fs, core, size, grown)?;
     let turn = match replaces {
         true => turn::replace(core, range, size, grows),
         false => turn::allocate(fs, core, range, size, grows)?,
@@ -60,7 +70,7 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     let (change, blocks) = match mode {
         AllocateMode::Allocate | AllocateMode::KeepSize => (RangeChange::Allocate, outer.clone()),
         AllocateMode::Punch => (RangeChange::Punch, inner.clone()),
-        AllocateMode::Zero => (RangeChange::Zero, inner.clone()),
+        AllocateMode::Zero | AllocateMode::Unshare => (RangeChange::Zero, inner.clone()),
     };
     let mut chain = Chain::new(fs, core, change, blocks, grown);
     chain.keep = mode == AllocateMode::KeepSize && range.end() > size;
@@ -91,6 +101,7 @@ pub fn resume(
 ) -> Result<()> {
     let mut chain = Chain::new(fs, core, change, blocks, size);
     chain.has_intent = true;
+    unshare::tail(fs, core, core.size(), size)?;
     chain.reserve()?;
     // The file may have been cut since the change began, if this was tried before and did not end.
     let data = zero_before_growth(fs, core, core.size(), size)?;
@@ -122,6 +133,7 @@ fn edges_to_zero(
         iomap::walk(&FileMap::new(fs, core), part, Purpose::Read, |map| {
             if let State::Mapped(at) = map.state {
                 check_medium(fs, core.ino, map.range, at)?;
+                unshare::check(map)?;
                 places.push((at, map.range.len));
             }
             Ok(ControlFlow::Continue(()))
@@ -203,7 +215,8 @@ impl<'f> Chain<'f> {
         Ok(())
     }
 
-    /// The holes of the range and its edges, ascending: the first block and how many.
+    /// The holes of the range and its edges, ascending: the first block and how many. Shared blocks that are zeroed are given
+    /// up: holes, too.
     fn holes(&self) -> Result<Vec<(FileBlock, u64)>> {
         let state = self.core.state.read();
         let geometry = self.fs.journal().geometry();
@@ -216,7 +229,8 @@ impl<'f> Chain<'f> {
             let mut at = range.start;
             while at < range.end {
                 let run = map.run_at(at, range.end.0 - at.0)?;
-                if run.content == Content::Hole {
+                let given_up = self.change == RangeChange::Zero && matches!(run.content, Content::Shared(_));
+                if run.content == Content::Hole || given_up {
                     holes.push((at, run.len));
                 }
                 at = run.end();
@@ -231,10 +245,11 @@ impl<'f> Chain<'f> {
         loop {
             let mut draft = Draft::lock(self.core);
             let mut op = self.fs.space.begin().for_conversion();
+            let mut intents = None;
             if data.is_some() {
                 self.place_edges(&mut op, &mut draft)?;
             }
-            at = self.step(&mut op, &mut draft, at)?;
+            at = self.step(&mut op, &mut draft, &mut intents, at)?;
             let done = at >= self.blocks.end;
             if done {
                 draft.inode.size = draft.inode.size.max(self.size);
@@ -244,7 +259,7 @@ impl<'f> Chain<'f> {
             }
             draft.touch(now());
             draft.stage(&mut op)?;
-            let intents = self.note(&mut op, at, done)?;
+            self.note(&mut op, &mut intents, at, done)?;
             for (at, len) in std::mem::take(&mut self.zeros) {
                 self.fs.region().zero_nt(at, len)?;
             }
@@ -258,22 +273,34 @@ impl<'f> Chain<'f> {
     }
 
     /// Writes the intent with the first record of several, and removes it with the last.
-    fn note(&mut self, op: &mut Op<'f>, at: FileBlock, done: bool) -> Result<Option<Intents<'f>>> {
+    fn note(
+        &mut self,
+        op: &mut Op<'f>,
+        intents: &mut Option<Intents<'f>>,
+        at: FileBlock,
+        done: bool,
+    ) -> Result<()> {
         let ino = self.core.ino;
         let rest = at.min(self.blocks.end);
         let intent =
             Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
         if done != self.has_intent {
-            return Ok(None);
+            return Ok(());
         }
-        let mut intents = Intents::lock(&self.fs.intents);
+        let intents = intents.get_or_insert_with(|| Intents::lock(&self.fs.intents));
         if done {
             intents.remove(op, ino, intent)?;
         } else {
             intents.put(op, ino, intent)?;
             self.has_intent = true;
         }
-        Ok(Some(intents))
+        Ok(())
+    }
+
+    /// Where the space held for `at` ends.
+    fn held_at(&self, at: FileBlock) -> FileBlock {
+        let held = self.held.front().filter(|(file, _)| *file == at);
+        held.map_or(at, |(_, run)| FileBlock(at.0 + run.len))
     }
 
     /// Gives the hole at `at` the space held for it: the blocks it got.
@@ -283,7 +310,7 @@ impl<'f> Chain<'f> {
         };
         self.holder.hand_over(run, op);
         let (ino, geometry) = (draft.ino(), self.fs.journal().geometry());
-        let extent = Extent { file, pool: run.start, len: run.len, written: false };
+        let extent = Extent { file, pool: run.start, len: run.len, written: false, shared: false };
         ExtentMapMut::new(op, draft.root(), ino, geometry).insert(extent)?;
         op.count_unwritten(run.len as i64);
         draft.inode.blocks += run.len;
@@ -305,14 +332,27 @@ impl<'f> Chain<'f> {
     }
 
     /// Changes blocks from `at` on until the end or the record is full; returns the block that was reached.
-    fn step(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>, mut at: FileBlock) -> Result<FileBlock> {
+    fn step(
+        &mut self,
+        op: &mut Op<'f>,
+        draft: &mut Draft<'_>,
+        intents: &mut Option<Intents<'f>>,
+        mut at: FileBlock,
+    ) -> Result<FileBlock> {
         let (ino, geometry, end) = (draft.ino(), self.fs.journal().geometry(), self.blocks.end);
         if self.change == RangeChange::Punch && at < end {
-            return remove::free_range(self.fs, op, draft, at..end);
+            return remove::free_range(self.fs, op, draft, intents, at..end);
         }
         while at < end && op.room() >= ROOM_LEFT {
             let run = ExtentMap::new(op, &draft.inode.root, ino, geometry).run_at(at, end.0 - at.0)?;
             at = match run.content {
+                Content::Hole | Content::Shared(_) if self.change == RangeChange::Zero => {
+                    let held = self.held_at(at);
+                    if remove::free_range(self.fs, op, draft, intents, at..held)? < held {
+                        return Ok(at);
+                    }
+                    FileBlock(at.0 + self.place(op, draft, at)?)
+                }
                 Content::Hole => FileBlock(at.0 + self.place(op, draft, at)?),
                 Content::Mapped(_) if self.change == RangeChange::Zero => {
                     let blocks =
@@ -320,7 +360,7 @@ impl<'f> Chain<'f> {
                     op.count_unwritten(blocks as i64);
                     run.end()
                 }
-                Content::Mapped(_) | Content::Unwritten(_) => run.end(),
+                Content::Mapped(_) | Content::Unwritten(_) | Content::Shared(_) => run.end(),
             };
         }
         Ok(at)
