@@ -4,10 +4,12 @@
 
 mod allocate;
 mod attributes;
+mod dedupe;
 mod defrag;
 pub mod fault;
 mod handle;
 mod read;
+mod reflink;
 pub mod remove;
 mod report;
 mod resize;
@@ -22,6 +24,7 @@ pub use attributes::{Metadata, SetAttributes, metadata, set as set_attributes};
 pub use defrag::{Defragmented, defrag};
 pub use handle::Handle;
 pub use read::read_vectored;
+pub use reflink::{Reflink, reflink};
 pub use report::{FileExtent, SeekFor, extents, seek};
 pub use resize::set_len;
 pub use unshare::make_private;

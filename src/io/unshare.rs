@@ -41,6 +41,11 @@ pub(super) fn unshare(handle: &Handle, range: FileRange) -> Result<()> {
     let (fs, core) = (handle.fs(), handle.core());
     let blocks = FileBlock::of(range.offset)..FileBlock::ceil(range.end());
     let _io = core.io.exclusive(blocks.start.offset(), blocks.end.offset());
+    let (mut needed, mut at) = (0, blocks.start);
+    while let Some(extent) = first_shared(&*fs.space, fs, core, &core.state.read().root, &(at..blocks.end))? {
+        (needed, at) = (needed + extent.len, extent.end());
+    }
+    fs.space.begin().ensure(needed)?;
     copy_out(fs, core, blocks)
 }
 
@@ -50,7 +55,7 @@ pub(super) fn unshare(handle: &Handle, range: FileRange) -> Result<()> {
 /// # Errors
 /// As [`unshare`].
 pub(super) fn tail(fs: &Fs, core: &InodeCore, size: u64, to: u64) -> Result<()> {
-    if to <= size || is_block_start(size) && to - size < BLOCK_BYTES {
+    if to <= size {
         return Ok(());
     }
     copy_out(fs, core, FileBlock::of(size)..FileBlock::ceil(to))
