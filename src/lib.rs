@@ -38,5 +38,6 @@ pub use layout::FileKind;
 pub use namespace::{Follow, RenameMode};
 pub use store::check::{CheckReport, Fault, FaultKind, Phase, Progress, Repair, check_path};
 pub use store::{
-    Dir, DirEntry, File, Node, OpenOptions, PoolInfo, ReadDir, SNAPSHOT_PREFIX, Snapshot, Statfs, Store, StoreOptions,
+    Dir, DirEntry, File, Node, OpenOptions, PoolInfo, ReadDir, SNAPSHOT_PREFIX, Snapshot, Statfs, Store,
+    StoreOptions,
 };

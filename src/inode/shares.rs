@@ -108,7 +108,13 @@ impl<N: ReadNodes + ?Sized> Tree<'_, N> {
     fn scan(&self, from: Block, mut f: impl FnMut(Share) -> Result<ControlFlow<()>>) -> Result<()> {
         let before = self.at_or_before(from)?.filter(|share| share.run.end() > from);
         let from = before.map_or(from, |share| share.run.start);
-        tree::scan(self.nodes, &self.root.area(), self.owner, from.0, |key, bytes| f(self.decode(key, bytes)?))
+        tree::scan(
+            self.nodes,
+            &self.root.area(),
+            self.owner,
+            from.0,
+            |key, bytes| f(self.decode(key, bytes)?),
+        )
     }
 
     /// `run` in parts of one count each, ascending, from its start: all of it, or as far as `most` records go.

@@ -55,7 +55,9 @@ fn read(fs: &Fs, core: &InodeCore, run: &Iomap, into: &mut [u8]) -> Result<()> {
     };
     super::read::check_medium(fs, core.ino, FileRange { len: into.len() as u64, ..run.range }, at)?;
     fs.region().read(at, into).map_err(|error| match error {
-        Error::Corrupt(_) => Error::BadMedium { at, ino: core.ino.0, offset: run.range.offset, len: into.len() as u64 },
+        Error::Corrupt(_) => {
+            Error::BadMedium { at, ino: core.ino.0, offset: run.range.offset, len: into.len() as u64 }
+        }
         other => other,
     })
 }

@@ -271,7 +271,13 @@ impl<'f> Slot<'f> {
             Ok(ControlFlow::Continue(()))
         })?;
         let pool = self.new_place(chunk, piece.file);
-        map.insert(Extent { file: piece.file, pool, len: piece.run.len, written: piece.written, shared: false })
+        map.insert(Extent {
+            file: piece.file,
+            pool,
+            len: piece.run.len,
+            written: piece.written,
+            shared: false,
+        })
     }
 }
 

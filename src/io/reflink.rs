@@ -75,7 +75,7 @@ pub fn reflink(src: &Handle, dst: &Handle, what: Reflink) -> Result<bool> {
     src.fs().journal().writable()?;
     announce(src.fs())?;
     let (plan, _guards) = Plan::hold(src.fs(), src.core(), dst.core(), what)?;
-    if plan.blocks == 0 { Ok(true) } else { plan.run(what) }
+    if plan.blocks + plan.cut == 0 { Ok(true) } else { plan.run(what) }
 }
 
 /// Says in the superblock that extents may be shared, which older programs do not know. Once for each pool.
@@ -111,12 +111,7 @@ type Guards<'f> = (RangeGuard<'f>, Option<RangeGuard<'f>>);
 
 impl<'f> Plan<'f> {
     /// Holds the ranges, and says what they are.
-    fn hold(
-        fs: &'f Fs,
-        src: &'f InodeCore,
-        dst: &'f InodeCore,
-        what: Reflink,
-    ) -> Result<(Self, Guards<'f>)> {
+    fn hold(fs: &'f Fs, src: &'f InodeCore, dst: &'f InodeCore, what: Reflink) -> Result<(Self, Guards<'f>)> {
         loop {
             let sizes = (src.size(), dst.size());
             let plan = Self::new(fs, src, dst, what, sizes)?;

@@ -7,8 +7,8 @@
 use super::Handle;
 use super::read::check_regular;
 use super::remove;
-use super::{turn, unshare};
 use super::write::{clean_last_block, zero_tail};
+use super::{turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeGuard, now};
 use crate::layout::INODE_KEEP_BEYOND_END;

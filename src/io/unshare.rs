@@ -194,7 +194,9 @@ fn goal(fs: &Fs, core: &InodeCore, file: FileBlock) -> Result<Option<Block>> {
     let map = ExtentMap::new(&*fs.space, &state.root, core.ino, fs.journal().geometry());
     Ok(match map.run_at(FileBlock(before), 1)?.content {
         Content::Hole => None,
-        Content::Unwritten(block) | Content::Mapped(block) | Content::Shared(block) => Some(Block(block.0 + 1)),
+        Content::Unwritten(block) | Content::Mapped(block) | Content::Shared(block) => {
+            Some(Block(block.0 + 1))
+        }
     })
 }
 

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
 use crate::mapper::{FileMap, Writer};
-use crate::pmem::{DataWriter, Durable};
 use crate::pmem::mutation::{self, Mutation};
+use crate::pmem::{DataWriter, Durable};
 use crate::units::{BLOCK_BYTES, FileBlock, PoolOff};
 use std::io::IoSlice;
 use std::ops::ControlFlow;
@@ -147,7 +147,8 @@ fn write_held(
     let end = range.offset + taken;
     let (mends, copies) = (map.replaces_bad(), map.replaces_shared());
     if map.needs_record(end) {
-        let durable = if copies && mutation::is(Mutation::NoCopyFence) { Durable::no_data() } else { data.fence()? };
+        let durable =
+            if copies && mutation::is(Mutation::NoCopyFence) { Durable::no_data() } else { data.fence()? };
         turn.invalidate()?;
         map.publish(durable, end)?;
     } else {

@@ -97,7 +97,12 @@ impl<'m> Mender<'m> {
     fn keys(&self, ino: Ino, which: Which, low: u64, high: u64) -> String {
         if ino == self.checker.media.intents {
             let shares = which == Which::Attributes;
-            return if shares { "nothing: owners are counted anew" } else { "notes of unfinished operations" }.into();
+            return if shares {
+                "nothing: owners are counted anew"
+            } else {
+                "notes of unfinished operations"
+            }
+            .into();
         }
         let name = self.name(ino);
         if which == Which::Attributes {
