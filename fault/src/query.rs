@@ -92,7 +92,7 @@ impl View {
         let page = match page {
             _ if anew => Held::Nothing,
             None => Held::Nothing,
-            Some(What::Zero { .. }) => Held::Zeros,
+            Some(What::Zero { .. } | What::Guarded) => Held::Zeros,
             Some(What::Block(_)) if self.params().writable => Held::Block,
             Some(What::Block(_)) => Held::BlockToRead,
             Some(What::Copy) => Held::Copy,
