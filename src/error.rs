@@ -53,6 +53,8 @@ pub enum Structure {
     Xattr,
     /// A record of work that recovery finishes.
     Intent,
+    /// A record of blocks with several owners.
+    Share,
     /// A journal record.
     Record,
     /// Any bytes that the medium can not give back.
@@ -72,6 +74,7 @@ impl std::fmt::Display for Structure {
             Self::Extent => "extent",
             Self::Xattr => "extended attribute",
             Self::Intent => "intent",
+            Self::Share => "share",
             Self::Record => "journal record",
             Self::Medium => "medium",
         })

@@ -37,4 +37,7 @@ pub use iomap::{FileRange, State};
 pub use layout::FileKind;
 pub use namespace::{Follow, RenameMode};
 pub use store::check::{CheckReport, Fault, FaultKind, Phase, Progress, Repair, check_path};
-pub use store::{Dir, DirEntry, File, Node, OpenOptions, PoolInfo, ReadDir, Statfs, Store, StoreOptions};
+pub use store::{
+    Dir, DirEntry, File, Node, OpenOptions, PoolInfo, ReadDir, SNAPSHOT_PREFIX, Snapshot, Statfs, Store,
+    StoreOptions,
+};

@@ -10,7 +10,7 @@ mod common;
 
 use common::crash::{POOL_BYTES, SEED, check, scaled, step, tiny};
 use common::model::Model;
-use common::ops::{BLOCK, Blocks, On, Op, any_op};
+use common::ops::{BLOCK, Blocks, On, Op, any_op, share_op};
 use common::real::{self, Real};
 use common::state::State;
 use daxstore::layout::Geometry;
@@ -36,6 +36,8 @@ fn steps(most: u64, len: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => any_op(most).prop_map(Step::Op),
         60 => any_op(most).prop_map(Step::Sensible),
+        2 => share_op(most).prop_map(Step::Op),
+        20 => share_op(most).prop_map(Step::Sensible),
         1 => Just(Step::Reopen),
         1 => Just(Step::Die),
         4 => Just(Step::Compare),

@@ -47,7 +47,7 @@ pub enum Held {
     /// No translation.
     #[default]
     Nothing,
-    /// Zeros, of 4 KiB or 2 MiB: a store faults.
+    /// Zeros, of 4 KiB or 2 MiB, or a copy of shared bytes: a store faults.
     Zeros,
     /// A block of the file, for loads only.
     BlockToRead,

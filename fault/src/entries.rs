@@ -27,6 +27,8 @@ pub enum What {
     Beyond,
     /// Memory of the mapping's own.
     Copy,
+    /// Memory of the mapping's own that a store can not change: what the file has in blocks that other files own too.
+    Guarded,
     /// SIGBUS: a fault could not be answered.
     Failed,
 }
@@ -58,7 +60,7 @@ impl What {
     const fn counts(self, zeros: bool) -> bool {
         match self {
             Self::Block(_) | Self::Beyond | Self::Failed => true,
-            Self::Zero { .. } | Self::Copy => zeros,
+            Self::Zero { .. } | Self::Copy | Self::Guarded => zeros,
         }
     }
 }

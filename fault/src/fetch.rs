@@ -70,7 +70,7 @@ impl View {
     fn installed(&self, offset: u64, write: bool) -> Option<u64> {
         let entry = self.look(|inside| inside.entries.get(offset))?;
         let right = match entry.what {
-            What::Zero { .. } => !write,
+            What::Zero { .. } | What::Guarded => !write,
             What::Block(_) | What::Copy | What::Beyond => true,
             What::Failed => false,
         };
@@ -98,7 +98,7 @@ impl View {
                 drop(turn);
                 self.make_room().map(|()| offset)
             }
-            Err(Trouble::Stale(range)) => self.clear_zeros(range).map(|()| offset),
+            Err(Trouble::Stale(range)) => self.clear_outdated(range).map(|()| offset),
         }
     }
 
@@ -145,23 +145,35 @@ impl View {
     /// Those of [`Self::prefault`], damage.
     pub fn pin(&self, range: FileRange) -> Result<Pin> {
         let range = if range.len == 0 { range } else { self.clip(self.space().whole(range)) };
-        if self.stores_to_file() {
-            self.prefault(range, true)?;
+        loop {
+            if self.stores_to_file() {
+                self.prefault(range, true)?;
+            }
+            // Not an allocating one: the store takes such a turn of the same range for its own, to go on with.
+            let _turn = self.space().turn(range, Kind::Invalidate);
+            if let Some(runs) = self.runs_to_pin(range)? {
+                self.file().pin(&runs)?;
+                return Ok(Pin { file: self.file().clone(), runs });
+            }
         }
-        // Not an allocating one: the store takes such a turn of the same range for its own, to go on with.
-        let _turn = self.space().turn(range, Kind::Invalidate);
+    }
+
+    /// The blocks of `range`, whose turn the caller has; `None` where some that shall be stored to were shared meanwhile.
+    fn runs_to_pin(&self, range: FileRange) -> Result<Option<Vec<(PoolOff, u64)>>> {
         let within = clip(range, FileRange { offset: 0, len: self.end_of(self.file().size()) });
         let mut runs = Vec::new();
         let mut at = within.offset;
         while at < within.end() {
             let run = self.file().run_at(at, within)?;
+            if run.shared && self.stores_to_file() {
+                return Ok(None);
+            }
             let rest = FileRange { offset: at, len: run.range.end().saturating_sub(at).max(1) };
             if let State::Unwritten(pool) | State::Mapped(pool) = run.state {
                 runs.push((pool.plus(at - run.range.offset), rest.len));
             }
             at = rest.end();
         }
-        self.file().pin(&runs)?;
-        Ok(Pin { file: self.file().clone(), runs })
+        Ok(Some(runs))
     }
 }

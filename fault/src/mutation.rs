@@ -29,6 +29,8 @@ pub enum Mutation {
     ClearFirst,
     /// A sync flushes what can still be stored to.
     FlushFirst,
+    /// What other files own too can be stored to.
+    StoreShared,
     /// What an invalidation takes away is not flushed by the next sync.
     ForgetDirty,
     /// What was stored to blocks that move in the file is not flushed before.

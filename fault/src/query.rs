@@ -87,7 +87,7 @@ impl View {
         let copies = self.copies() && self.look(|inside| inside.entries.within(slot_of(offset)).any(is_copy));
         let page = match page {
             None => Held::Nothing,
-            Some(What::Zero { .. }) => Held::Zeros,
+            Some(What::Zero { .. } | What::Guarded) => Held::Zeros,
             Some(What::Block(_)) if self.params().writable => Held::Block,
             Some(What::Block(_)) => Held::BlockToRead,
             Some(What::Copy) => Held::Copy,

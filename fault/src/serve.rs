@@ -8,6 +8,8 @@
 //! 2. Before a page that got blocks can be stored to here, no other view reads it as zeros.
 //! 3. Nothing that is installed and still right is installed again, but for a slot that becomes one translation: each
 //!    `mmap` takes the page tables below it away.
+//! 4. Blocks that other files own too are never where they can be stored to: a load gets a copy that no store changes, a store
+//!    gets the file a block of its own. Views that are only read may have the blocks, and lose them then.
 
 use crate::choose::{Cause, Decision, Query, ZeroSize, choose};
 use crate::entries::What;
@@ -149,25 +151,81 @@ impl View {
         if let Some(done) = self.refill(page, offset, write)? {
             return Ok(done);
         }
-        let Looked { mut query, mut here } = self.query(offset, write, page)?;
+        let Looked { mut query, here } = self.query(offset, write, page)?;
         let mut decision = choose(&query);
         if let Some((range, placement)) = query.populate(decision) {
             // From the record on, a write may store to the blocks, and so may another view that got them: nobody reads zeros then.
             // A handler thread can not wait for that, and leaves it to the steps after the record.
             if self.table().mode() == Mode::Signal && !mutation::is(Mutation::KeepZeros) {
-                self.clear_zeros(range).map_err(Trouble::of)?;
+                self.clear_all(range, false).map_err(Trouble::of)?;
             }
             let given = self.populate(&mut query, &mut decision, range, placement)?;
-            self.upgrade_others(given)?;
             self.counters().decided(decision);
-            Looked { query, here } = self.query(offset, write, None)?;
-            decision = choose(&query);
-            let settled = self.act(scope, &query, here, decision)?;
-            self.upgrade(given)?;
-            return Ok(settled);
+            return self.install_given(scope, offset, write, given);
+        }
+        if matches!(decision, Decision::Pte(_)) && self.stores_to_file() && self.is_shared(&query)? {
+            self.counters().decided(decision);
+            return if query.fault.write { self.unshare(scope, offset) } else { self.guard(offset) };
         }
         self.counters().decided(decision);
         self.act(scope, &query, here, decision)
+    }
+
+    /// Installs what is at `offset` after the file got other blocks for `given`, and sees to it that no view shows what was there
+    /// before when one can store to them.
+    fn install_given(
+        &self,
+        scope: &Scope<'_>,
+        offset: u64,
+        write: bool,
+        given: FileRange,
+    ) -> Result<FileRange, Trouble> {
+        self.upgrade_others(given)?;
+        let Looked { query, here } = self.query(offset, write, None)?;
+        let settled = self.act(scope, &query, here, choose(&query))?;
+        self.upgrade(given)?;
+        Ok(settled)
+    }
+
+    /// Whether other files may own the touched page's block too.
+    fn is_shared(&self, query: &Query) -> Result<bool> {
+        let page = query.page_range();
+        Ok(query.map.shared && self.file().run_at(page.offset, page)?.shared)
+    }
+
+    /// Gives the file a block of its own for the page of `offset`, which is stored to, and installs that (rule 4).
+    fn unshare(&self, scope: &Scope<'_>, offset: u64) -> Result<FileRange, Trouble> {
+        if mutation::is(Mutation::StoreShared) {
+            return self.install(scope, offset, None, false);
+        }
+        let unit = self.space().whole(page_of(offset));
+        if self.table().mode() == Mode::Signal {
+            self.clear_all(unit, true).map_err(Trouble::of)?;
+        }
+        self.file().make_private(unit)?;
+        self.counters().add(Count::Unshared, 1);
+        self.install_given(scope, offset, true, unit)
+    }
+
+    /// Shows the page of `offset`, which other files may own too, by a copy that no store changes: the file's bytes stay what
+    /// they are as long as no turn takes them away (rule 4).
+    fn guard(&self, offset: u64) -> Result<FileRange, Trouble> {
+        let page = page_of(offset);
+        let mut bytes = [0; BLOCK_BYTES as usize];
+        self.read_page(page, &mut bytes)?;
+        if self.table().copy(self.at(page.offset), &bytes, true).map_err(Trouble::of)? == Installed::Done {
+            self.change(|inside| inside.entries.insert(page, What::Guarded));
+            self.counters().add(Count::Guarded, 1);
+        }
+        Ok(page)
+    }
+
+    /// What the file has in `page`.
+    fn read_page(&self, page: FileRange, bytes: &mut [u8; BLOCK_BYTES as usize]) -> Result<()> {
+        match self.file().run_at(page.offset, page)?.state {
+            State::Mapped(at) => self.file().read(at, bytes),
+            _ => Ok(()),
+        }
     }
 
     /// Gives blocks of zeros where the store needs them: where it did.
@@ -208,6 +266,7 @@ impl View {
                 self.table().zero(self.at(page.offset), page.len).map_err(Trouble::of)?;
                 Ok(Some(page))
             }
+            Some(What::Guarded) if !write => self.guard(offset).map(Some),
             // A copy is put over what is there, and with it over what others have stored since. Nor does one that was thrown away
             // fault again.
             Some(What::Copy) if self.table().mode() != Mode::Userfault => Ok(Some(page)),
@@ -350,7 +409,7 @@ impl View {
         if kept.offset <= piece.range.offset && piece.range.end() <= kept.end() {
             return piece;
         }
-        let stays = |what| !matches!(what, What::Zero { .. });
+        let stays = |what| !matches!(what, What::Zero { .. } | What::Guarded);
         let (start, end) = self.look(|inside| inside.entries.gap(kept, piece.range, stays));
         // A page that failed is smaller than the medium's unit may be.
         let unit = self.memory().unit.max(BLOCK_BYTES);
@@ -434,10 +493,8 @@ impl View {
     fn copy(&self, offset: u64) -> Result<FileRange, Trouble> {
         let page = page_of(offset);
         let mut bytes = [0; BLOCK_BYTES as usize];
-        if let State::Mapped(at) = self.file().run_at(page.offset, page)?.state {
-            self.file().read(at, &mut bytes)?;
-        }
-        if self.table().copy(self.at(page.offset), &bytes).map_err(Trouble::of)? == Installed::Done {
+        self.read_page(page, &mut bytes)?;
+        if self.table().copy(self.at(page.offset), &bytes, false).map_err(Trouble::of)? == Installed::Done {
             self.change(|inside| inside.entries.insert(page, What::Copy));
             self.counters().add(Count::Copies, 1);
         }
@@ -457,7 +514,7 @@ impl View {
         Ok(range)
     }
 
-    /// Has no other view read zeros in `range`, which has blocks now (rule 2). Where one does, they go from all views before any gets the
+    /// Has no other view show what was there before in `range`, which has other blocks now (rule 2). Where one does, they go from all views before any gets the
     /// blocks: a store through one that had them would not be seen through one that still reads zeros. Without a fault
     /// handler zeros can not go for a while: the blocks take their place.
     fn upgrade_others(&self, range: FileRange) -> Result<(), Trouble> {
@@ -470,16 +527,16 @@ impl View {
         for view in others {
             if view.table().mode() == Mode::Eager {
                 result = result.and(view.upgrade(range));
-            } else if !view.zeros_in(range).is_empty() {
+            } else if !view.outdated(range)?.is_empty() {
                 result = result.and(Err(Trouble::Stale(range)));
             }
         }
         result
     }
 
-    /// Gives the view the blocks of `range` where it reads zeros.
+    /// Gives the view the blocks of `range` where it shows what was there before.
     fn upgrade(&self, range: FileRange) -> Result<(), Trouble> {
-        for zeros in self.zeros_in(range) {
+        for zeros in self.outdated(range)? {
             let mut at = zeros.offset;
             while at < zeros.end() {
                 let piece = self.run(at, zeros)?;
@@ -492,12 +549,31 @@ impl View {
         Ok(())
     }
 
-    /// Where the view reads zeros.
-    pub(crate) fn zeros_in(&self, range: FileRange) -> Vec<FileRange> {
-        let zeros = |what| matches!(what, What::Zero { .. });
+    /// Where the view has what `is` so in `range`.
+    pub(crate) fn ranges_of(&self, range: FileRange, is: impl Fn(What) -> bool) -> Vec<FileRange> {
         self.look(|inside| {
             let inside = inside.entries.within(self.clip(range));
-            inside.filter(|entry| zeros(entry.what)).map(|entry| entry.range).collect()
+            inside.filter(|entry| is(entry.what)).map(|entry| entry.range).collect()
         })
+    }
+
+    /// Where the view shows what the file's blocks are not: zeros, copies of what was shared, blocks that it had before. The
+    /// caller has the turn of the range, all of which has blocks.
+    pub(crate) fn outdated(&self, range: FileRange) -> Result<Vec<FileRange>> {
+        let mut found = self.ranges_of(range, |what| matches!(what, What::Zero { .. } | What::Guarded));
+        for entry in self.resolved(self.clip(range)) {
+            let Some((pool, _)) = entry.place() else { continue };
+            let mut at = entry.range.offset;
+            while at < entry.range.end() {
+                let run = self.file().run_at(at, entry.range)?;
+                let here = run.state.advanced(at - run.range.offset).address();
+                let part = clip(entry.range, FileRange { offset: at, len: run.range.end() - at });
+                if here != Some(pool.plus(at - entry.range.offset)) {
+                    found.push(part);
+                }
+                at = part.end();
+            }
+        }
+        Ok(found)
     }
 }

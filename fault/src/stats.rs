@@ -66,6 +66,10 @@ counts! {
     ZeroBytes = "zero_bytes";
     /// Pages copied for a private mapping.
     Copies = "copies";
+    /// Copies of pages that other files own too, for loads.
+    Guarded = "guarded";
+    /// Pages that were given blocks of the file's own.
+    Unshared = "unshared";
     /// Times that zeros gave way to blocks because of a store elsewhere: another mapping's.
     Upgrades = "upgrades";
     /// The bytes that did.

@@ -52,11 +52,12 @@ pub trait Table: Debug + Send + Sync {
     /// The system's.
     fn zero_huge(&self, at: u64) -> Result<bool>;
 
-    /// Gives the missing 4 KiB at `at` memory of their own with these contents (private mappings).
+    /// Gives the missing 4 KiB at `at` memory of their own with these contents: what stores to a private mapping change, or, if
+    /// `guarded`, such that a store faults.
     ///
     /// # Errors
     /// The system's.
-    fn copy(&self, at: u64, page: &[u8; 4096]) -> Result<Installed>;
+    fn copy(&self, at: u64, page: &[u8; 4096], guarded: bool) -> Result<Installed>;
 
     /// Takes every translation from `len` bytes at `at` away: the next touch faults. Not called by who answers a fault: it can
     /// wait for another fault to be taken up.

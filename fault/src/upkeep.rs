@@ -91,7 +91,7 @@ impl View {
 
     /// A store got the blocks of `range`, and another view could not be given them.
     pub(crate) fn stale(&self, turn: Turn, range: FileRange, page: FileRange, may_wait: bool) -> Answer {
-        if may_wait && self.clear_zeros(range).is_ok() {
+        if may_wait && self.clear_outdated(range).is_ok() {
             drop(turn);
             return self.woken(page);
         }
@@ -99,12 +99,27 @@ impl View {
         if may_wait { self.woken(page) } else { Answer::Wait }
     }
 
-    /// Takes the zeros of `range` away from every view. The caller has the turn.
-    pub(crate) fn clear_zeros(&self, range: FileRange) -> Result<()> {
+    /// Takes what is not the file's any more in `range` away from every view. The caller has the turn.
+    pub(crate) fn clear_outdated(&self, range: FileRange) -> Result<()> {
+        self.clear(range, |view| view.outdated(range))
+    }
+
+    /// Takes zeros and guarded copies in `range` away from every view, and blocks too if others will take their place. The
+    /// caller has the turn.
+    pub(crate) fn clear_all(&self, range: FileRange, blocks: bool) -> Result<()> {
+        let goes = |what| match what {
+            What::Zero { .. } | What::Guarded => true,
+            What::Block(_) => blocks,
+            What::Copy | What::Beyond | What::Failed => false,
+        };
+        self.clear(range, |view| Ok(view.ranges_of(range, goes)))
+    }
+
+    fn clear(&self, range: FileRange, find: impl Fn(&Self) -> Result<Vec<FileRange>>) -> Result<()> {
         // Without a fault handler they stay until blocks take their place.
         let views = self.space().views(range).into_iter().filter(|view| view.table().mode() != Mode::Eager);
         for view in views {
-            for zeros in view.zeros_in(range) {
+            for zeros in find(&view)? {
                 view.table().missing(view.at(zeros.offset), zeros.len)?;
                 view.change(|inside| inside.entries.cut(zeros));
                 view.counters().add_range(Count::Upgrades, Count::UpgradedBytes, zeros.len);
@@ -124,7 +139,7 @@ impl View {
             self.params().budget.relieve();
         }
         for stale in parked.stale {
-            if self.clear_zeros(stale.range).is_err() {
+            if self.clear_outdated(stale.range).is_err() {
                 self.upkeep.park(|parked| parked.stale.push(stale));
                 continue;
             }

@@ -28,7 +28,7 @@ struct Few {
 
 impl Few {
     const fn new() -> Self {
-        let none = Extent { file: FileBlock(0), pool: Block(0), len: 0, written: false };
+        let none = Extent { file: FileBlock(0), pool: Block(0), len: 0, written: false, shared: false };
         Self { items: [none; 5], len: 0 }
     }
 
@@ -127,24 +127,37 @@ impl<'a, N: WriteNodes + ?Sized> ExtentMapMut<'a, N> {
     /// # Errors
     /// Damage, no space for nodes.
     pub fn convert(&mut self, range: Range<FileBlock>) -> Result<u64> {
-        self.set_state(range, true)
+        self.alter(range, |extent| (!extent.written).then_some(Extent { written: true, ..extent }))
     }
 
-    /// Makes what is written in `range` unwritten; holes and unwritten blocks stay. Returns the blocks that
-    /// changed.
+    /// Makes what is written in `range`, which is not shared, unwritten; holes and unwritten blocks stay. Returns the
+    /// blocks that changed.
     ///
     /// # Errors
     /// Damage, no space for nodes.
     pub fn unconvert(&mut self, range: Range<FileBlock>) -> Result<u64> {
-        self.set_state(range, false)
+        let unwrite = |extent| Extent { written: false, shared: false, ..extent };
+        self.alter(range, |extent| (extent.written && !extent.shared).then_some(unwrite(extent)))
     }
 
-    fn set_state(&mut self, range: Range<FileBlock>, written: bool) -> Result<u64> {
+    /// Makes what is written in `range` shared, or not shared any more; holes and unwritten blocks stay. Returns the
+    /// blocks that changed.
+    ///
+    /// # Errors
+    /// Damage, no space for nodes.
+    pub fn set_shared(&mut self, range: Range<FileBlock>, shared: bool) -> Result<u64> {
+        self.alter(range, |extent| {
+            (extent.written && extent.shared != shared).then_some(Extent { shared, ..extent })
+        })
+    }
+
+    /// Puts what `f` makes of each piece in `range` in its place: the blocks of those it changes.
+    fn alter(&mut self, range: Range<FileBlock>, f: impl Fn(Extent) -> Option<Extent>) -> Result<u64> {
         let (mut rest, mut changed) = (range, 0);
         while let Some(extent) = self.map().first_in(&rest)? {
             let Some(piece) = extent.clip(&rest) else { break };
-            if extent.written != written {
-                self.set_piece(extent, Extent { written, ..piece })?;
+            if let Some(altered) = f(piece) {
+                self.set_piece(extent, altered)?;
                 changed += piece.len;
             }
             rest.start = piece.end();

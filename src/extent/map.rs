@@ -57,7 +57,7 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
         let skipped = block.0 - extent.file.0;
         let (whole, _) = self.glued_after(extent, after, limit)?;
         let (len, pool) = (whole.len - skipped, Block(whole.pool.0 + skipped));
-        Ok(Extent { file: block, pool, len: len.min(max_len), written: whole.written }.into())
+        Ok(Extent { file: block, pool, len: len.min(max_len), ..whole }.into())
     }
 
     /// The maximal run of one state around `block`, not clipped, and what is beside it; a hole at the end reaches to the
@@ -129,7 +129,10 @@ impl<'a, N: ReadNodes + ?Sized> ExtentMap<'a, N> {
     }
 
     /// The first record with a block in `range`, whole.
-    pub(super) fn first_in(&self, range: &Range<FileBlock>) -> Result<Option<Extent>> {
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn first_in(&self, range: &Range<FileBlock>) -> Result<Option<Extent>> {
         if range.is_empty() {
             return Ok(None);
         }

@@ -9,7 +9,8 @@ use std::ops::Range;
 pub const MAX_FILE_BLOCKS: u64 = MAX_FILE_BYTES / BLOCK_BYTES;
 const POOL_BITS: u32 = 36;
 const LEN_BITS: u32 = 26;
-const STATE_AT: u32 = POOL_BITS + LEN_BITS;
+const WRITTEN_AT: u32 = POOL_BITS + LEN_BITS;
+const SHARED_AT: u32 = WRITTEN_AT + 1;
 
 /// Blocks of a file that lie together in the pool, in one state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Extent {
     pub len: u64,
     /// Whether the blocks hold data; else they read as zeros.
     pub written: bool,
+    /// Whether other files may own some of the blocks too: nothing is stored to them then. Only of written blocks.
+    pub shared: bool,
 }
 
 impl Extent {
@@ -57,6 +60,7 @@ impl Extent {
         self.file.0 + self.len == next.file.0
             && self.pool.0 + self.len == next.pool.0
             && self.written == next.written
+            && self.shared == next.shared
     }
 
     /// This and `next` as one record, where they may be one.
@@ -69,7 +73,8 @@ impl Extent {
     /// The payload of the extent's record; its key is `file`.
     #[must_use]
     pub const fn encode(&self) -> [u8; 8] {
-        (self.pool.0 | self.len << POOL_BITS | (self.written as u64) << STATE_AT).to_le_bytes()
+        let flags = (self.written as u64) << WRITTEN_AT | (self.shared as u64) << SHARED_AT;
+        (self.pool.0 | self.len << POOL_BITS | flags).to_le_bytes()
     }
 
     /// The extent in a record of the tree of `owner`.
@@ -84,14 +89,16 @@ impl Extent {
             return Err(damage("record size", 8, payload.len() as u64).into());
         };
         let raw = u64::from_le_bytes(bytes);
-        if raw >> STATE_AT > 1 {
-            return Err(damage("state", 1, raw >> STATE_AT).into());
+        let (written, shared) = (raw >> WRITTEN_AT & 1 == 1, raw >> SHARED_AT == 1);
+        if shared && !written {
+            return Err(damage("state", 1, raw >> WRITTEN_AT).into());
         }
         let extent = Self {
             file: FileBlock(key),
             pool: Block(raw & ((1 << POOL_BITS) - 1)),
             len: raw >> POOL_BITS & ((1 << LEN_BITS) - 1),
-            written: raw >> STATE_AT == 1,
+            written,
+            shared,
         };
         extent.check(owner, geometry)?;
         Ok(extent)
@@ -136,6 +143,8 @@ pub enum Content {
     Unwritten(Block),
     /// Blocks from this one on with data.
     Mapped(Block),
+    /// Blocks from this one on with data, which other files may own too: to be read, never to be stored to.
+    Shared(Block),
 }
 
 /// A run of file blocks of one state; where they have pool blocks, these are contiguous too.
@@ -159,8 +168,11 @@ impl FileRun {
 
 impl From<Extent> for FileRun {
     fn from(extent: Extent) -> Self {
-        let content =
-            if extent.written { Content::Mapped(extent.pool) } else { Content::Unwritten(extent.pool) };
+        let content = match (extent.written, extent.shared) {
+            (false, _) => Content::Unwritten(extent.pool),
+            (true, false) => Content::Mapped(extent.pool),
+            (true, true) => Content::Shared(extent.pool),
+        };
         Self { file: extent.file, len: extent.len, content }
     }
 }

@@ -27,7 +27,7 @@ fn blocks(range: Range<u64>) -> Range<FileBlock> {
 }
 
 fn extent(file: u64, pool: u64, len: u64, written: bool) -> Extent {
-    Extent { file: FileBlock(file), pool: Block(pool), len, written }
+    Extent { file: FileBlock(file), pool: Block(pool), len, written, shared: false }
 }
 
 impl File {

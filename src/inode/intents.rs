@@ -148,9 +148,9 @@ const fn range_key(ino: Ino) -> u64 {
     ino.0 * 4 + 1
 }
 
-/// The intents, locked for a change.
+/// The hidden inode, locked for a change of the intents, or of the shares (`shares`).
 #[derive(Debug)]
-pub struct Intents<'c>(Draft<'c>);
+pub struct Intents<'c>(pub(super) Draft<'c>);
 
 impl<'c> Intents<'c> {
     /// Locks the intents; nothing else is locked after them but space and a lane.

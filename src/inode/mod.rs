@@ -8,6 +8,7 @@ mod draft;
 mod intents;
 mod range_lock;
 mod recent;
+pub mod shares;
 mod table;
 
 pub use self::core::InodeCore;

@@ -8,9 +8,8 @@ use super::Handle;
 use super::read::{check_medium, check_regular};
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
-use super::turn;
 use super::write::zero_tail;
-use super::{sequential, shift};
+use super::{sequential, shift, turn, unshare};
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
 use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut};
@@ -39,6 +38,8 @@ pub enum AllocateMode {
     /// A hole as long as the range, whole blocks, is put in where the range begins, before the end: what was there
     /// follows it, without being copied.
     Insert,
+    /// What other files may own too is copied to blocks of the file's own; content and size stay.
+    Unshare,
 }
 
 /// Does `mode` to `len` bytes from `offset`.
@@ -53,12 +54,13 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     if len == 0 {
         return Err(Error::InvalidArgument("the length of a range is not 0"));
     }
-    if mode != AllocateMode::KeepSize {
+    if !matches!(mode, AllocateMode::KeepSize | AllocateMode::Unshare) {
         sequential::refuse(handle.core(), offset)?;
     }
     let change = match mode {
         AllocateMode::Collapse => return shift::shift(handle, range, ShiftChange::Collapse),
         AllocateMode::Insert => return shift::shift(handle, range, ShiftChange::Insert),
+        AllocateMode::Unshare => return unshare::unshare(handle, range),
         AllocateMode::Allocate | AllocateMode::KeepSize => RangeChange::Allocate,
         AllocateMode::Punch => RangeChange::Punch,
         AllocateMode::Zero => RangeChange::Zero,
@@ -70,6 +72,11 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     let grows = matches!(mode, AllocateMode::Allocate | AllocateMode::Zero) && range.end() > size;
     let grown = if grows { range.end() } else { 0 };
     let replaces = matches!(mode, AllocateMode::Punch | AllocateMode::Zero);
+    // What is zeroed in place is the file's own.
+    if replaces {
+        unshare::edges(fs, core, range)?;
+    }
+    unshare::tail(fs, core, size, grown)?;
     let turn = match replaces {
         true => turn::replace(core, range, size, grows),
         false => turn::allocate(fs, core, range, size, grows)?,
@@ -104,6 +111,7 @@ pub fn resume(
 ) -> Result<()> {
     let mut chain = Chain::new(fs, core, change, blocks, size);
     chain.has_intent = true;
+    unshare::tail(fs, core, core.size(), size)?;
     chain.reserve()?;
     // The file may have been cut since the change began, if this was tried before and did not end.
     let data = zero_before_growth(fs, core, core.size(), size)?;
@@ -135,6 +143,7 @@ fn edges_to_zero(
         iomap::walk(&FileMap::new(fs, core), part, Purpose::Read, |map| {
             if let State::Mapped(at) = map.state {
                 check_medium(fs, core.ino, map.range, at)?;
+                unshare::check(map)?;
                 places.push((at, map.range.len));
             }
             Ok(ControlFlow::Continue(()))
@@ -216,7 +225,8 @@ impl<'f> Chain<'f> {
         Ok(())
     }
 
-    /// The holes of the range and its edges, ascending: the first block and how many.
+    /// The holes of the range and its edges, ascending: the first block and how many. Shared blocks that are zeroed are given
+    /// up: holes, too.
     fn holes(&self) -> Result<Vec<(FileBlock, u64)>> {
         let state = self.core.state.read();
         let geometry = self.fs.journal().geometry();
@@ -229,7 +239,8 @@ impl<'f> Chain<'f> {
             let mut at = range.start;
             while at < range.end {
                 let run = map.run_at(at, range.end.0 - at.0)?;
-                if run.content == Content::Hole {
+                let given_up = self.change == RangeChange::Zero && matches!(run.content, Content::Shared(_));
+                if run.content == Content::Hole || given_up {
                     holes.push((at, run.len));
                 }
                 at = run.end();
@@ -244,10 +255,11 @@ impl<'f> Chain<'f> {
         loop {
             let mut draft = Draft::lock(self.core);
             let mut op = self.fs.space.begin().for_conversion();
+            let mut intents = None;
             if data.is_some() {
                 self.place_edges(&mut op, &mut draft)?;
             }
-            at = self.step(&mut op, &mut draft, at)?;
+            at = self.step(&mut op, &mut draft, &mut intents, at)?;
             let done = at >= self.blocks.end;
             if done {
                 draft.inode.size = draft.inode.size.max(self.size);
@@ -257,7 +269,7 @@ impl<'f> Chain<'f> {
             }
             draft.touch(now());
             draft.stage(&mut op)?;
-            let intents = self.note(&mut op, at, done)?;
+            self.note(&mut op, &mut intents, at, done)?;
             for (at, len) in std::mem::take(&mut self.zeros) {
                 self.fs.region().zero_nt(at, len)?;
             }
@@ -271,22 +283,34 @@ impl<'f> Chain<'f> {
     }
 
     /// Writes the intent with the first record of several, and removes it with the last.
-    fn note(&mut self, op: &mut Op<'f>, at: FileBlock, done: bool) -> Result<Option<Intents<'f>>> {
+    fn note(
+        &mut self,
+        op: &mut Op<'f>,
+        intents: &mut Option<Intents<'f>>,
+        at: FileBlock,
+        done: bool,
+    ) -> Result<()> {
         let ino = self.core.ino;
         let rest = at.min(self.blocks.end);
         let intent =
             Intent::Range { change: self.change, start: rest, end: self.blocks.end, size: self.size };
         if done != self.has_intent {
-            return Ok(None);
+            return Ok(());
         }
-        let mut intents = Intents::lock(&self.fs.intents);
+        let intents = intents.get_or_insert_with(|| Intents::lock(&self.fs.intents));
         if done {
             intents.remove(op, ino, intent)?;
         } else {
             intents.put(op, ino, intent)?;
             self.has_intent = true;
         }
-        Ok(Some(intents))
+        Ok(())
+    }
+
+    /// Where the space held for `at` ends.
+    fn held_at(&self, at: FileBlock) -> FileBlock {
+        let held = self.held.front().filter(|(file, _)| *file == at);
+        held.map_or(at, |(_, run)| FileBlock(at.0 + run.len))
     }
 
     /// Gives the hole at `at` the space held for it: the blocks it got.
@@ -296,7 +320,7 @@ impl<'f> Chain<'f> {
         };
         self.holder.hand_over(run, op);
         let (ino, geometry) = (draft.ino(), self.fs.journal().geometry());
-        let extent = Extent { file, pool: run.start, len: run.len, written: false };
+        let extent = Extent { file, pool: run.start, len: run.len, written: false, shared: false };
         ExtentMapMut::new(op, draft.root(), ino, geometry).insert(extent)?;
         op.count_unwritten(run.len as i64);
         draft.inode.blocks += run.len;
@@ -318,14 +342,27 @@ impl<'f> Chain<'f> {
     }
 
     /// Changes blocks from `at` on until the end or the record is full; returns the block that was reached.
-    fn step(&mut self, op: &mut Op<'f>, draft: &mut Draft<'_>, mut at: FileBlock) -> Result<FileBlock> {
+    fn step(
+        &mut self,
+        op: &mut Op<'f>,
+        draft: &mut Draft<'_>,
+        intents: &mut Option<Intents<'f>>,
+        mut at: FileBlock,
+    ) -> Result<FileBlock> {
         let (ino, geometry, end) = (draft.ino(), self.fs.journal().geometry(), self.blocks.end);
         if self.change == RangeChange::Punch && at < end {
-            return remove::free_range(self.fs, op, draft, at..end);
+            return remove::free_range(self.fs, op, draft, intents, at..end);
         }
         while at < end && op.room() >= ROOM_LEFT {
             let run = ExtentMap::new(op, &draft.inode.root, ino, geometry).run_at(at, end.0 - at.0)?;
             at = match run.content {
+                Content::Hole | Content::Shared(_) if self.change == RangeChange::Zero => {
+                    let held = self.held_at(at);
+                    if remove::free_range(self.fs, op, draft, intents, at..held)? < held {
+                        return Ok(at);
+                    }
+                    FileBlock(at.0 + self.place(op, draft, at)?)
+                }
                 Content::Hole => FileBlock(at.0 + self.place(op, draft, at)?),
                 Content::Mapped(_) if self.change == RangeChange::Zero => {
                     let blocks =
@@ -333,7 +370,7 @@ impl<'f> Chain<'f> {
                     op.count_unwritten(blocks as i64);
                     run.end()
                 }
-                Content::Mapped(_) | Content::Unwritten(_) => run.end(),
+                Content::Mapped(_) | Content::Unwritten(_) | Content::Shared(_) => run.end(),
             };
         }
         Ok(at)

@@ -9,7 +9,8 @@
 //! 1. The bytes of the file are the same at each moment and after any crash, and so are size and times.
 //! 2. The slot is held in `io`, and a [`Transition`](crate::iomap::Transition) keeps mappings away: between the copy
 //!    and the last record nobody stores to the old blocks. Blocks that are pinned stay where they are.
-//! 3. What is unwritten is not copied and stays unwritten.
+//! 3. Slots with shared blocks stay: a copy for one file would take space that sharing saves.
+//! 4. What is unwritten is not copied and stays unwritten.
 
 use super::Handle;
 use super::read::check_regular;
@@ -39,6 +40,8 @@ pub struct Defragmented {
     pub moved: u64,
     /// Left, since a part is a hole: a chunk would take space that the file does not.
     pub with_holes: u64,
+    /// Left, since other files may own some of the blocks too.
+    pub shared: u64,
     /// Left, since no chunk was free.
     pub no_chunk: u64,
     /// Left, since blocks are pinned: somebody may store to them without a translation.
@@ -61,6 +64,7 @@ impl AddAssign for Defragmented {
         self.already += more.already;
         self.moved += more.moved;
         self.with_holes += more.with_holes;
+        self.shared += more.shared;
         self.no_chunk += more.no_chunk;
         self.pinned += more.pinned;
         self.mapped += more.mapped;
@@ -94,6 +98,7 @@ enum Fate {
     Already,
     Moved,
     WithHoles,
+    Shared,
     NoChunk,
     Pinned,
     Mapped,
@@ -106,6 +111,7 @@ impl Fate {
             Self::Already => one.already = 1,
             Self::Moved => one.moved = 1,
             Self::WithHoles => one.with_holes = 1,
+            Self::Shared => one.shared = 1,
             Self::NoChunk => one.no_chunk = 1,
             Self::Pinned => one.pinned = 1,
             Self::Mapped => one.mapped = 1,
@@ -169,11 +175,13 @@ impl<'f> Slot<'f> {
         let (mut pieces, mut at) = (Vec::new(), self.start);
         while at < self.end() {
             let run = map.run_at(at, self.end().0 - at.0)?;
-            let Some(piece) = Piece::of(&run) else {
-                *goal = None;
-                return Ok((Vec::new(), Some(Fate::WithHoles)));
-            };
-            pieces.push(piece);
+            match Piece::of(&run) {
+                Ok(piece) => pieces.push(piece),
+                Err(fate) => {
+                    *goal = None;
+                    return Ok((Vec::new(), Some(fate)));
+                }
+            }
             at = run.end();
         }
         let first = pieces.first().map_or(Block(0), |piece| piece.run.start);
@@ -263,18 +271,25 @@ impl<'f> Slot<'f> {
             Ok(ControlFlow::Continue(()))
         })?;
         let pool = self.new_place(chunk, piece.file);
-        map.insert(Extent { file: piece.file, pool, len: piece.run.len, written: piece.written })
+        map.insert(Extent {
+            file: piece.file,
+            pool,
+            len: piece.run.len,
+            written: piece.written,
+            shared: false,
+        })
     }
 }
 
 impl Piece {
-    /// `None` for a hole.
-    fn of(run: &FileRun) -> Option<Self> {
+    /// What can be moved, or why the slot is left.
+    fn of(run: &FileRun) -> Result<Self, Fate> {
         let (start, written) = match run.content {
-            Content::Hole => return None,
+            Content::Hole => return Err(Fate::WithHoles),
+            Content::Shared(_) => return Err(Fate::Shared),
             Content::Unwritten(block) => (block, false),
             Content::Mapped(block) => (block, true),
         };
-        Some(Self { file: run.file, run: Run::new(start, run.len), written })
+        Ok(Self { file: run.file, run: Run::new(start, run.len), written })
     }
 }

@@ -169,7 +169,7 @@ fn look<N: ReadNodes + ?Sized>(
     while at < blocks.end {
         let run = map.run_at(at, blocks.end.0 - at.0)?;
         match run.content {
-            Content::Mapped(_) => mapped += run.len,
+            Content::Mapped(_) | Content::Shared(_) => mapped += run.len,
             Content::Hole | Content::Unwritten(_) => gaps.push(Gap { run, goal }),
         }
         (goal, at) = (after(&run), run.end());
@@ -181,7 +181,9 @@ fn look<N: ReadNodes + ?Sized>(
 fn after(run: &FileRun) -> Option<Block> {
     match run.content {
         Content::Hole => None,
-        Content::Unwritten(block) | Content::Mapped(block) => Some(Block(block.0 + run.len)),
+        Content::Unwritten(block) | Content::Mapped(block) | Content::Shared(block) => {
+            Some(Block(block.0 + run.len))
+        }
     }
 }
 
@@ -233,7 +235,8 @@ fn zero_pieces(op: &mut Op<'_>, data: &mut DataWriter<'_>, gaps: &[Gap]) -> Resu
             }
             let blocks = run.end().0 - at.0;
             let (place, new) = match run.content {
-                Content::Unwritten(start) | Content::Mapped(start) => (Run::new(start, run.len), false),
+                Content::Unwritten(start) => (Run::new(start, run.len), false),
+                Content::Mapped(_) | Content::Shared(_) => return Err(CHANGED),
                 Content::Hole => (op.reserve(&Want { blocks, file_block: at, goal })?, true),
             };
             data.zero(place.start.offset(), place.len * BLOCK_BYTES)?;
@@ -256,7 +259,7 @@ fn place(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, piece: Piece) -> Resul
     let (ino, geometry) = (draft.ino(), fs.journal().geometry());
     let mut map = ExtentMapMut::new(op, draft.root(), ino, geometry);
     if new {
-        map.insert(Extent { file, pool: run.start, len: run.len, written: true })?;
+        map.insert(Extent { file, pool: run.start, len: run.len, written: true, shared: false })?;
         draft.inode.blocks += run.len;
     } else {
         let converted = map.convert(file..FileBlock(file.0 + run.len))?;
@@ -295,7 +298,8 @@ fn fill_slot(fs: &Fs, core: &InodeCore, blocks: &Range<FileBlock>) -> Result<boo
     if !survey.stands(fs, &op, &draft, blocks)? {
         return Err(CHANGED);
     }
-    if remove::free_range(fs, &mut op, &mut draft, blocks.clone())? < blocks.end {
+    // What goes is unwritten, and so nobody else's.
+    if remove::free_range(fs, &mut op, &mut draft, &mut None, blocks.clone())? < blocks.end {
         return Ok(false);
     }
     place(fs, &mut op, &mut draft, Piece { file: blocks.start, run, new: true })?;

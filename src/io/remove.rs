@@ -6,7 +6,7 @@
 use crate::alloc::Op;
 use crate::error::Result;
 use crate::extent::{ExtentMap, ExtentMapMut};
-use crate::inode::{Draft, Fs, InodeCore, Intent, Intents};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, shares};
 use crate::io::xattr;
 use crate::layout::FileKind;
 use crate::pmem::Durable;
@@ -14,7 +14,7 @@ use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::tree;
-use crate::units::{FileBlock, Run};
+use crate::units::FileBlock;
 use std::ops::{ControlFlow, Range};
 
 /// Bytes of a record that are left for the intent and the inode when contents are removed.
@@ -43,7 +43,7 @@ pub fn drop_inode<'f>(
 ) -> Result<Fate> {
     let ino = draft.ino();
     let is_pinned = draft.core().is_pinned() && !mutation::is(Mutation::NoPinCheck);
-    if !is_pinned && remove_contents(fs, op, draft)? {
+    if !is_pinned && remove_contents(fs, op, draft, intents)? {
         if draft.core().has_intent.load(Ordering::Acquire) {
             intents.get_or_insert_with(|| Intents::lock(&fs.intents)).remove(op, ino, Intent::CleanUp)?;
         }
@@ -100,9 +100,14 @@ pub fn publish(fs: &Fs, draft: Draft<'_>, fate: Fate) -> Result<()> {
 }
 
 /// Frees blocks, records and attributes until all are gone (`true`) or the record has no room for more.
-fn remove_contents(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<bool> {
+fn remove_contents<'f>(
+    fs: &'f Fs,
+    op: &mut Op<'_>,
+    draft: &mut Draft<'_>,
+    intents: &mut Option<Intents<'f>>,
+) -> Result<bool> {
     let done = match draft.inode.kind {
-        FileKind::Regular => remove_blocks(fs, op, draft, FileBlock(0))?,
+        FileKind::Regular => remove_blocks(fs, op, draft, intents, FileBlock(0))?,
         FileKind::Directory | FileKind::Symlink => remove_records(op, draft)?,
     };
     Ok(done && xattr::remove_all(op, draft, ROOM_LEFT)?)
@@ -120,11 +125,17 @@ fn remove_records(op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<bool> {
 }
 
 /// Frees blocks of a file from the end down to block `from`, until done (`true`) or the record has no room for
-/// more.
+/// more; as [`free_range`].
 ///
 /// # Errors
 /// Damage.
-pub fn remove_blocks(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, from: FileBlock) -> Result<bool> {
+pub fn remove_blocks<'f>(
+    fs: &'f Fs,
+    op: &mut Op<'_>,
+    draft: &mut Draft<'_>,
+    intents: &mut Option<Intents<'f>>,
+    from: FileBlock,
+) -> Result<bool> {
     let geometry = fs.journal().geometry();
     while let Some(last) = ExtentMap::new(op, &draft.inode.root, draft.ino(), geometry).last()? {
         if last.end() <= from {
@@ -133,36 +144,42 @@ pub fn remove_blocks(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, from: File
         if op.room() < ROOM_LEFT {
             return Ok(false);
         }
-        free_range(fs, op, draft, last.file.max(from)..last.end())?;
+        free_range(fs, op, draft, intents, last.file.max(from)..last.end())?;
     }
     Ok(true)
 }
 
 /// Frees the blocks of `range` from its start on, until its end or the record has no room for more: returns the
-/// file block that was reached.
+/// file block that was reached. Blocks that others own too only lose an owner: `intents` are locked for that, to be
+/// published after the commit.
 ///
 /// # Errors
 /// Damage.
-pub fn free_range(
-    fs: &Fs,
+pub fn free_range<'f>(
+    fs: &'f Fs,
     op: &mut Op<'_>,
     draft: &mut Draft<'_>,
+    intents: &mut Option<Intents<'f>>,
     range: Range<FileBlock>,
 ) -> Result<FileBlock> {
     let (ino, geometry) = (draft.ino(), fs.journal().geometry());
-    let mut freed = 0;
-    let mut map = ExtentMapMut::new(op, &mut draft.inode.root, ino, geometry);
-    let reached = map.remove(range, |op, piece| {
-        op.release(Run::new(piece.pool, piece.len))?;
+    let (mut rest, mut freed, mut full) = (range, 0, false);
+    while let Some(piece) = shares::first_step(fs, op, intents.as_ref(), (ino, &draft.inode.root), &rest)? {
+        ExtentMapMut::new(op, &mut draft.inode.root, ino, geometry)
+            .remove(piece.file..piece.end(), |_, _| Ok(ControlFlow::Continue(())))?;
+        shares::release(fs, op, intents, &piece)?;
         freed += piece.len;
         if !piece.written {
             op.count_unwritten(-(piece.len as i64));
         }
-        let full = op.room() < ROOM_LEFT;
-        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
+        rest.start = piece.end();
+        full = op.room() < ROOM_LEFT;
+        if full {
+            break;
+        }
+    }
     draft.inode.blocks = draft.inode.blocks.saturating_sub(freed);
-    Ok(reached)
+    Ok(if full { rest.start } else { rest.end })
 }
 
 /// Does what was left for the moment when nobody holds the inode any more.
@@ -230,15 +247,17 @@ pub fn trim_held(fs: &Fs, core: &InodeCore) -> Result<()> {
         let keep = draft.inode.flags & crate::layout::INODE_KEEP_BEYOND_END != 0;
         let end = FileBlock::ceil(draft.inode.size);
         let is_file = draft.inode.kind == FileKind::Regular;
-        let done = keep || !is_file || remove_blocks(fs, &mut op, &mut draft, end)?;
         let mut intents = None;
+        let done = keep || !is_file || remove_blocks(fs, &mut op, &mut draft, &mut intents, end)?;
         // Without a name the file still needs its intent: to be deleted.
-        if done && draft.inode.links > 0 {
-            intents.insert(Intents::lock(&fs.intents)).remove(&mut op, core.ino, Intent::CleanUp)?;
+        let ends = done && draft.inode.links > 0;
+        if ends {
+            let intents = intents.get_or_insert_with(|| Intents::lock(&fs.intents));
+            intents.remove(&mut op, core.ino, Intent::CleanUp)?;
         }
         draft.stage(&mut op)?;
         op.commit(Durable::no_data())?;
-        if intents.is_some() {
+        if ends {
             core.has_intent.store(false, Ordering::Release);
         }
         draft.publish(fs.region())?;

@@ -55,6 +55,8 @@ pub struct FileExtent {
     pub range: FileRange,
     /// Their state, with the pool offset where they have space.
     pub state: State,
+    /// Whether other files may own some of the blocks too.
+    pub shared: bool,
     /// Whether file and pool offset are congruent modulo 2 MiB and the run holds an aligned 2 MiB: whether a huge
     /// translation of some of it is possible.
     pub huge: bool,
@@ -72,7 +74,12 @@ pub fn extents(handle: &Handle, offset: u64, len: u64) -> Result<Vec<FileExtent>
     let _range = core.io.shared(range.offset, range.end());
     let mut extents = Vec::new();
     iomap::walk(&FileMap::new(handle.fs(), core), range, Intent::Report, |map| {
-        extents.push(FileExtent { range: map.range, state: map.state, huge: is_huge(map.range, map.state) });
+        extents.push(FileExtent {
+            range: map.range,
+            state: map.state,
+            shared: map.shared,
+            huge: is_huge(map.range, map.state),
+        });
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(extents)

@@ -7,9 +7,8 @@
 use super::Handle;
 use super::read::check_regular;
 use super::remove;
-use super::sequential;
-use super::turn;
 use super::write::{clean_last_block, zero_tail};
+use super::{sequential, turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, RangeGuard, now};
 use crate::layout::INODE_KEEP_BEYOND_END;
@@ -41,6 +40,11 @@ pub fn set_len(handle: &Handle, size: u64) -> Result<()> {
     }
     sequential::refuse(handle.core(), size)?;
     let (_guard, old) = hold_from(handle, size);
+    // What is zeroed in place is the file's own: where a file grows, and where mappings show the block of its new end.
+    let to = if size > old { size } else { FileBlock::ceil(size).offset() };
+    if size > old || handle.core().space.get().is_some() {
+        unshare::tail(handle.fs(), handle.core(), size.min(old), to)?;
+    }
     let _turn = turn::resize(handle.core(), old, size)?;
     if size > old { lengthen(handle, old, size) } else { shorten(handle, size) }
 }
@@ -69,10 +73,11 @@ pub(super) fn shorten(handle: &Handle, size: u64) -> Result<()> {
     draft.inode.flags &= !INODE_KEEP_BEYOND_END;
     draft.touch(now());
     let mut op = fs.space.begin().for_removal();
-    let done = remove::remove_blocks(fs, &mut op, &mut draft, FileBlock::ceil(size))?;
     let mut intents = None;
+    let done = remove::remove_blocks(fs, &mut op, &mut draft, &mut intents, FileBlock::ceil(size))?;
     if !done && !core.has_intent.load(Ordering::Acquire) {
-        intents.insert(Intents::lock(&fs.intents)).put(&mut op, core.ino, Intent::CleanUp)?;
+        let intents = intents.get_or_insert_with(|| Intents::lock(&fs.intents));
+        intents.put(&mut op, core.ino, Intent::CleanUp)?;
     }
     draft.stage(&mut op)?;
     op.commit(Durable::no_data())?;
@@ -92,8 +97,10 @@ pub(super) fn shorten(handle: &Handle, size: u64) -> Result<()> {
 fn free_first(fs: &Fs, core: &InodeCore, size: u64) -> Result<()> {
     let mut draft = Draft::lock(core);
     let mut op = fs.space.begin().for_removal();
-    remove::remove_blocks(fs, &mut op, &mut draft, FileBlock::ceil(size))?;
+    let mut intents = None;
+    remove::remove_blocks(fs, &mut op, &mut draft, &mut intents, FileBlock::ceil(size))?;
     draft.stage(&mut op)?;
     op.commit(Durable::no_data())?;
-    draft.publish(fs.region())
+    draft.publish(fs.region())?;
+    remove::publish_intents(fs, intents)
 }

@@ -131,7 +131,8 @@ impl<'f> Shifter<'f> {
         loop {
             let mut draft = Draft::lock(self.core);
             let mut op = self.fs.space.begin().for_conversion();
-            let left = self.step(&mut op, &mut draft)?;
+            let mut intents = None;
+            let left = self.step(&mut op, &mut draft, &mut intents)?;
             if left.is_none() {
                 draft.inode.size = self.shift.size;
             }
@@ -140,7 +141,7 @@ impl<'f> Shifter<'f> {
                 draft.touch(now());
             }
             draft.stage(&mut op)?;
-            let intents = self.note(&mut op, left)?;
+            self.note(&mut op, left, &mut intents)?;
             op.commit(Durable::no_data())?;
             draft.publish(self.fs.region())?;
             publish_intents(self.fs, intents)?;
@@ -152,23 +153,33 @@ impl<'f> Shifter<'f> {
     }
 
     /// Writes what is left with each record of several, and removes it with the last.
-    fn note(&mut self, op: &mut Op<'f>, left: Option<Shift>) -> Result<Option<Intents<'f>>> {
+    fn note(
+        &mut self,
+        op: &mut Op<'f>,
+        left: Option<Shift>,
+        intents: &mut Option<Intents<'f>>,
+    ) -> Result<()> {
         let ino = self.core.ino;
         if left.is_none() && !self.has_intent || mutation::is(Mutation::ShiftIntentFirst) && self.has_intent {
-            return Ok(None);
+            return Ok(());
         }
-        let mut intents = Intents::lock(&self.fs.intents);
+        let intents = intents.get_or_insert_with(|| Intents::lock(&self.fs.intents));
         match left {
             Some(_) if mutation::is(Mutation::ShiftIntentFirst) => {}
             Some(left) => intents.put(op, ino, Intent::Shift(left))?,
             None => intents.remove(op, ino, Intent::Shift(self.shift))?,
         }
         self.has_intent = true;
-        Ok(Some(intents))
+        Ok(())
     }
 
-    /// Does as much as fits the record: what is left.
-    fn step(&self, op: &mut Op<'f>, draft: &mut Draft<'_>) -> Result<Option<Shift>> {
+    /// Does as much as fits the record: what is left. `intents` are locked where blocks lose an owner.
+    fn step(
+        &self,
+        op: &mut Op<'f>,
+        draft: &mut Draft<'_>,
+        intents: &mut Option<Intents<'f>>,
+    ) -> Result<Option<Shift>> {
         let Shift { change, start, end, by, .. } = self.shift;
         let (ino, geometry) = (draft.ino(), self.fs.journal().geometry());
         let level = u64::from(draft.inode.root.level);
@@ -176,7 +187,7 @@ impl<'f> Shifter<'f> {
         let more = |op: &Op<'f>| op.room() >= room;
         match change {
             ShiftChange::Collapse => {
-                let freed = remove::free_range(self.fs, op, draft, start..end)?;
+                let freed = remove::free_range(self.fs, op, draft, intents, start..end)?;
                 if freed < end || !op.is_empty() && !more(op) {
                     return Ok(Some(self.shift));
                 }

@@ -6,6 +6,7 @@
 //! 1. What gets blocks (holes and unwritten space that is written, space that is allocated) is announced block by
 //!    block, from its first block that is not mapped on: mapped blocks stay what and where they are while `io` is held.
 //! 2. A file that grows is announced from its old end on, since a mapping holds "beyond the end" there.
+//!    Shared blocks are replaced where they are written: they count as not mapped.
 //! 3. What only overwrites mapped blocks waits for faults in them that were under way when they were seen to be mapped
 //!    ([`settle`]), and is not announced else: the mappings hold those very blocks.
 
@@ -55,12 +56,15 @@ pub(super) fn settle(core: &InodeCore, range: FileRange) {
     }
 }
 
-/// The first byte from `from` on that is not mapped to a sound block, at most `end`.
+/// The first byte from `from` on that is not mapped to a sound block of the file's own, at most `end`.
 fn after_mapped(fs: &Fs, core: &InodeCore, mut from: u64, end: u64) -> Result<u64> {
     let map = FileMap::new(fs, core);
     while from < end {
         let run = map.begin(FileRange { offset: from, len: end - from }, Intent::Report)?;
         let State::Mapped(at) = run.state else { break };
+        if run.shared {
+            break;
+        }
         if let Some((bad, _)) = fs.region().bad(at, run.range.len) {
             // A lost block is replaced where the write covers it.
             return Ok(block_start(from + bad.0.saturating_sub(at.0)));

@@ -7,15 +7,14 @@
 
 use super::Handle;
 use super::read::{check_medium, check_regular};
-use super::sequential;
-use super::turn;
+use super::{sequential, turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
 use crate::mapper::{FileMap, Writer};
-use crate::pmem::DataWriter;
 use crate::pmem::mutation::{self, Mutation};
-use crate::units::{BLOCK_BYTES, FileBlock};
+use crate::pmem::{DataWriter, Durable};
+use crate::units::{BLOCK_BYTES, FileBlock, PoolOff};
 use std::io::IoSlice;
 use std::ops::ControlFlow;
 
@@ -133,6 +132,7 @@ fn write_held(
     if range.end() <= size && overwrite(handle, buffers, range)? {
         return Ok(range.len as usize);
     }
+    unshare::tail(fs, core, size, range.offset)?;
     let turn = turn::allocate(fs, core, range, size, range.end() > size)?;
     let mut map = Writer::new(fs, core, range, size)?;
     let mut data = fs.region().data_writer();
@@ -141,16 +141,17 @@ fn write_held(
     }
     let mut source = Source::new(buffers);
     let taken = iomap::walk_write(&mut map, range, |place| {
-        fill(&mut data, place, &mut source)?;
+        fill(fs, &mut data, place, size, &mut source)?;
         Ok(place.range.len)
     })?;
     if taken < range.len && take == Take::All {
         return Err(Error::TooBig { needed: range.len, capacity: fs.journal().capacity() });
     }
     let end = range.offset + taken;
-    let mends = map.replaces_bad();
+    let (mends, copies) = (map.replaces_bad(), map.replaces_shared());
     if map.needs_record(end) {
-        let durable = data.fence()?;
+        let durable =
+            if copies && mutation::is(Mutation::NoCopyFence) { Durable::no_data() } else { data.fence()? };
         turn.invalidate()?;
         map.publish(durable, end)?;
     } else {
@@ -163,13 +164,13 @@ fn write_held(
     Ok(taken as usize)
 }
 
-/// Overwrites `range` in place where it is one mapped run: the usual case of a file that was written before, and the
+/// Overwrites `range` in place where it is one mapped run of the file's own: the usual case of a file that was written before, and the
 /// one that takes no transaction.
 fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Result<bool> {
     let (fs, core) = (handle.fs(), handle.core());
     let map = FileMap::new(fs, core).begin(range, Intent::Read)?;
     let State::Mapped(mut at) = map.state else { return Ok(false) };
-    if map.range != range || fs.region().bad(at, range.len).is_some() {
+    if map.shared || map.range != range || fs.region().bad(at, range.len).is_some() {
         return Ok(false);
     }
     turn::settle(core, range);
@@ -184,15 +185,51 @@ fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Resu
     Ok(true)
 }
 
-/// Copies the source into `place`, and zeroes what of its first and last block is not written.
-fn fill(data: &mut DataWriter<'_>, place: &WriteMap, source: &mut Source<'_, '_>) -> Result<()> {
-    if place.before != Before::Data {
-        let head = place.range.offset % BLOCK_BYTES;
-        data.zero(crate::units::PoolOff(place.at.0 - head), head)?;
-        let tail = place.range.end().next_multiple_of(BLOCK_BYTES) - place.range.end();
-        data.zero(place.at.plus(place.range.len), tail)?;
+/// Copies the source into `place`, and zeroes what of its first and last block is not written, or copies that from where
+/// the file, of `size` bytes, has it.
+fn fill(
+    fs: &Fs,
+    data: &mut DataWriter<'_>,
+    place: &WriteMap,
+    size: u64,
+    source: &mut Source<'_, '_>,
+) -> Result<()> {
+    let range = place.range;
+    let head = range.offset % BLOCK_BYTES;
+    let tail = range.end().next_multiple_of(BLOCK_BYTES) - range.end();
+    let (first, last) = (PoolOff(place.at.0 - head), place.at.plus(range.len));
+    match place.before {
+        Before::Data => {}
+        Before::Unwritten | Before::New => {
+            data.zero(first, head)?;
+            data.zero(last, tail)?;
+        }
+        Before::Shared(from) => {
+            let edge = |offset: u64, len: u64| FileRange { offset, len };
+            keep(fs, data, edge(range.offset - head, head), size, PoolOff(from.0 - head), first)?;
+            keep(fs, data, edge(range.end(), tail), size, from.plus(range.len), last)?;
+        }
     }
     source.copy(data, place)
+}
+
+/// Copies the bytes `range` of a file, less than a block, from `from` to `to`; zeros where they lie beyond its end.
+fn keep(
+    fs: &Fs,
+    data: &mut DataWriter<'_>,
+    range: FileRange,
+    size: u64,
+    from: PoolOff,
+    to: PoolOff,
+) -> Result<()> {
+    let kept = range.len.min(size.saturating_sub(range.offset));
+    if kept > 0 {
+        let mut bytes = [0; BLOCK_BYTES as usize];
+        let bytes = &mut bytes[..kept as usize];
+        fs.region().read(from, bytes)?;
+        data.copy(to, bytes)?;
+    }
+    data.zero(to.plus(kept), range.len - kept)
 }
 
 /// Zeroes what the last block of a file of `size` bytes holds beyond the end, durably, unless it is zeros: a mapping of
@@ -206,12 +243,17 @@ pub(super) fn clean_last_block(fs: &Fs, core: &InodeCore, size: u64) -> Result<(
     if range.len == 0 || fs.journal().writable().is_err() {
         return Ok(());
     }
-    let State::Mapped(at) = FileMap::new(fs, core).begin(range, Intent::Read)?.state else { return Ok(()) };
+    let map = FileMap::new(fs, core).begin(range, Intent::Read)?;
+    let State::Mapped(at) = map.state else { return Ok(()) };
     let (mut piece, mut done) = ([0; 64], 0);
     while done < range.len {
         let part = &mut piece[..(range.len - done).min(64) as usize];
         fs.region().read(at.plus(done), part)?;
         if part.iter().any(|byte| *byte != 0) {
+            if map.shared {
+                // The copy has zeros there.
+                return unshare::tail(fs, core, size, FileBlock::ceil(size).offset());
+            }
             let mut data = fs.region().data_writer();
             data.zero(at, range.len)?;
             return data.fence().map(drop);
@@ -233,6 +275,7 @@ pub fn zero_tail(fs: &Fs, core: &InodeCore, data: &mut DataWriter<'_>, size: u64
     iomap::walk(&FileMap::new(fs, core), range, Intent::Read, |map| {
         if let State::Mapped(at) = map.state {
             check_medium(fs, core.ino, map.range, at)?;
+            unshare::check(map)?;
             data.zero(at, map.range.len)?;
             any = true;
         }

@@ -107,6 +107,14 @@ pub trait FaultOps: Debug + Send + Sync {
     /// [`crate::Error::NoSpace`] before anything changed, damage, errors of the medium.
     fn populate(&self, range: FileRange, placement: Placement) -> Result<bool>;
 
+    /// Gives the data of `range` (whole blocks within the file) that other files may own too blocks of the file's own, with a
+    /// copy: durable, with everything that makes them reachable, when it returns. The caller has the turn of these bytes, and
+    /// sees to it that no mapping shows the old blocks when one can store to the new ones.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`]: what was not copied is as it was. Damage, errors of the medium.
+    fn make_private(&self, range: FileRange) -> Result<()>;
+
     /// Zeroes one free chunk ahead, for a later [`Placement::Whole`], unless `enough` are ready: whether it did.
     ///
     /// # Errors

@@ -123,6 +123,9 @@ pub enum Before {
     Unwritten,
     /// Blocks just reserved: as unwritten, and unknown to the file before `end`.
     New,
+    /// As `New`, in place of blocks that other files may own too: what the file has at the place's first byte is here (the
+    /// source map), and whole blocks must be filled from there, where nothing else is stored.
+    Shared(PoolOff),
 }
 
 /// What a reader of mappings asks for.

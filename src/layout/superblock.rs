@@ -29,6 +29,10 @@ use crate::error::{Damage, Error, Structure};
 use crate::units::{Ino, MAX_POOL_BYTES, MIN_POOL_BYTES, PoolOff};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// incompat: extents may be shared, and the hidden inode has the tree of shares.
+pub const INCOMPAT_SHARES: u64 = 1;
+const KNOWN_INCOMPAT: u64 = INCOMPAT_SHARES;
+
 /// The first bytes of a superblock.
 pub const MAGIC: [u8; 8] = *b"DAXSTOR1";
 /// The format version written here, and the last one known.
@@ -116,8 +120,9 @@ impl Superblock {
         if version > FORMAT_VERSION {
             return Err(Error::FutureVersion { found: version, known: FORMAT_VERSION });
         }
-        if get64(b, 40) != 0 {
-            return Err(Error::UnknownFeatures(get64(b, 40)));
+        let unknown = get64(b, 40) & !KNOWN_INCOMPAT;
+        if unknown != 0 {
+            return Err(Error::UnknownFeatures(unknown));
         }
         let geometry = Geometry {
             size: get64(b, 128),
@@ -135,7 +140,7 @@ impl Superblock {
         Ok(Self {
             compat: get64(b, 24),
             ro_compat: get64(b, 32),
-            incompat: 0,
+            incompat: get64(b, 40),
             uuid,
             label,
             geometry,

@@ -8,9 +8,12 @@
 //!    a fault, so what a mapping says of it stays true; `state` is held only while the tree is looked at, never while
 //!    user memory is. To who only reads, a hole may become blocks of zeros meanwhile, which is the same to him.
 //! 2. Reserved blocks are the writer's alone until [`Writer::publish`] committed them.
-//! 3. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
+//! 3. Blocks that other files may own too are never stored to either: a write gets others, with a copy of what it does not
+//!    cover, and its record takes the file's share from the old ones.
+//! 4. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
 //!    a crash leaves the file with the bad blocks or with what was written, and nothing between.
 
+mod hints;
 mod writer;
 
 pub use writer::Writer;
@@ -20,7 +23,7 @@ use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};
 use crate::inode::{Fs, InodeCore};
 use crate::iomap::{Cookie, FileRange, Intent, Iomap, IomapOps, State};
 use crate::sync::atomic::Ordering;
-use crate::units::{BLOCK_BYTES, FileBlock, PoolOff, Run};
+use crate::units::{BLOCK_BYTES, Block, FileBlock, PoolOff, Run};
 
 /// A file's mapping, for readers.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +60,8 @@ impl<'f> FileMap<'f> {
     fn keep(&self, mapping: u64, run: &FileRun) {
         let recent = &self.core.recent;
         match run.content {
-            Content::Hole => {}
+            // What is shared is not kept: who overwrites in place is to ask the tree.
+            Content::Hole | Content::Shared(_) => {}
             Content::Unwritten(block) => recent.put(mapping, run.file, Run::new(block, run.len), false),
             Content::Mapped(block) => recent.put(mapping, run.file, Run::new(block, run.len), true),
         }
@@ -90,11 +94,12 @@ impl<'f> FileMap<'f> {
         let state = state_of(&run, run.file.offset()).advanced(from - run.file.offset());
         let hole = beside.hole_before && within.offset < range.offset
             || beside.hole_after && range.end() < within.end();
-        Ok((Iomap { range, state, shared: false, cookie: Cookie(mapping) }, hole))
+        Ok((Iomap { range, state, shared: is_shared(&run), cookie: Cookie(mapping) }, hole))
     }
 }
 
-/// A file's mapping, for a write into `range`: blocks that the medium has lost are holes, to be filled with others.
+/// A file's mapping, for a write into `range`: blocks that the medium has lost or that others may own too are holes, to be
+/// filled with others.
 #[derive(Clone, Copy, Debug)]
 struct WriterMap<'f> {
     map: FileMap<'f>,
@@ -103,13 +108,22 @@ struct WriterMap<'f> {
     size: u64,
 }
 
+/// Blocks of a file that a write replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Old {
+    /// The medium has lost them.
+    Bad,
+    /// Others may own them too; what they hold is kept where the write does not reach.
+    Shared(Block),
+}
+
 /// What a writer meets from a block on.
 #[derive(Clone, Copy, Debug)]
 struct Met {
     run: FileRun,
     cookie: Cookie,
-    /// The file has bad blocks here, which stand as a hole in `run`.
-    bad: bool,
+    /// The file has blocks here that are not stored to, and stand as a hole in `run`.
+    old: Option<Old>,
 }
 
 impl WriterMap<'_> {
@@ -119,22 +133,23 @@ impl WriterMap<'_> {
     /// [`Error::BadMedium`] where bad blocks hold data that the write does not replace; damage.
     fn run(&self, from: FileBlock, len: u64) -> Result<Met> {
         let (run, cookie) = self.map.run(from, len)?;
-        let (Content::Unwritten(block) | Content::Mapped(block)) = run.content else {
-            return Ok(Met { run, cookie, bad: false });
+        let block = match run.content {
+            Content::Unwritten(block) | Content::Mapped(block) | Content::Shared(block) => block,
+            Content::Hole => return Ok(Met { run, cookie, old: None }),
         };
         let region = self.map.fs.region();
         let Some((at, bytes)) = region.bad(block.offset(), run.len * BLOCK_BYTES) else {
-            return Ok(Met { run, cookie, bad: false });
+            return Ok(met(run, cookie));
         };
         let before = at.block().0 - block.0;
         if before > 0 {
-            return Ok(Met { run: FileRun { len: before, ..run }, cookie, bad: false });
+            return Ok(met(FileRun { len: before, ..run }, cookie));
         }
         let lost = FileRun { len: bytes / BLOCK_BYTES, content: Content::Hole, ..run };
-        if matches!(run.content, Content::Mapped(_)) {
+        if matches!(run.content, Content::Mapped(_) | Content::Shared(_)) {
             self.check_covered(&lost, at)?;
         }
-        Ok(Met { run: lost, cookie, bad: true })
+        Ok(Met { run: lost, cookie, old: Some(Old::Bad) })
     }
 
     /// Checks that the write replaces every byte of the file in `lost`, which begins at `at` in the pool.
@@ -151,10 +166,25 @@ impl WriterMap<'_> {
 impl IomapOps for WriterMap<'_> {
     fn begin(&self, range: FileRange, _intent: Intent) -> Result<Iomap> {
         let (from, len) = blocks_of(range);
-        let Met { run, cookie, .. } = self.run(from, len)?;
-        let state = state_of(&run, range.offset);
-        Ok(Iomap { range: clip(&run, range), state, shared: false, cookie })
+        let Met { run, cookie, old } = self.run(from, len)?;
+        let (state, shared) = (state_of(&run, range.offset), matches!(old, Some(Old::Shared(_))));
+        Ok(Iomap { range: clip(&run, range), state, shared, cookie })
     }
+}
+
+/// What a writer meets in `run`, whose blocks are sound.
+fn met(run: FileRun, cookie: Cookie) -> Met {
+    match run.content {
+        Content::Shared(block) => {
+            Met { run: FileRun { content: Content::Hole, ..run }, cookie, old: Some(Old::Shared(block)) }
+        }
+        _ => Met { run, cookie, old: None },
+    }
+}
+
+/// Whether others may own blocks of `run` too.
+const fn is_shared(run: &FileRun) -> bool {
+    matches!(run.content, Content::Shared(_))
 }
 
 /// The part of `range` that `run`, which holds its first byte, covers.
@@ -168,7 +198,7 @@ fn state_of(run: &FileRun, offset: u64) -> State {
     match run.content {
         Content::Hole => State::Hole,
         Content::Unwritten(block) => State::Unwritten(block.offset().plus(into)),
-        Content::Mapped(block) => State::Mapped(block.offset().plus(into)),
+        Content::Mapped(block) | Content::Shared(block) => State::Mapped(block.offset().plus(into)),
     }
 }
 
@@ -183,6 +213,6 @@ impl IomapOps for FileMap<'_> {
         let (from, len) = blocks_of(range);
         let (run, cookie) = self.run(from, len)?;
         let state = state_of(&run, range.offset);
-        Ok(Iomap { range: clip(&run, range), state, shared: false, cookie })
+        Ok(Iomap { range: clip(&run, range), state, shared: is_shared(&run), cookie })
     }
 }

@@ -3,11 +3,11 @@
 //! Places are found and reserved while the data are copied; the tree is changed only in [`Writer::publish`], after
 //! the data's fence: extents, conversions and size are one record.
 
-use super::{FileMap, Met, WriterMap, blocks_of, clip, state_of};
+use super::{FileMap, Met, Old, WriterMap, blocks_of, clip, hints, state_of};
 use crate::alloc::{Op, Want};
 use crate::error::Result;
 use crate::extent::{Content, Extent, ExtentMapMut};
-use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now};
+use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now, shares};
 use crate::iomap::{Before, FileRange, Intent as Purpose, State, WriteMap, WriteOps};
 use crate::pmem::Durable;
 use crate::sync::atomic::Ordering;
@@ -22,6 +22,11 @@ const PIECE_BYTES: u64 = 48;
 /// Bytes of record that a piece needs more where it replaces bad blocks: what is left of their extent, and the descriptor
 /// of their chunk.
 const REPLACED_BYTES: u64 = 256;
+/// Bytes of record that a piece needs beyond those where it replaces shared blocks: two nodes of the tree of shares.
+const SHARED_BYTES: u64 = 1100;
+
+/// Nodes of the tree of shares that taking a share from one run can add: both its ends can cut a leaf and the level above.
+const SHARE_NODES: u64 = 4;
 
 /// Blocks that a write filled or will fill.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +37,15 @@ struct Piece {
     filled: u64,
     /// The run is new to the file, not unwritten space that it had.
     new: bool,
-    /// The file has bad blocks there, which the run replaces.
-    replaces: bool,
+    /// The file has blocks there, which the run replaces.
+    replaces: Option<Old>,
 }
 
-/// A place that was given out: its blocks, and whether the file has bad ones there.
+/// A place that was given out: its blocks, and what of the file it replaces.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     run: Run,
-    replaces: bool,
+    replaces: Option<Old>,
 }
 
 /// A file's mapping, for one write.
@@ -56,8 +61,9 @@ pub struct Writer<'f> {
     size: u64,
     /// Blocks of places given out and not yet ended.
     open: Option<Open>,
-    /// Pieces that replace bad blocks.
-    replaced: u64,
+    /// Pieces that replace bad blocks, and shared ones.
+    bad: u64,
+    shared: u64,
     /// Blocks reserved for holes that the write has not come to yet.
     ready: VecDeque<(FileBlock, Run)>,
 }
@@ -71,6 +77,8 @@ struct Survey {
     unwritten: u64,
     /// Bytes that everybody sees are overwritten.
     overwrites: bool,
+    /// Runs that other files may own too.
+    shared: u64,
 }
 
 impl Survey {
@@ -78,6 +86,7 @@ impl Survey {
         let WriterMap { range, size, .. } = *map;
         let mut survey = Self::default();
         crate::iomap::walk(map, range, Purpose::Read, |run| {
+            survey.shared += u64::from(run.shared);
             match run.state {
                 State::Hole | State::Reserved => survey.holes.push(blocks_of(run.range)),
                 State::Unwritten(_) => survey.unwritten += 1,
@@ -99,14 +108,18 @@ impl<'f> Writer<'f> {
     pub fn new(fs: &'f Fs, core: &'f InodeCore, range: FileRange, size: u64) -> Result<Self> {
         let map = FileMap::new(fs, core);
         let view = WriterMap { map, range, size };
-        let survey = Survey::of(&view)?;
+        let mut survey = Survey::of(&view)?;
+        let (from, len) = blocks_of(range);
+        if survey.shared > 0 && hints::clear(fs, core, &(from..FileBlock(from.0 + len)))? {
+            survey = Survey::of(&view)?;
+        }
         let op = fs.space.begin().for_conversion();
         let holes = survey.holes.iter().map(|(_, len)| len).sum();
         if holes > 0 {
             op.ensure(holes)?;
         }
         let (pieces, ready) = (Vec::new(), VecDeque::new());
-        let mut writer = Self { fs, core, map, view, op, pieces, size, open: None, replaced: 0, ready };
+        let mut writer = Self { fs, core, map, view, op, pieces, size, open: None, bad: 0, shared: 0, ready };
         if survey.overwrites {
             writer.set_aside(&survey)?;
         }
@@ -127,21 +140,29 @@ impl<'f> Writer<'f> {
         if pieces > 0 {
             // Each piece can cut each level of the tree, and raise it; the intent's tree is another one.
             let level = self.core.state.read().root.level.max(self.fs.intents.state.read().root.level);
-            self.op.prepare_nodes((pieces + 1) * (u64::from(level) + 2))?;
+            let shares = if survey.shared > 0 { survey.shared * SHARE_NODES + 2 } else { 0 };
+            self.op.prepare_nodes((pieces + 1) * (u64::from(level) + 2) + shares)?;
         }
         Ok(())
     }
 
     /// Whether the record has room for a further piece.
     fn has_room(&self) -> bool {
-        let pieces = self.pieces.len() as u64 * PIECE_BYTES + self.replaced * REPLACED_BYTES;
+        let replaced = (self.bad + self.shared) * REPLACED_BYTES + self.shared * SHARED_BYTES;
+        let pieces = self.pieces.len() as u64 * PIECE_BYTES + replaced;
         self.op.room() >= ROOM_LEFT + pieces
     }
 
     /// Whether the write replaces blocks that the medium has lost.
     #[must_use]
     pub fn replaces_bad(&self) -> bool {
-        self.replaced > 0
+        self.bad > 0
+    }
+
+    /// Whether the write replaces blocks that other files may own too.
+    #[must_use]
+    pub fn replaces_shared(&self) -> bool {
+        self.shared > 0
     }
 
     /// Whether the write gave the file anything that a record must say.
@@ -172,7 +193,9 @@ impl<'f> Writer<'f> {
         let Some(before) = from.0.checked_sub(1) else { return Ok(None) };
         Ok(match self.map.run(FileBlock(before), 1)?.0.content {
             Content::Hole => None,
-            Content::Unwritten(block) | Content::Mapped(block) => Some(Block(block.0 + 1)),
+            Content::Unwritten(block) | Content::Mapped(block) | Content::Shared(block) => {
+                Some(Block(block.0 + 1))
+            }
         })
     }
 
@@ -198,17 +221,16 @@ impl<'f> Writer<'f> {
             self.op.give_back(run);
         }
         let mut draft = Draft::lock(self.core);
-        let mut beyond = false;
+        let (mut beyond, mut intents) = (false, None);
         for piece in std::mem::take(&mut self.pieces) {
-            self.place(&mut draft, piece)?;
+            self.place(&mut draft, &mut intents, piece)?;
             beyond |= piece.run.len > piece.filled;
         }
         draft.inode.size = draft.inode.size.max(end);
         draft.touch(now());
         draft.stage(&mut self.op)?;
-        let mut intents = None;
         if beyond && !self.core.has_intent.load(Ordering::Acquire) {
-            intents.insert(Intents::lock(&self.fs.intents)).put(
+            intents.get_or_insert_with(|| Intents::lock(&self.fs.intents)).put(
                 &mut self.op,
                 self.core.ino,
                 Intent::CleanUp,
@@ -222,12 +244,17 @@ impl<'f> Writer<'f> {
         intents.map_or(Ok(()), |intents| intents.publish(&self.fs.space))
     }
 
-    fn place(&mut self, draft: &mut Draft<'_>, piece: Piece) -> Result<()> {
+    fn place(
+        &mut self,
+        draft: &mut Draft<'_>,
+        intents: &mut Option<Intents<'f>>,
+        piece: Piece,
+    ) -> Result<()> {
         let Piece { file, run, filled, new, replaces } = piece;
         let ino = draft.ino();
         let geometry = self.fs.journal().geometry();
-        if replaces {
-            self.remove_bad(draft, file..FileBlock(file.0 + filled))?;
+        if replaces.is_some() {
+            self.remove_old(draft, intents, file..FileBlock(file.0 + filled))?;
         }
         let mut map = ExtentMapMut::new(&mut self.op, draft.root(), ino, geometry);
         if !new {
@@ -235,11 +262,11 @@ impl<'f> Writer<'f> {
             self.op.count_unwritten(-(converted as i64));
             return Ok(());
         }
-        map.insert(Extent { file, pool: run.start, len: filled, written: true })?;
+        map.insert(Extent { file, pool: run.start, len: filled, written: true, shared: false })?;
         let ahead = run.len - filled;
         if ahead > 0 {
             let (file, pool) = (FileBlock(file.0 + filled), Block(run.start.0 + filled));
-            map.insert(Extent { file, pool, len: ahead, written: false })?;
+            map.insert(Extent { file, pool, len: ahead, written: false, shared: false })?;
             self.op.count_unwritten(ahead as i64);
         }
         draft.inode.blocks += run.len;
@@ -247,13 +274,18 @@ impl<'f> Writer<'f> {
     }
 }
 
-impl Writer<'_> {
-    /// Takes the blocks of `range` from the file, to be freed with its record.
-    fn remove_bad(&mut self, draft: &mut Draft<'_>, range: Range<FileBlock>) -> Result<()> {
-        let (ino, geometry) = (draft.ino(), self.fs.journal().geometry());
+impl<'f> Writer<'f> {
+    /// Takes the blocks of `range` from the file, to be freed with its record unless others own them.
+    fn remove_old(
+        &mut self,
+        draft: &mut Draft<'_>,
+        intents: &mut Option<Intents<'f>>,
+        range: Range<FileBlock>,
+    ) -> Result<()> {
+        let (fs, ino, geometry) = (self.fs, draft.ino(), self.fs.journal().geometry());
         let mut freed = 0;
         ExtentMapMut::new(&mut self.op, draft.root(), ino, geometry).remove(range, |op, extent| {
-            op.release(extent.run())?;
+            shares::release(fs, op, intents, &extent)?;
             op.count_unwritten(if extent.written { 0 } else { -(extent.len as i64) });
             freed += extent.len;
             Ok(ControlFlow::Continue(()))
@@ -269,7 +301,10 @@ impl WriteOps for Writer<'_> {
             return Ok(None);
         }
         let (from, len) = blocks_of(range);
-        let Met { run, cookie, bad } = self.view.run(from, len)?;
+        let Met { mut run, cookie, old } = self.view.run(from, len)?;
+        if let Some(Old::Shared(block)) = old {
+            run.len = shares::reach(self.fs, &self.op, None, Run::new(block, run.len))?.len;
+        }
         let mut covered = clip(&run, range);
         let (at, before) = match state_of(&run, range.offset) {
             State::Mapped(at) => (at, Before::Data),
@@ -280,9 +315,14 @@ impl WriteOps for Writer<'_> {
                     Some((_, run)) => run,
                     None => self.reserve(from, FileBlock::ceil(covered.end()))?,
                 };
-                self.open = Some(Open { run, replaces: bad });
+                self.open = Some(Open { run, replaces: old });
                 covered.len = covered.len.min(FileBlock(from.0 + run.len).offset() - range.offset);
-                (run.start.offset().plus(range.offset % crate::units::BLOCK_BYTES), Before::New)
+                let into = range.offset % crate::units::BLOCK_BYTES;
+                let before = match old {
+                    Some(Old::Shared(block)) => Before::Shared(block.offset().plus(into)),
+                    _ => Before::New,
+                };
+                (run.start.offset().plus(into), before)
             }
         };
         Ok(Some(WriteMap { range: covered, at, before, cookie }))
@@ -299,13 +339,17 @@ impl WriteOps for Writer<'_> {
                 if kept < run.len {
                     self.op.give_back(Run::new(Block(run.start.0 + kept), run.len - kept));
                 }
-                self.replaced += u64::from(replaces);
+                match replaces {
+                    Some(Old::Bad) => self.bad += 1,
+                    Some(Old::Shared(_)) => self.shared += 1,
+                    None => {}
+                }
                 let run = Run::new(run.start, kept);
                 self.pieces.push(Piece { file, run, filled, new: true, replaces });
             }
             (None, Before::Unwritten) if filled > 0 => {
                 let run = Run::new(map.at.block(), filled);
-                self.pieces.push(Piece { file, run, filled, new: false, replaces: false });
+                self.pieces.push(Piece { file, run, filled, new: false, replaces: None });
             }
             (None, _) => {}
         }

@@ -83,6 +83,14 @@ pub enum Mutation {
     NoGate,
     /// What is freed can be had although it is pinned.
     IgnorePins,
+    /// A block gets another owner that is not counted.
+    ShareUncounted,
+    /// A block that others own is freed with the first of them.
+    FreeShared,
+    /// What is stored in place of shared blocks becomes the file's without a fence.
+    NoCopyFence,
+    /// Blocks are shared while mappings can store to them.
+    ShareMapped,
     /// The last unpin takes what is withheld in one step and the pin off in a later one.
     UnpinInTwoSteps,
 }

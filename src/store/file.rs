@@ -28,11 +28,11 @@ impl Deref for File {
 }
 
 impl File {
-    fn reads(&self) -> Result<()> {
+    pub(super) fn reads(&self) -> Result<()> {
         if self.read { Ok(()) } else { Err(Error::NotOpenedFor("reading")) }
     }
 
-    fn writes(&self) -> Result<()> {
+    pub(super) fn writes(&self) -> Result<()> {
         if self.write { Ok(()) } else { Err(Error::NotOpenedFor("writing")) }
     }
 

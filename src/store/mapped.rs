@@ -53,6 +53,10 @@ impl FaultOps for File {
         fault::populate(&self.node.handle, range, placement)
     }
 
+    fn make_private(&self, range: FileRange) -> Result<()> {
+        crate::io::make_private(&self.node.handle, range)
+    }
+
     fn zero_ahead(&self, enough: usize) -> Result<bool> {
         self.node.handle.fs().space.zero_ahead(enough)
     }

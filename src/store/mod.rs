@@ -9,6 +9,7 @@ mod mapped;
 mod node;
 mod open;
 mod options;
+mod reflink;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +17,13 @@ pub use dir::{Dir, DirEntry, ReadDir};
 pub use file::File;
 pub use node::Node;
 pub use options::{OpenOptions, StoreOptions};
+pub use reflink::{SNAPSHOT_PREFIX, Snapshot};
 
 use crate::alloc::{ChunkUse, SpaceReport};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::inode::Fs;
+use crate::inode::{Fs, shares};
 use crate::journal::Recovery;
 use crate::layout::{FORMAT_VERSION, Geometry};
 use crate::namespace;
@@ -227,6 +229,15 @@ impl Store {
     /// Damage of a group.
     pub fn chunk_map(&self, first: u64, count: u64) -> Result<Vec<ChunkUse>> {
         self.inner.fs.space.chunk_map(Chunk(first), count)
+    }
+
+    /// Blocks of 4 KiB that several files own, and how many more there would be if each had its own. Looks at every record of
+    /// them.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn shared_blocks(&self) -> Result<(u64, u64)> {
+        shares::shared_blocks(&self.inner.fs)
     }
 
     /// Fences, flushed lines and bytes since the pool was opened.

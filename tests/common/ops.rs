@@ -34,6 +34,7 @@ pub enum Blocks {
     Zero,
     Collapse,
     Insert,
+    Unshare,
 }
 
 /// Whether an attribute must exist.
@@ -114,6 +115,25 @@ pub enum Op {
         at: u64,
         len: u64,
         whole: bool,
+    },
+    /// Blocks of `from` become those of `to` as well; with `same`, only where both hold the same bytes.
+    Reflink {
+        from: On,
+        to: On,
+        at: u64,
+        to_at: u64,
+        len: u64,
+        same: bool,
+    },
+    /// `to` becomes what `from` is.
+    Become {
+        from: On,
+        to: On,
+    },
+    /// A new name for a copy of a file that shares its blocks.
+    Clone {
+        from: &'static str,
+        to: &'static str,
     },
     /// Moves blocks; nothing that a user sees changes.
     Defrag(On),
@@ -223,6 +243,23 @@ fn data_op(most: u64) -> impl Strategy<Value = Op> {
         2 => (on(), 0..most / BLOCK, 1..5_u64).prop_map(|(on, at, len)| {
             Op::Populate { on, at: at * BLOCK, len: len * BLOCK, whole: false }
         }),
+    ]
+}
+
+/// Operations that share blocks, or end that.
+pub fn share_op(most: u64) -> impl Strategy<Value = Op> {
+    let blocks = 0..most / BLOCK;
+    let ranges = (blocks.clone(), blocks, 1..4 * BLOCK, 0..6_u32);
+    prop_oneof![
+        6 => (on(), on(), ranges).prop_map(|(from, to, (at, to_at, len, kind))| {
+            // Whole blocks, mostly: the end of a file is met by `Become`.
+            let len = if kind == 0 { len } else { len.next_multiple_of(BLOCK) };
+            Op::Reflink { from, to, at: at * BLOCK, to_at: to_at * BLOCK, len, same: kind == 1 }
+        }),
+        3 => (on(), on()).prop_map(|(from, to)| Op::Become { from, to }),
+        3 => (file(), file()).prop_map(|(from, to)| Op::Clone { from, to }),
+        1 => (on(), extent(most))
+            .prop_map(|(on, (at, len))| Op::Fallocate { on, blocks: Blocks::Unshare, at, len }),
     ]
 }
 

@@ -70,6 +70,19 @@ impl Real {
                     Ok(if done { Outcome::Done } else { Outcome::Skipped })
                 });
             }
+            Op::Reflink { from, to, at, to_at, len, same } => {
+                return self.on_two(from, to, |from, to| {
+                    let same = match same {
+                        true => to.dedupe_range(from, at, to_at, len)?,
+                        false => to.reflink_range(from, at, to_at, len).map(|()| true)?,
+                    };
+                    Ok(if same { Outcome::Done } else { Outcome::Skipped })
+                });
+            }
+            Op::Become { from, to } => {
+                return self.on_two(from, to, |from, to| to.reflink(from).map(|()| Outcome::Done));
+            }
+            Op::Clone { from, to } => root.reflink(from, to),
             Op::Defrag(on) => return self.on_file(on, |file| file.defrag().map(|_| Outcome::Done)),
             Op::SetAttr { on, set } => {
                 return self.on_node(on, |node| node.set_attributes(&attributes(&set)));
@@ -92,6 +105,24 @@ impl Real {
         match on {
             On::Path(path) => change(&self.store.root().open(path, &OpenOptions::new().write(true))?),
             On::Open(handle) => self.handles.get(&handle).map_or(Ok(Outcome::Skipped), change),
+        }
+    }
+
+    fn on_two(
+        &self,
+        from: On,
+        to: On,
+        change: impl FnOnce(&File, &File) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        let find = |on| match on {
+            On::Path(path) => {
+                self.store.root().open(path, &OpenOptions::new().read(true).write(true)).map(Some)
+            }
+            On::Open(handle) => Ok(self.handles.get(&handle).cloned()),
+        };
+        match (find(from)?, find(to)?) {
+            (Some(from), Some(to)) => change(&from, &to),
+            _ => Ok(Outcome::Skipped),
         }
     }
 
@@ -156,6 +187,7 @@ fn allocate_mode(blocks: Blocks) -> AllocateMode {
         Blocks::Zero => AllocateMode::Zero,
         Blocks::Collapse => AllocateMode::Collapse,
         Blocks::Insert => AllocateMode::Insert,
+        Blocks::Unshare => AllocateMode::Unshare,
     }
 }
 

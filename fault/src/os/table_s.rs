@@ -51,8 +51,8 @@ impl Table for TableS {
         Ok(true)
     }
 
-    fn copy(&self, at: u64, page: &[u8; 4096]) -> Result<Installed> {
-        self.ground.area.page(at, page, self.ground.prot())?;
+    fn copy(&self, at: u64, page: &[u8; 4096], guarded: bool) -> Result<Installed> {
+        self.ground.area.page(at, page, if guarded { libc::PROT_READ } else { self.ground.prot() })?;
         Ok(Installed::Done)
     }
 

@@ -221,8 +221,8 @@ impl Table for TableU {
         self.tools.zeros.put(&self.tools.uffd, &self.ground.area, at, self.ground.prot())
     }
 
-    fn copy(&self, at: u64, page: &[u8; 4096]) -> Result<Installed> {
-        self.ground.area.within(at, 4096, |address| Ok(self.tools.uffd.page(address, page)?.into()))
+    fn copy(&self, at: u64, page: &[u8; 4096], guarded: bool) -> Result<Installed> {
+        self.ground.area.within(at, 4096, |address| Ok(self.tools.uffd.page(address, page, guarded)?.into()))
     }
 
     fn missing(&self, at: u64, len: u64) -> Result<()> {

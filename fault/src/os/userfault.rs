@@ -229,12 +229,13 @@ impl Userfault {
         Ok(Copied::Done)
     }
 
-    /// Gives the missing page at `start` these contents.
+    /// Gives the missing page at `start` these contents, write-protected if `guarded`.
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn page(&self, start: usize, page: &[u8; 4096]) -> Result<Copied> {
-        match self.copy_once(start as u64, page, page.len() as u64, 0)? {
+    pub(super) fn page(&self, start: usize, page: &[u8; 4096], guarded: bool) -> Result<Copied> {
+        let mode = if guarded { COPY_WP } else { 0 };
+        match self.copy_once(start as u64, page, page.len() as u64, mode)? {
             Progress::Again => Ok(Copied::Again),
             _ => Ok(Copied::Done),
         }

@@ -241,7 +241,7 @@ impl World {
             What::Block(_) | What::Zero { .. } => !private && end <= self.size,
             What::Copy => private && end <= self.size,
             What::Beyond => entry.range.offset / PAGE >= self.size,
-            What::Failed => false,
+            What::Failed | What::Guarded => false,
         }
     }
 }

@@ -491,6 +491,10 @@ impl FaultOps for ToyFile {
         self.fill(range, |_, page| Some(chunk + page % SLOT)).map(|()| true)
     }
 
+    fn make_private(&self, _: FileRange) -> Result<()> {
+        Ok(())
+    }
+
     fn zero_ahead(&self, _: usize) -> Result<bool> {
         Ok(false)
     }

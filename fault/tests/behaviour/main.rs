@@ -16,5 +16,6 @@ mod kernel;
 mod moves;
 mod own;
 mod process;
+mod sharing;
 mod space;
 mod sync;

@@ -7,6 +7,7 @@
 use super::media::Media;
 use super::remedy::{Field, Remedy};
 use super::report::{CheckReport, FaultKind, Faults, Found, Phase, Progress};
+use super::shares::Owners;
 use super::slots::{NodeReader, NodeSlots, SHARED, Slot, arena_blocks, look};
 use super::space::Chunks;
 use crate::error::{Damage, Error};
@@ -65,6 +66,8 @@ pub(super) struct Checker<'r> {
     pub unreadable: Vec<Ino>,
     /// Inodes with intents, in order.
     pub intents: Vec<(Ino, u8)>,
+    /// Blocks of shared extents.
+    pub owners: Owners,
     /// Nodes that were looked for and not believed.
     pub lost: Vec<PoolOff>,
     pub report: CheckReport,
@@ -178,7 +181,7 @@ fn lost_bytes(region: &Region, run: Run, ino: Ino, faults: &mut Faults, what: im
 }
 
 impl<'r> Checker<'r> {
-    pub fn trees(&mut self) -> (Trees<'_>, &mut Vec<Facts>, &mut Chunks) {
+    pub fn trees(&mut self) -> (Trees<'_>, &mut Vec<Facts>, &mut Chunks, &mut Owners) {
         let trees = Trees {
             media: &self.media,
             nodes: &self.nodes,
@@ -186,7 +189,7 @@ impl<'r> Checker<'r> {
             lost: &mut self.lost,
             count: &mut self.report.nodes,
         };
-        (trees, &mut self.inodes, &mut self.chunks)
+        (trees, &mut self.inodes, &mut self.chunks, &mut self.owners)
     }
 
     /// Where in `inodes` the inode `ino` is.
@@ -320,7 +323,9 @@ impl<'r> Checker<'r> {
             }
         }
         self.inodes.push(facts);
-        blocks += self.attributes(ino, inode);
+        if ino != self.media.intents {
+            blocks += self.attributes(ino, inode);
+        }
         if blocks != inode.blocks {
             let found =
                 self.faults.number(FaultKind::BlockCount, ino.offset(), Some(ino), blocks, inode.blocks);
@@ -338,7 +343,7 @@ impl<'r> Checker<'r> {
         let keep = inode.flags & INODE_KEEP_BEYOND_END != 0;
         let (mut end, mut blocks, mut unwritten, mut extents) = (FileBlock(0), 0, 0, 0);
         let region = self.media.region;
-        let (mut trees, _, chunks) = self.trees();
+        let (mut trees, _, chunks, owners) = self.trees();
         trees.walk(ino, Which::Content, &inode.root, |key, payload, faults| {
             let drop = Remedy::Drop { ino, which: Which::Content, key };
             let extent = match Extent::decode(key, payload, ino, &geometry) {
@@ -367,10 +372,14 @@ impl<'r> Checker<'r> {
                     format!("bytes {start} to {end} of the file are lost; overwrite them to repair it")
                 });
             }
-            chunks.claim(extent.run(), |run| {
-                let file = FileBlock(extent.file.0 + (run.start.0 - extent.pool.0));
-                let remedy = Remedy::GiveUp { ino, file, run };
-                shared(faults, ino, run, format_args!("file block {file}")).by(remedy);
+            // Who shares blocks may: the others are counted when all are known.
+            let known = if extent.shared { owners.claim(extent.run()) } else { Vec::new() };
+            chunks.claim(extent.run(), |twice| {
+                for run in Owners::unknown(&known, twice) {
+                    let file = FileBlock(extent.file.0 + (run.start.0 - extent.pool.0));
+                    let remedy = Remedy::GiveUp { ino, file, run };
+                    shared(faults, ino, run, format_args!("file block {file}")).by(remedy);
+                }
             });
         });
         self.report.extents += extents;
@@ -413,7 +422,7 @@ impl<'r> Checker<'r> {
         let root = NodeRoot { at: inode.xattrs, level: inode.xattr_level }.area();
         let (mut blocks, mut count, mut names) = (0, 0, Names::default());
         let region = self.media.region;
-        let (mut trees, _, chunks) = self.trees();
+        let (mut trees, _, chunks, _) = self.trees();
         trees.walk(ino, Which::Attributes, &root, |key, payload, faults| {
             count += 1;
             let drop = Remedy::Drop { ino, which: Which::Attributes, key };

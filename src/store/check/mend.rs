@@ -9,6 +9,7 @@ use crate::alloc::{Op, Space};
 use crate::error::{Damage, Result, Structure};
 use crate::extent::ExtentMapMut;
 use crate::inode::InodeTable;
+use crate::inode::shares::Share;
 use crate::journal::Journal;
 use crate::layout::{FileKind, HEADER_BYTES, Image, Inode, Kind};
 use crate::namespace::entry;
@@ -64,6 +65,8 @@ impl<'m> Mender<'m> {
             Remedy::Retype { ino, key, kind } => self.retype(ino, key, kind).map(|()| None),
             Remedy::FreeInode(ino) => self.free_inode(ino),
             Remedy::Set(ino, field) => self.set(ino, field).map(|()| None),
+            Remedy::Unshare(start) => self.unshare(start).map(|()| None),
+            Remedy::Share { run, owners } => self.share(Share { run, owners }).map(|()| None),
             Remedy::Root => self.make_root().map(Some),
             Remedy::Intents => self.make_intents().map(Some),
             Remedy::Reattach(ino) => self.reattach(ino).map(|()| None),
@@ -93,7 +96,13 @@ impl<'m> Mender<'m> {
     /// What a range of keys is to a user.
     fn keys(&self, ino: Ino, which: Which, low: u64, high: u64) -> String {
         if ino == self.checker.media.intents {
-            return "notes of unfinished operations".into();
+            let shares = which == Which::Attributes;
+            return if shares {
+                "nothing: owners are counted anew"
+            } else {
+                "notes of unfinished operations"
+            }
+            .into();
         }
         let name = self.name(ino);
         if which == Which::Attributes {

@@ -14,6 +14,7 @@ mod reattach;
 mod remedy;
 mod repair;
 mod report;
+mod shares;
 mod slots;
 mod space;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use inodes::{CLEAN_UP, Checker, RANGE, Which};
 use media::Media;
 use remedy::Remedy;
 use report::{Faults, Found};
+use shares::Owners;
 use slots::NodeSlots;
 use space::Chunks;
 
@@ -90,6 +92,7 @@ fn check<'r>(media: Media<'r>, faults: Faults, progress: &'r dyn Fn(Progress)) -
         inodes: Vec::new(),
         unreadable: Vec::new(),
         intents: Vec::new(),
+        owners: Owners::default(),
         lost: Vec::new(),
         report: CheckReport::default(),
         progress,
@@ -101,6 +104,7 @@ fn check<'r>(media: Media<'r>, faults: Faults, progress: &'r dyn Fn(Progress)) -
     checker.read_directories();
     checker.check_links();
     checker.check_intents();
+    checker.check_shares();
     checker.check_leaked_nodes();
     checker.report.blocks_used = checker.chunks.compare(&media, &mut checker.faults);
     checker.check_totals();

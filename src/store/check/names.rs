@@ -125,7 +125,7 @@ impl Checker<'_> {
     fn read_entries(&mut self, ino: Ino, root: &RootArea) -> (u64, u32) {
         let unreadable = std::mem::take(&mut self.unreadable);
         let (seed, hidden, top) = (self.media.seed, self.media.intents, self.media.root);
-        let (mut trees, inodes, _) = self.trees();
+        let (mut trees, inodes, ..) = self.trees();
         let mut directory = Directory {
             ino,
             root: top,

@@ -6,13 +6,13 @@
 //! 2. marks: everything that is owned is marked used, so that what is given out from here on is free;
 //! 3. trees: what can not be read or is owned by others is taken out, damaged inodes are freed;
 //! 4. names: the root directory and the intents are there, what lost its name gets one in `/lost+found`;
-//! 5. numbers: links, sizes, block counts, parents;
+//! 5. numbers: links, sizes, block counts, parents, owners of shared blocks;
 //! 6. leaks: what nobody owns is freed, totals are set.
 
 use super::inodes::Which;
 use crate::layout::FileKind;
 use crate::tree::Cut;
-use crate::units::{FileBlock, Ino, PoolOff, Run};
+use crate::units::{Block, FileBlock, Ino, PoolOff, Run};
 
 /// What mends a fault.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,10 @@ pub(super) enum Remedy {
     Intents,
     /// The inode gets a name in `/lost+found`.
     Reattach(Ino),
+    /// The record of blocks with several owners that begins here is taken out.
+    Unshare(Block),
+    /// A record of blocks with several owners is put in.
+    Share { run: Run, owners: u32 },
     /// A field of an inode is set.
     Set(Ino, Field),
     /// Marks become what is owned, and totals what was counted.
@@ -95,7 +99,7 @@ impl Remedy {
             | Self::Retype { .. }
             | Self::FreeInode(_) => Stage::Trees,
             Self::Root | Self::Intents | Self::Reattach(_) => Stage::Names,
-            Self::Set(..) => Stage::Numbers,
+            Self::Set(..) | Self::Unshare(_) | Self::Share { .. } => Stage::Numbers,
             Self::FreeSlot(_) | Self::Leaks => Stage::Leaks,
         })
     }
@@ -105,7 +109,7 @@ impl Remedy {
         match self {
             Self::FreeInode(_) => 0,
             Self::Empty { .. } | Self::Root => 1,
-            Self::Cut { .. } | Self::Intents => 2,
+            Self::Cut { .. } | Self::Intents | Self::Unshare(_) => 2,
             _ => 3,
         }
     }

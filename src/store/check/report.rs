@@ -64,6 +64,8 @@ kinds! {
     Extent = "extent",
     /// A block has one owner.
     BlockShared = "doubly used blocks",
+    /// Shared blocks have as many owners as is noted.
+    Share = "owners of shared blocks",
     /// An owned block is marked used.
     BlockNotMarked = "unmarked blocks",
     /// A used block has an owner.
@@ -183,6 +185,8 @@ pub struct CheckReport {
     pub blocks_arena: u64,
     /// Blocks of unwritten extents.
     pub blocks_unwritten: u64,
+    /// Blocks that several files own.
+    pub blocks_shared: u64,
     /// Unfinished operations noted on the media.
     pub intents: u64,
     /// Repairs were asked for, and rounds of them were needed.

@@ -170,7 +170,7 @@ fn private_pages_have_what_they_were_given() {
     for mode in BOTH {
         let pool = pool(1 << 20);
         let map = mapped(&pool, &Wish { private: true, ..wish(1 << 20, mode) });
-        assert_eq!(map.toy.table.copy(2 * PAGE, &[9; 4096]).unwrap(), Installed::Done);
+        assert_eq!(map.toy.table.copy(2 * PAGE, &[9; 4096], false).unwrap(), Installed::Done);
         assert_eq!(load(map.page(2)), u64::from_ne_bytes([9; 8]));
         store(map.page(2) + 8, 1);
         assert_eq!((load(map.page(2) + 8), faults(&map)), (1, 0), "{mode:?}: stored without a fault");
