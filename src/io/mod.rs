@@ -3,10 +3,12 @@
 //! Bodies over the one iterator of `iomap`, and whatever else happens to a single inode.
 
 mod allocate;
+mod atomic;
 mod attributes;
 mod defrag;
 pub mod fault;
 mod handle;
+mod ordered;
 mod read;
 pub mod remove;
 mod report;
@@ -17,9 +19,13 @@ mod write;
 pub mod xattr;
 
 pub use allocate::{AllocateMode, allocate, resume};
-pub use attributes::{Metadata, SetAttributes, metadata, set as set_attributes};
+pub use atomic::write_atomic;
+pub use attributes::{
+    Metadata, SetAttributes, metadata, set as set_attributes, set_durability, set_pool_durability,
+};
 pub use defrag::{Defragmented, defrag};
 pub use handle::Handle;
+pub use ordered::{set_bounds, settle};
 pub use read::read_vectored;
 pub use report::{FileExtent, SeekFor, extents, seek};
 pub use resize::set_len;

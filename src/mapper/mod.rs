@@ -8,11 +8,15 @@
 //!    a fault, so what a mapping says of it stays true; `state` is held only while the tree is looked at, never while
 //!    user memory is. To who only reads, a hole may become blocks of zeros meanwhile, which is the same to him.
 //! 2. Reserved blocks are the writer's alone until [`Writer::publish`] committed them.
-//! 3. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
+//! 3. What waits to be made durable ([`crate::inode::Pending`]) is shown as mapped, where it waits, in place of what the
+//!    tree says; such runs are not kept for the next look.
+//! 4. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
 //!    a crash leaves the file with the bad blocks or with what was written, and nothing between.
 
+mod replace;
 mod writer;
 
+pub use replace::{Replacement, blocks_beside, replace};
 pub use writer::Writer;
 
 use crate::error::{Error, Result};
@@ -38,6 +42,9 @@ impl<'f> FileMap<'f> {
 
     /// The run at block `from`, at most `len` blocks.
     fn run(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
+        if self.core.pending.any() {
+            return self.run_with_pending(from, len);
+        }
         let mapping = self.core.mapping.load(Ordering::Acquire);
         if let Some((run, written)) = self.core.recent.get(mapping, from) {
             let content = if written { Content::Mapped(run.start) } else { Content::Unwritten(run.start) };
@@ -50,6 +57,25 @@ impl<'f> FileMap<'f> {
         let mut run = map.run_at(from, MAX_FILE_BLOCKS.saturating_sub(from.0).max(len))?;
         self.keep(mapping, &run);
         run.len = run.len.min(len);
+        Ok((run, Cookie(mapping)))
+    }
+
+    /// As [`Self::run`], of a file in which something waits.
+    #[cold]
+    fn run_with_pending(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
+        let state = self.core.state.read();
+        let mapping = self.core.mapping.load(Ordering::Acquire);
+        let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
+        let waiting = self.core.pending.read();
+        let shown = |at: FileBlock, len| Ok::<_, Error>(waiting.shown(map.run_at(at, len)?));
+        let mut run = shown(from, len)?;
+        while run.len < len {
+            let next = shown(run.end(), len - run.len)?;
+            if !run.continues_in(&next) {
+                break;
+            }
+            run.len += next.len;
+        }
         Ok((run, Cookie(mapping)))
     }
 

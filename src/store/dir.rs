@@ -50,7 +50,12 @@ impl Dir {
 
     fn new_inode(&self, kind: FileKind, mode: u32, owner: Option<(u32, u32)>) -> New<'static> {
         let (uid, gid) = owner.unwrap_or_else(super::process_owner);
-        New { kind, permissions: mode, uid, gid, target: &[] }
+        New { kind, permissions: mode, uid, gid, target: &[], durability: None }
+    }
+
+    fn new_file(&self, options: &OpenOptions) -> New<'static> {
+        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        New { durability: options.durability, ..new }
     }
 
     /// Opens a file as `options` say.
@@ -83,7 +88,7 @@ impl Dir {
 
     /// The file at the path, and whether it was made for this.
     fn open_or_make(&self, path: &[u8], options: &OpenOptions) -> Result<(Handle, bool)> {
-        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let new = self.new_file(options);
         let last = namespace::to_last(self.handle(), path)?;
         let found = match last.name.as_slice() {
             b"." | b".." => return Err(Error::IsDirectory),
@@ -137,7 +142,7 @@ impl Dir {
     /// # Errors
     /// No space, damage.
     pub fn open_unnamed(&self, options: &OpenOptions) -> Result<File> {
-        let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
+        let new = self.new_file(options);
         let make = || namespace::create_unnamed(self.handle(), &new);
         self.file(self.handle().fs().with_room(make)?, options)
     }

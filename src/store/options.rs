@@ -1,6 +1,6 @@
 //! How is a pool made, opened, and a file in it?
 
-use crate::layout::Geometry;
+use crate::layout::{Durability, Geometry};
 use crate::pmem::RegionOptions;
 
 /// How to make or open a pool.
@@ -9,6 +9,7 @@ pub struct StoreOptions {
     pub(super) region: RegionOptions,
     pub(super) label: String,
     pub(super) geometry: Option<Geometry>,
+    pub(super) durability: Durability,
     #[cfg(feature = "sim")]
     pub(super) seed: Option<u64>,
 }
@@ -56,6 +57,13 @@ impl StoreOptions {
         self
     }
 
+    /// The level of durability of a new pool's files that name none: strict unless said.
+    #[must_use]
+    pub fn durability(mut self, level: Durability) -> Self {
+        self.durability = level;
+        self
+    }
+
     /// The geometry of a new pool, instead of the one that suits its size. For tests, which want lanes that wrap.
     #[must_use]
     pub fn geometry(mut self, geometry: Geometry) -> Self {
@@ -84,6 +92,7 @@ pub struct OpenOptions {
     pub(super) follow: bool,
     pub(super) mode: u32,
     pub(super) owner: Option<(u32, u32)>,
+    pub(super) durability: Option<Durability>,
 }
 
 impl Default for OpenOptions {
@@ -117,6 +126,7 @@ impl OpenOptions {
             follow: true,
             mode: 0o644,
             owner: None,
+            durability: None,
         }
     }
 
@@ -160,6 +170,13 @@ impl OpenOptions {
     #[must_use]
     pub fn owner(mut self, uid: u32, gid: u32) -> Self {
         self.owner = Some((uid, gid));
+        self
+    }
+
+    /// Level of durability of a file that is made: its directory's, or else the pool's, unless said.
+    #[must_use]
+    pub fn durability(mut self, level: Durability) -> Self {
+        self.durability = Some(level);
         self
     }
 

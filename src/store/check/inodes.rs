@@ -13,7 +13,9 @@ use crate::error::{Damage, Error};
 use crate::extent::Extent;
 use crate::inode::Intent;
 use crate::io::xattr;
-use crate::layout::{FileKind, INODE_KEEP_BEYOND_END, Inode, Kind, RootArea, SlotClass, get32};
+use crate::layout::{
+    FileKind, INODE_DURABILITY, INODE_KEEP_BEYOND_END, Inode, Kind, RootArea, SlotClass, get32,
+};
 use crate::pmem::Region;
 use crate::tree::{self, Cut, Lost, NodeRoot, Visit};
 use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_SYMLINK_BYTES, PoolOff, Run};
@@ -273,7 +275,11 @@ impl<'r> Checker<'r> {
             let found = faults.number(FaultKind::Generation, at, Some(ino), "at least 1", 0);
             found.by(Remedy::Set(ino, Field::Generation(1)));
         }
-        let known = if inode.kind == FileKind::Regular { INODE_KEEP_BEYOND_END } else { 0 };
+        let known = match inode.kind {
+            FileKind::Regular => INODE_KEEP_BEYOND_END | INODE_DURABILITY,
+            FileKind::Directory => INODE_DURABILITY,
+            FileKind::Symlink => 0,
+        };
         if inode.flags & !known != 0 {
             let found = faults.number(FaultKind::Flags, at, Some(ino), known, inode.flags);
             found.by(Remedy::Set(ino, Field::Flags(known)));
