@@ -47,14 +47,14 @@ impl<'f> Replacement<'f> {
             let run = op.reserve(&Want { blocks: end.0 - at.0, file_block: at, goal })?;
             let next = FileBlock(at.0 + run.len);
             places.add(run);
-            extents += 1;
-            for old in runs_of(fs, core, at..next)? {
+            let comes = (at, Run::new(run.start, 0));
+            for (file, old) in std::iter::once(comes).chain(runs_of(fs, core, at..next)?) {
                 places.add(old);
                 extents += 1;
-            }
-            if ROOM_LEFT + extents * EXTENT_BYTES + places.bytes() > fs.journal().capacity() {
-                let fits = at.offset().saturating_sub(range.offset);
-                return Err(Error::NotAtOnce { len: range.len, fits });
+                if ROOM_LEFT + extents * EXTENT_BYTES + places.bytes() > fs.journal().capacity() {
+                    let fits = file.offset().saturating_sub(range.offset);
+                    return Err(Error::NotAtOnce { len: range.len, fits });
+                }
             }
             runs.push((at, run));
             (at, goal) = (next, Some(run.end()));
@@ -94,13 +94,13 @@ impl<'f> Replacement<'f> {
     }
 }
 
-/// The pool runs that the file has in `blocks`.
-fn runs_of(fs: &Fs, core: &InodeCore, blocks: Range<FileBlock>) -> Result<Vec<Run>> {
+/// The pool runs that the file has in `blocks`, and where in the file.
+fn runs_of(fs: &Fs, core: &InodeCore, blocks: Range<FileBlock>) -> Result<Vec<(FileBlock, Run)>> {
     let (map, mut runs, mut at) = (FileMap::new(fs, core), Vec::new(), blocks.start);
     while at < blocks.end {
         let run = map.run(at, blocks.end.0 - at.0)?.0;
         if let Content::Unwritten(start) | Content::Mapped(start) = run.content {
-            runs.push(Run::new(start, run.len));
+            runs.push((run.file, Run::new(start, run.len)));
         }
         at = run.end();
     }
