@@ -5,6 +5,7 @@
 
 mod core;
 mod draft;
+mod group;
 mod intents;
 mod pending;
 mod range_lock;
@@ -13,8 +14,9 @@ mod table;
 
 pub use self::core::InodeCore;
 pub use draft::Draft;
+pub use group::{Changes, Group, GroupGuard, Member, Ordered, Places};
 pub use intents::{Intent, Intents, RangeChange, list as list_intents};
-pub use pending::{Changes, Group, GroupGuard, Member, Ordered, Pending, PendingRun, Places, Waiting};
+pub use pending::{Pending, PendingRun, Waiting};
 pub use range_lock::{RangeGuard, RangeLock};
 pub use recent::Recent;
 pub use table::InodeTable;

@@ -1,7 +1,7 @@
 //! What of a file is written, and not yet the file's on the media?
 //!
 //! Writes at the level `ordered` fill blocks that no record names yet. What they give a file waits here, beside its
-//! inode, until the pool's one [`Group`] is committed: then it becomes the file's, with all that waits in other files,
+//! inode, until the pool's one [`Group`](super::Group) is committed: then it becomes the file's, with all that waits in other files,
 //! in one record. Readers are shown the runs that wait in place of what the tree says.
 //!
 //! Invariants:
@@ -12,16 +12,11 @@
 //! 3. Bytes of blocks that wait are stored to under the group's lock, or before they wait: no commit is under way then.
 //! 4. [`Pending::any`] is set before a write returns, and cleared after the mapping's number has moved on: who finds it
 //!    clear may trust [`Recent`](super::Recent), of bytes that it holds in `io`.
-//! 5. The record of a group never exceeds [`Group::record_bytes`], which never exceeds what a lane can take.
 
-use super::InodeCore;
-use crate::alloc::Space;
-use crate::extent::FileRun;
-use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use crate::sync::rank::{Held, Rank};
-use crate::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use crate::units::{Block, CHUNK_BLOCKS, Chunk, FileBlock, Group as PoolGroup, Ino, PoolOff, Run};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::units::{Block, FileBlock, Run};
+use std::collections::BTreeMap;
 
 /// Blocks that wait to hold a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,17 +72,6 @@ impl Waiting {
     #[must_use]
     pub fn after(&self, block: FileBlock) -> Option<FileBlock> {
         self.runs.range(FileBlock(block.0 + 1)..).next().map(|(file, _)| *file)
-    }
-
-    /// `found`, which the tree says of its blocks, cut before the first that waits; or that, if it is the first of all.
-    #[must_use]
-    pub fn shown(&self, found: FileRun) -> FileRun {
-        if let Some(run) = self.at(found.file) {
-            let content = crate::extent::Content::Mapped(run.run.start);
-            return FileRun { file: found.file, len: run.run.len.min(found.len), content };
-        }
-        let end = self.after(found.file).unwrap_or(found.end()).min(found.end());
-        FileRun { len: end.0 - found.file.0, ..found }
     }
 
     /// All runs, ascending.
@@ -181,285 +165,9 @@ impl Pending {
     }
 }
 
-/// What a change of extents takes of a record at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Places of the tree that are changed: runs of file blocks that do not touch.
-    pub places: u64,
-    /// Extents that come or go.
-    pub extents: u64,
-    /// The level of the tree's root before.
-    pub level: u8,
-}
-
-/// Bytes that a node takes of a record.
-const NODE_BYTES: u64 = 520;
-/// Bytes that an inode takes of a record.
-const INODE_BYTES: u64 = 264;
-/// Bytes of the record's header and the lane's counters, and some to spare.
-const RECORD_BYTES: u64 = 512;
-/// Bytes of a chunk's descriptor and of a group's object, each with what names it.
-const CHUNK_BYTES: u64 = 160;
-const GROUP_BYTES: u64 = 152;
-
-impl Changes {
-    /// Bytes of record for the inode and the nodes of its tree.
-    ///
-    /// A change at one place touches at most four nodes a level (two of a split, the neighbour, what that is joined
-    /// with), of a tree that may have become a level higher meanwhile. A tree of level 0 has no nodes, one of level 1 has
-    /// at most those that its root has room for, and each node of either has those below it, too: no more than there are
-    /// can be touched. Extents that are added fill nodes to the half, which holds 13.
-    const fn bytes(self) -> u64 {
-        let there = match self.level {
-            0 => 0,
-            1 => 8,
-            2 => 8 + 8 * 30,
-            _ => u64::MAX,
-        };
-        let by_places = self.places * (4 * (self.level as u64 + 2) + 1);
-        let nodes = if by_places < there { by_places } else { there };
-        INODE_BYTES + (nodes + self.extents.div_ceil(6) + 4) * NODE_BYTES
-    }
-}
-
-/// Parts of the pool whose objects a record changes.
-#[derive(Clone, Debug, Default)]
-pub struct Places {
-    chunks: BTreeSet<Chunk>,
-    groups: BTreeSet<PoolGroup>,
-}
-
-impl Places {
-    /// Notes that blocks of `run` are taken or freed.
-    pub fn add(&mut self, run: Run) {
-        let mut at = run.start;
-        while at < run.end() {
-            let chunk = at.chunk();
-            let end = Chunk(chunk.0 + 1).first_block().min(run.end());
-            if end.0 - at.0 < CHUNK_BLOCKS {
-                self.chunks.insert(chunk);
-            }
-            self.groups.insert(chunk.group());
-            at = end;
-        }
-    }
-
-    /// Adds what `other` notes.
-    pub fn join(&mut self, other: &Self) {
-        self.chunks.extend(&other.chunks);
-        self.groups.extend(&other.groups);
-    }
-
-    /// Bytes of record for them.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.chunks.len() as u64 * CHUNK_BYTES + self.groups.len() as u64 * GROUP_BYTES
-    }
-}
-
-/// A file in which something waits.
-#[derive(Debug)]
-pub struct Member {
-    /// The file.
-    pub core: Arc<InodeCore>,
-    /// What its part of the record is.
-    pub changes: Changes,
-}
-
-/// Bytes that a thread stored and did not fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Where.
-    pub at: PoolOff,
-    /// How many.
-    pub len: u64,
-    /// The number of the thread.
-    pub thread: usize,
-}
-
-/// The writes that one record will make durable.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// The files, by number: in the order in which they are locked.
-    pub files: BTreeMap<Ino, Member>,
-    /// Bytes that are not fenced, by who stored them.
-    pub stored: Vec<Stored>,
-    /// Bytes that were written.
-    pub bytes: u64,
-    /// When the first of them was, nanoseconds since 1970.
-    pub began: i64,
-    /// What of the pool the record changes.
-    pub places: Places,
-    /// A commit failed after the blocks were given away: there will be none.
-    pub stuck: bool,
-    /// Blocks reserved for where files go on: the file block they are for.
-    ahead: BTreeMap<Ino, (FileBlock, Run)>,
-}
-
-impl Group {
-    /// Bytes of record that the group takes at most.
-    #[must_use]
-    pub fn record_bytes(&self) -> u64 {
-        self.files.values().map(|member| member.changes.bytes()).sum::<u64>()
-            + self.places.bytes()
-            + RECORD_BYTES
-    }
-
-    /// Bytes of record that the group takes at most once `changes` of file `ino` are added.
-    #[must_use]
-    pub fn bytes_with(&self, ino: Ino, changes: Changes, places: &Places) -> u64 {
-        let before = self.files.get(&ino).map(|member| member.changes);
-        let after = before.map_or(changes, |before| before.plus(changes));
-        // What both name is counted twice.
-        self.record_bytes() - before.map_or(0, Changes::bytes) + after.bytes() + places.bytes()
-    }
-
-    /// Notes that thread `thread` stored `len` bytes at `at`.
-    pub fn note_stored(&mut self, at: PoolOff, len: u64, thread: usize) {
-        match self.stored.last_mut() {
-            Some(last) if last.thread == thread && last.at.plus(last.len) == at => last.len += len,
-            _ => self.stored.push(Stored { at, len, thread }),
-        }
-    }
-
-    /// Up to `len` of the blocks reserved ahead for file block `file` of `ino`.
-    pub fn take_ahead(&mut self, ino: Ino, file: FileBlock, len: u64) -> Option<Run> {
-        let (next, run) = self.ahead.get_mut(&ino).filter(|(next, _)| *next == file)?;
-        let taken = Run::new(run.start, len.min(run.len));
-        (*next, *run) = (FileBlock(next.0 + taken.len), Run::new(taken.end(), run.len - taken.len));
-        if run.len == 0 {
-            self.ahead.remove(&ino);
-        }
-        Some(taken)
-    }
-
-    /// Keeps `run` for file block `file` of `ino`, instead of what was kept for the file.
-    pub fn put_ahead(&mut self, space: &Space, ino: Ino, file: FileBlock, run: Run) {
-        if let Some((_, old)) = self.ahead.insert(ino, (file, run)) {
-            space.give_kept(old);
-        }
-    }
-
-    /// Gives back what is reserved ahead for `ino`, or for all files: how many blocks.
-    pub fn give_ahead_back(&mut self, space: &Space, ino: Option<Ino>) -> u64 {
-        let mut back = 0;
-        self.ahead.retain(|of, (_, run)| {
-            let stays = ino.is_some_and(|ino| ino != *of);
-            if !stays {
-                space.give_kept(*run);
-                back += run.len;
-            }
-            stays
-        });
-        back
-    }
-}
-
-impl Changes {
-    /// Both.
-    #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
-        Self {
-            places: self.places + other.places,
-            extents: self.extents + other.extents,
-            level: if self.level > other.level { self.level } else { other.level },
-        }
-    }
-}
-
-/// The group of a pool, and when it must be committed.
-#[derive(Debug)]
-pub struct Ordered {
-    /// Something waits in some file.
-    waiting: AtomicBool,
-    /// Blocks are reserved ahead for some file.
-    ahead: AtomicBool,
-    group: Mutex<Group>,
-    most_bytes: AtomicU64,
-    most_nanos: AtomicI64,
-}
-
-impl Default for Ordered {
-    /// 8 MiB, or 100 ms.
-    fn default() -> Self {
-        Self {
-            waiting: AtomicBool::new(false),
-            ahead: AtomicBool::new(false),
-            group: Mutex::default(),
-            most_bytes: AtomicU64::new(8 << 20),
-            most_nanos: AtomicI64::new(100_000_000),
-        }
-    }
-}
-
-/// The group, locked.
-#[derive(Debug)]
-pub struct GroupGuard<'o> {
-    ordered: &'o Ordered,
-    group: MutexGuard<'o, Group>,
-    _rank: Held,
-}
-
-impl std::ops::Deref for GroupGuard<'_> {
-    type Target = Group;
-
-    fn deref(&self) -> &Group {
-        &self.group
-    }
-}
-
-impl std::ops::DerefMut for GroupGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Group {
-        &mut self.group
-    }
-}
-
-impl Drop for GroupGuard<'_> {
-    fn drop(&mut self) {
-        self.ordered.waiting.store(!self.group.files.is_empty(), Ordering::Release);
-        self.ordered.ahead.store(!self.group.ahead.is_empty(), Ordering::Release);
-    }
-}
-
-impl Ordered {
-    /// Whether any write waits to be made durable.
-    #[must_use]
-    #[inline]
-    pub fn waits(&self) -> bool {
-        self.waiting.load(Ordering::Acquire)
-    }
-
-    /// Whether blocks are reserved ahead.
-    #[must_use]
-    #[inline]
-    pub fn has_ahead(&self) -> bool {
-        self.ahead.load(Ordering::Acquire)
-    }
-
-    /// Locks the group. No memory of a caller is touched under it, and no byte range or turn is waited for.
-    pub fn lock(&self) -> GroupGuard<'_> {
-        let rank = Held::new(Rank::Group);
-        GroupGuard { ordered: self, group: self.group.lock(), _rank: rank }
-    }
-
-    /// Sets after how many bytes, or how many nanoseconds from the first write on, a write commits the group.
-    pub fn set_bounds(&self, bytes: u64, nanos: i64) {
-        self.most_bytes.store(bytes, Ordering::Relaxed);
-        self.most_nanos.store(nanos, Ordering::Relaxed);
-    }
-
-    /// Whether a group of so many bytes and of that age is to be committed.
-    #[must_use]
-    pub fn is_due(&self, bytes: u64, age: i64) -> bool {
-        bytes >= self.most_bytes.load(Ordering::Relaxed) || age >= self.most_nanos.load(Ordering::Relaxed)
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::extent::Content;
-
     fn run(file: u64, pool: u64, len: u64) -> PendingRun {
         PendingRun { file: FileBlock(file), run: Run::new(Block(pool), len), new: true }
     }
@@ -474,26 +182,10 @@ mod tests {
         assert_eq!(back, [Run::new(Block(1002), 1)]);
         let starts: Vec<_> = waiting.runs().map(|run| (run.file.0, run.run.start.0, run.run.len)).collect();
         assert_eq!(starts, [(10, 1000, 2), (12, 2000, 1), (13, 1003, 3)]);
-        let hole = |file, len| FileRun { file: FileBlock(file), len, content: Content::Hole };
-        assert_eq!(waiting.shown(hole(0, 100)), hole(0, 10));
-        assert_eq!(waiting.shown(hole(13, 2)).content, Content::Mapped(Block(1003)));
-        assert_eq!(waiting.shown(hole(16, 5)), hole(16, 5));
+        assert_eq!(waiting.at(FileBlock(13)).map(|run| run.run), Some(Run::new(Block(1003), 3)));
+        assert_eq!((waiting.after(FileBlock(0)), waiting.at(FileBlock(16))), (Some(FileBlock(10)), None));
         let all = waiting.put(run(0, 5000, 100)).0;
         assert_eq!(all.iter().map(|run| run.len).sum::<u64>(), 6);
         assert_eq!(waiting.runs().count(), 1);
-    }
-
-    #[test]
-    fn the_bound_of_a_record_grows_with_what_is_added() {
-        let mut group = Group::default();
-        let changes = Changes { places: 1, extents: 2, level: 0 };
-        let mut places = Places::default();
-        places.add(Run::new(Block(3 * CHUNK_BLOCKS - 1), CHUNK_BLOCKS + 2));
-        assert_eq!(places.bytes(), 2 * CHUNK_BYTES + GROUP_BYTES, "a whole chunk has no descriptor");
-        let first = group.bytes_with(Ino(1), changes, &places);
-        group.places = places.clone();
-        assert!(first > group.record_bytes());
-        assert!(Changes { level: 3, ..changes }.bytes() > changes.bytes());
-        assert_eq!(changes.plus(changes).extents, 4);
     }
 }

@@ -10,7 +10,7 @@
 //! 2. Blocks that are pinned are not exchanged: who pinned them may store to them without a translation.
 
 use super::Handle;
-use super::ordered;
+use super::group;
 use super::read::{check_medium, check_regular};
 use super::turn;
 use super::write::{Source, Take, block_start, hold, total, write_held};
@@ -42,7 +42,7 @@ pub fn write_atomic(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> Re
         return Ok(0);
     }
     let (_guard, size) = hold(handle.core(), range);
-    ordered::settle(handle.fs())?;
+    group::settle(handle.fs())?;
     write_whole(handle, buffers, range, size)
 }
 

@@ -1,7 +1,7 @@
 //! What does a file say of itself, and how is that changed?
 
 use super::Handle;
-use super::ordered;
+use super::group;
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, Intents, now};
 use crate::layout::{Durability, FileKind, INODE_DURABILITY};
@@ -121,7 +121,7 @@ pub fn metadata(handle: &Handle) -> Metadata {
 /// Errors of the medium.
 pub fn set(handle: &Handle, attributes: &SetAttributes) -> Result<()> {
     let fs = handle.fs();
-    ordered::settle(fs)?;
+    group::settle(fs)?;
     let mut draft = Draft::lock(handle.core());
     let inode = &mut draft.inode;
     inode.permissions = attributes.mode.map_or(inode.permissions, |mode| mode & 0o7777);
@@ -152,7 +152,7 @@ pub fn set_durability(handle: &Handle, level: Option<Durability>) -> Result<()> 
     }
     // No write is under way at the level that was.
     let _io = (core.kind == FileKind::Regular).then(|| core.io.exclusive(0, u64::MAX));
-    ordered::settle(fs)?;
+    group::settle(fs)?;
     let mut draft = Draft::lock(core);
     draft.inode.flags = draft.inode.flags & !INODE_DURABILITY | Durability::bits(level);
     draft.inode.ctime = now();
@@ -167,7 +167,7 @@ pub fn set_durability(handle: &Handle, level: Option<Durability>) -> Result<()> 
 /// # Errors
 /// Errors of the medium.
 pub fn set_pool_durability(fs: &Fs, level: Durability) -> Result<()> {
-    ordered::settle(fs)?;
+    group::settle(fs)?;
     let mut intents = Intents::lock(&fs.intents);
     let mut op = fs.space.begin().for_removal();
     intents.set_durability(&mut op, level)?;

@@ -12,7 +12,7 @@
 //! 3. What is unwritten is not copied and stays unwritten.
 
 use super::Handle;
-use super::ordered;
+use super::group;
 use super::read::check_regular;
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -140,7 +140,7 @@ impl<'f> Slot<'f> {
     fn defrag(&self, goal: &mut Option<Block>) -> Result<Option<Fate>> {
         let range = FileRange { offset: self.start.offset(), len: CHUNK_BYTES };
         let _io = self.core.io.exclusive(range.offset, range.end());
-        ordered::settle(self.fs)?;
+        group::settle(self.fs)?;
         if FileBlock::ceil(self.core.size()) < self.end() {
             return Ok(None);
         }

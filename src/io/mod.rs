@@ -7,6 +7,7 @@ mod atomic;
 mod attributes;
 mod defrag;
 pub mod fault;
+mod group;
 mod handle;
 mod ordered;
 mod read;
@@ -24,8 +25,8 @@ pub use attributes::{
     Metadata, SetAttributes, metadata, set as set_attributes, set_durability, set_pool_durability,
 };
 pub use defrag::{Defragmented, defrag};
+pub use group::{set_bounds, settle};
 pub use handle::Handle;
-pub use ordered::{set_bounds, settle};
 pub use read::read_vectored;
 pub use report::{FileExtent, SeekFor, extents, seek};
 pub use resize::set_len;

@@ -6,65 +6,32 @@
 //! what a prefix of the calls made.
 //!
 //! Invariants:
-//! 1. Whatever else changes the pool commits the group before it ([`settle`]): under the bytes it holds in `io`, or
+//! 1. Whatever else changes the pool commits the group before it ([`settle`](super::settle)): under the bytes it holds in `io`, or
 //!    before it locks anything. So what has returned before a call that is durable is durable with it.
 //! 2. A byte that can be seen after a crash is not stored to before the group's record: whole blocks go to new ones or to
 //!    unwritten space, parts of blocks to a block that waits, past the committed end, or to a copy.
 //! 3. Parts of blocks are stored under the group's lock, from memory of ours: else a commit could make the block visible
 //!    between the look at it and the store. Whole blocks are filled before, from the caller's memory, and are nobody's
 //!    until they wait.
-//! 4. A fence is the thread's own. Who commits flushes what others stored, which the lock made visible to it, and fences
-//!    once for all.
-//! 5. Everything a commit needs is there when a write joins: blocks ([`Space::keep_run`](crate::alloc::Space::keep_run)),
+//! 4. Everything a commit needs is there when a write joins: blocks ([`Space::keep_run`](crate::alloc::Space::keep_run)),
 //!    room for nodes, room in the record. No space is an answer of the write.
-//! 6. Nothing waits in a mapped file: a mapping looks at the tree.
+//! 5. Nothing waits in a mapped file: a mapping looks at the tree.
 
 use super::Handle;
+use super::group::commit;
 use super::write::{Source, block_start};
-use crate::alloc::{Op, Want};
+use crate::alloc::Want;
 use crate::error::{Error, Result};
-use crate::extent::{Content, ExtentMap, ExtentMapMut, FileRun};
-use crate::inode::{Changes, Draft, Fs, Group, InodeCore, Member, PendingRun, Places, now};
+use crate::extent::{Content, ExtentMap, FileRun};
+use crate::inode::{Changes, Fs, Group, InodeCore, Member, PendingRun, Places, now};
 use crate::iomap::{self, FileRange, Intent, State};
 use crate::layout::Inode;
-use crate::mapper::{FileMap, blocks_beside, replace};
+use crate::mapper::{FileMap, blocks_beside};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
 use crate::units::{BLOCK_BYTES, Block, CHUNK_BLOCKS, FileBlock, PoolOff, Run};
 use std::io::IoSlice;
 use std::ops::{ControlFlow, Range};
-
-/// Makes durable what waits, in all files, with one record. Whatever changes the pool does this first. The caller holds
-/// no `state`.
-///
-/// # Errors
-/// Damage, errors of the medium: what waits goes on waiting.
-pub fn settle(fs: &Fs) -> Result<()> {
-    if !fs.ordered.waits() || mutation::is(Mutation::OvertakeGroup) {
-        return Ok(());
-    }
-    commit(fs, &mut fs.ordered.lock())
-}
-
-/// Commits the group with a write once `bytes` wait, or `nanos` nanoseconds after the first of them was written.
-///
-/// # Errors
-/// As [`settle`].
-pub fn set_bounds(fs: &Fs, bytes: u64, nanos: i64) -> Result<()> {
-    fs.ordered.set_bounds(bytes, nanos);
-    settle(fs)
-}
-
-/// What was left for the last handle of a file: nothing waits in it any more, nothing is reserved for it.
-///
-/// # Errors
-/// As [`settle`].
-pub(super) fn after_last_handle(fs: &Fs, core: &InodeCore) -> Result<()> {
-    if fs.ordered.has_ahead() {
-        fs.ordered.lock().give_ahead_back(&fs.space, Some(core.ino));
-    }
-    if core.pending.any() { settle(fs) } else { Ok(()) }
-}
 
 /// Writes `range`, which is held in `io`, of a file of `size` bytes: whether it waits now. `false`, and nothing has
 /// changed, where it has to be written by itself: the file is mapped, the medium has lost bytes, or it does not fit a
@@ -466,89 +433,4 @@ impl Added {
         }
         Ok(Self { changes, places, old: replaced })
     }
-}
-
-/// Makes what waits durable and the files', as one.
-fn commit(fs: &Fs, group: &mut Group) -> Result<()> {
-    if group.files.is_empty() {
-        return Ok(());
-    }
-    if group.stuck {
-        return Err(Error::Poisoned("writes that waited could not be made durable"));
-    }
-    if mutation::is(Mutation::GroupInTwo) {
-        commit_each(fs, group)?;
-    } else {
-        let files: Vec<_> = group.files.values().map(|member| member.core.clone()).collect();
-        commit_files(fs, group, &files.iter().map(|core| &**core).collect::<Vec<_>>())?;
-    }
-    group.files.clear();
-    group.stored.clear();
-    group.places = Places::default();
-    group.bytes = 0;
-    Ok(())
-}
-
-/// A record for each file, the last first: what a broken commit would do.
-fn commit_each(fs: &Fs, group: &mut Group) -> Result<()> {
-    let files: Vec<_> = group.files.values().rev().map(|member| member.core.clone()).collect();
-    files.iter().try_for_each(|core| commit_files(fs, group, &[core]))
-}
-
-/// One record for `files`, by number.
-fn commit_files(fs: &Fs, group: &mut Group, files: &[&InodeCore]) -> Result<()> {
-    let (mut data, thread) = (fs.region().data_writer(), thread_number());
-    for stored in group.stored.iter().filter(|stored| stored.thread != thread) {
-        data.adopt(stored.at, stored.len)?;
-    }
-    let durable = data.fence()?;
-    let mut op = fs.space.begin().for_conversion();
-    let (mut drafts, mut kept) = (Vec::new(), 0);
-    for core in files {
-        let mut draft = Draft::lock(core);
-        place(fs, core, &mut op, &mut draft)?;
-        draft.stage(&mut op)?;
-        drafts.push(draft);
-    }
-    // From here on the blocks go with the operation: if that fails they are given back although they are shown.
-    for run in files.iter().flat_map(|core| core.pending.read().new_runs()) {
-        op.hold(run);
-        kept += run.len;
-    }
-    group.stuck = true;
-    debug_assert!(
-        fs.journal().capacity() - op.room() <= group.record_bytes(),
-        "a group of {} bytes of record takes {}",
-        group.record_bytes(),
-        fs.journal().capacity() - op.room()
-    );
-    op.commit(durable)?;
-    group.stuck = false;
-    fs.space.end_keeping(kept);
-    for draft in drafts {
-        let core = draft.core();
-        core.pending.clear();
-        let published = draft.publish(fs.region());
-        core.pending.settled();
-        published?;
-    }
-    Ok(())
-}
-
-/// Puts what waits in `core` into its draft.
-fn place(fs: &Fs, core: &InodeCore, op: &mut Op<'_>, draft: &mut Draft<'_>) -> Result<()> {
-    let waiting = core.pending.read();
-    for run in waiting.runs() {
-        if run.new {
-            replace(fs, op, draft, run.file, run.run)?;
-        } else {
-            let (ino, geometry) = (draft.ino(), fs.journal().geometry());
-            let mut map = ExtentMapMut::new(op, draft.root(), ino, geometry);
-            let converted = map.convert(run.file..run.end())?;
-            op.count_unwritten(-(converted as i64));
-        }
-    }
-    draft.inode.size = draft.inode.size.max(waiting.size.unwrap_or(0));
-    draft.touch(waiting.time);
-    Ok(())
 }

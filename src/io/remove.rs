@@ -7,7 +7,7 @@ use crate::alloc::Op;
 use crate::error::Result;
 use crate::extent::{ExtentMap, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents};
-use crate::io::{ordered, xattr};
+use crate::io::{group, xattr};
 use crate::layout::FileKind;
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
@@ -170,7 +170,7 @@ pub fn free_range(
 /// # Errors
 /// Errors of the medium, damage; the intent stays for recovery then.
 pub fn after_last_handle(fs: &Fs, core: &Arc<InodeCore>) -> Result<()> {
-    ordered::after_last_handle(fs, core)?;
+    group::after_last_handle(fs, core)?;
     let links = core.state.read().links;
     if is_gone(core) {
         Ok(())
@@ -213,7 +213,7 @@ pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
     // Only files have bytes to hold. A directory has such an intent if a repair gave one that was deleted a name.
     let is_file = core.state.read().kind == FileKind::Regular;
     let _io = is_file.then(|| core.io.exclusive(0, u64::MAX));
-    ordered::settle(fs)?;
+    group::settle(fs)?;
     trim_held(fs, core)
 }
 

@@ -5,7 +5,7 @@
 //! file shrinks, what its last block holds past the new end is zeroed after.
 
 use super::Handle;
-use super::ordered;
+use super::group;
 use super::read::check_regular;
 use super::remove;
 use super::turn;
@@ -40,7 +40,7 @@ pub fn set_len(handle: &Handle, size: u64) -> Result<()> {
         return Err(Error::FileTooLarge { offset: 0, len: size });
     }
     let (_guard, old) = hold_from(handle, size);
-    ordered::settle(handle.fs())?;
+    group::settle(handle.fs())?;
     let _turn = turn::resize(handle.core(), old, size)?;
     if size > old { lengthen(handle, old, size) } else { shorten(handle, size) }
 }

@@ -6,6 +6,7 @@
 //! that the file has in them.
 
 use super::Handle;
+use super::group;
 use super::ordered;
 use super::read::{check_medium, check_regular};
 use super::turn;
@@ -139,7 +140,7 @@ fn write_as_asked(
     if level == Durability::Ordered && ordered::write(handle, buffers, range, size)? {
         return Ok(range.len as usize);
     }
-    ordered::settle(fs)?;
+    group::settle(fs)?;
     match level {
         Durability::Strict => write_held(handle, buffers, range, size, take),
         Durability::AtomicData | Durability::Ordered => {

@@ -21,7 +21,7 @@ pub use writer::Writer;
 
 use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};
-use crate::inode::{Fs, InodeCore};
+use crate::inode::{Fs, InodeCore, Waiting};
 use crate::iomap::{Cookie, FileRange, Intent, Iomap, IomapOps, State};
 use crate::sync::atomic::Ordering;
 use crate::units::{BLOCK_BYTES, FileBlock, PoolOff, Run};
@@ -67,7 +67,7 @@ impl<'f> FileMap<'f> {
         let mapping = self.core.mapping.load(Ordering::Acquire);
         let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
         let waiting = self.core.pending.read();
-        let shown = |at: FileBlock, len| Ok::<_, Error>(waiting.shown(map.run_at(at, len)?));
+        let shown = |at: FileBlock, len| Ok::<_, Error>(shown(&waiting, map.run_at(at, len)?));
         let mut run = shown(from, len)?;
         while run.len < len {
             let next = shown(run.end(), len - run.len)?;
@@ -108,6 +108,16 @@ impl<'f> FileMap<'f> {
         let state = state_of(&run, run.file.offset()).advanced(from - run.file.offset());
         Ok(Iomap { range, state, shared: false, cookie: Cookie(mapping) })
     }
+}
+
+/// `found`, which the tree says of its blocks, cut before the first that waits; or that, if it is the first of all.
+fn shown(waiting: &Waiting, found: FileRun) -> FileRun {
+    if let Some(run) = waiting.at(found.file) {
+        let content = Content::Mapped(run.run.start);
+        return FileRun { len: run.run.len.min(found.len), content, ..found };
+    }
+    let end = waiting.after(found.file).unwrap_or(found.end()).min(found.end());
+    FileRun { len: end.0 - found.file.0, ..found }
 }
 
 /// A file's mapping, for a write into `range`: blocks that the medium has lost are holes, to be filled with others.

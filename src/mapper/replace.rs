@@ -22,6 +22,8 @@ use std::ops::{ControlFlow, Range};
 const ROOM_LEFT: u64 = 3000;
 /// Bytes of record that an extent that comes or goes can need in the tree's nodes.
 const EXTENT_BYTES: u64 = 48;
+/// Bytes of record by which a shorter write can need more than a part of a longer one: it may get other places.
+const SPARE: u64 = 4 * (EXTENT_BYTES + 160);
 
 /// New blocks for a range of a file.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ impl<'f> Replacement<'f> {
         let (mut at, end) = (FileBlock::of(range.offset), FileBlock::ceil(range.end()));
         op.ensure(end.0 - at.0)?;
         let (mut runs, mut places, mut extents) = (Vec::new(), Places::default(), 0);
-        let mut goal = None;
+        let (mut goal, mut fits, capacity) = (None, 0, fs.journal().capacity());
         while at < end {
             let run = op.reserve(&Want { blocks: end.0 - at.0, file_block: at, goal })?;
             let next = FileBlock(at.0 + run.len);
@@ -51,8 +53,10 @@ impl<'f> Replacement<'f> {
             for (file, old) in std::iter::once(comes).chain(runs_of(fs, core, at..next)?) {
                 places.add(old);
                 extents += 1;
-                if ROOM_LEFT + extents * EXTENT_BYTES + places.bytes() > fs.journal().capacity() {
-                    let fits = file.offset().saturating_sub(range.offset);
+                let needed = ROOM_LEFT + extents * EXTENT_BYTES + places.bytes();
+                if needed + SPARE <= capacity {
+                    fits = file.offset().saturating_sub(range.offset);
+                } else if needed > capacity {
                     return Err(Error::NotAtOnce { len: range.len, fits });
                 }
             }
