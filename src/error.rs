@@ -201,6 +201,14 @@ pub enum Error {
         /// Bytes a lane holds.
         capacity: u64,
     },
+    /// A write that is to be old or new as a whole does not fit one record. Nothing was changed.
+    #[error("{len} bytes can not be written as a whole: {fits} from the first on can; write less at a time")]
+    NotAtOnce {
+        /// Bytes of the write.
+        len: u64,
+        /// Bytes from its start on that can be written as a whole.
+        fits: u64,
+    },
     /// A directory has one name only.
     #[error("a directory can not have a second name")]
     LinkToDirectory,
@@ -395,7 +403,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::NoSpace { .. } | Self::TooBig { .. } => Class::Space,
+            Self::NoSpace { .. } | Self::TooBig { .. } | Self::NotAtOnce { .. } => Class::Space,
             Self::Corrupt(_)
             | Self::BadMedium { .. }
             | Self::OutOfPool { .. }
@@ -435,7 +443,10 @@ impl Error {
             | Self::PoolSize(_)
             | Self::CanNotShrink { .. }
             | Self::NotAPool => libc::EINVAL,
-            Self::FileTooLarge { .. } | Self::TooBig { .. } | Self::SequentialFull { .. } => libc::EFBIG,
+            Self::FileTooLarge { .. }
+            | Self::TooBig { .. }
+            | Self::NotAtOnce { .. }
+            | Self::SequentialFull { .. } => libc::EFBIG,
             Self::NoSpace { .. } => libc::ENOSPC,
             Self::LinkToDirectory => libc::EPERM,
             Self::TooManyLinks => libc::EMLINK,

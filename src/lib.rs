@@ -34,7 +34,7 @@ pub mod store;
 pub use error::{Error, Result};
 pub use io::{AllocateMode, Defragmented, FileExtent, Metadata, SetAttributes, XattrMode};
 pub use iomap::{FileRange, State};
-pub use layout::FileKind;
+pub use layout::{Durability, FileKind};
 pub use namespace::{Follow, RenameMode};
 pub use store::check::{CheckReport, Fault, FaultKind, Phase, Progress, Repair, check_path};
 pub use store::{

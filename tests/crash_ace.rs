@@ -80,8 +80,19 @@ fn node_ops() -> Vec<Op> {
     ]
 }
 
+fn share_ops() -> Vec<Op> {
+    let (a, b) = (On::Path("a"), On::Path("d/a"));
+    vec![
+        Op::Reflink { from: a, to: b, at: 0, to_at: BLOCK, len: 2 * BLOCK, same: false },
+        Op::Become { from: b, to: a },
+        Op::Clone { from: "a", to: "d/c" },
+        Op::Fallocate { on: a, blocks: Blocks::Unshare, at: 0, len: 3 * BLOCK },
+    ]
+}
+
 fn all_ops() -> Vec<Op> {
     let mut ops = name_ops();
+    ops.extend(share_ops());
     ops.extend(data_ops(On::Path("a")));
     ops.extend(data_ops(On::Path("d/a")).into_iter().step_by(4));
     ops.extend(node_ops());
@@ -109,6 +120,8 @@ fn needs(op: &Op) -> Vec<&'static str> {
         Op::RemoveXattr { on: at, .. } | Op::Populate { on: at, .. } | Op::Defrag(at) | Op::Reset(at) => {
             on(at)
         }
+        Op::Reflink { from, to, .. } | Op::Become { from, to } => [on(from), on(to)].concat(),
+        Op::Clone { from, to } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Close(_) => vec!["a"],
     }
 }

@@ -23,6 +23,7 @@ mod footprint;
 mod gate;
 mod group;
 mod index;
+mod kept;
 mod op;
 mod pins;
 mod policy;

@@ -255,8 +255,8 @@ impl<'s> Op<'s> {
         other.hold(run);
     }
 
-    /// Takes `run`, which is reserved and counted, into the operation.
-    pub(super) fn hold(&mut self, run: Run) {
+    /// Takes `run`, which is reserved and counted ([`Space::keep_run`]), into the operation.
+    pub fn hold(&mut self, run: Run) {
         self.held.footprint.take(run);
     }
 

@@ -166,6 +166,21 @@ impl FileRun {
     }
 }
 
+impl FileRun {
+    /// Whether `next`, which follows in the file, is of one run with it.
+    #[must_use]
+    pub fn continues_in(&self, next: &Self) -> bool {
+        let follows =
+            |at: Block, then: Block| at.0 + self.len == then.0 && at.chunk().group() == then.chunk().group();
+        match (self.content, next.content) {
+            (Content::Hole, Content::Hole) => true,
+            (Content::Unwritten(at), Content::Unwritten(then)) => follows(at, then),
+            (Content::Mapped(at), Content::Mapped(then)) => follows(at, then),
+            _ => false,
+        }
+    }
+}
+
 impl From<Extent> for FileRun {
     fn from(extent: Extent) -> Self {
         let content = match (extent.written, extent.shared) {

@@ -10,10 +10,10 @@
 //!    directory exclusively and sees 0 after removing the last name may free the inode.
 //! 3. The lazy time is stored under the shared lock of `state`, tagged with the version it belongs to.
 
-use super::{RangeLock, Recent};
+use super::{Pending, RangeLock, Recent};
 use crate::error::Result;
 use crate::iomap::SpaceSlot;
-use crate::layout::{FileKind, INODE_SEQUENTIAL, Inode, LAZY_MTIME_AT};
+use crate::layout::{Durability, FileKind, INODE_SEQUENTIAL, Inode, LAZY_MTIME_AT};
 use crate::pmem::Region;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::RwLock;
@@ -52,8 +52,12 @@ pub struct InodeCore {
     pub capacity: Option<u64>,
     /// The extent-size hint in `state`, in blocks, to be read without its lock: a wrong one costs contiguity alone.
     hint: AtomicU32,
+    /// What is written and waits to be made durable.
+    pub pending: Pending,
     /// The size in `state`, to be read without its lock: moved after the mapping (R13), under the exclusive lock.
     size: AtomicU64,
+    /// The flags in `state`, to be read without its lock.
+    flags: AtomicU32,
     lazy_mtime: AtomicI64,
 }
 
@@ -68,6 +72,7 @@ impl InodeCore {
             capacity: capacity(&inode),
             hint: AtomicU32::new(inode.hint),
             size: AtomicU64::new(inode.size),
+            flags: AtomicU32::new(inode.flags),
             io: RangeLock::default(),
             state: RwLock::new(inode),
             pins: AtomicU32::new(0),
@@ -76,6 +81,7 @@ impl InodeCore {
             mapping: AtomicU64::new(1),
             recent: Recent::default(),
             space: SpaceSlot::default(),
+            pending: Pending::default(),
             lazy_mtime: AtomicI64::new(0),
         }
     }
@@ -135,8 +141,8 @@ impl InodeCore {
         inode
     }
 
-    /// The size as committed, in bytes (of a directory: entries). It stands still for whoever holds the file's end in
-    /// `io`.
+    /// The size in bytes, as committed or as it waits to be (of a directory: entries). It stands still for whoever holds
+    /// the file's end in `io`.
     #[must_use]
     #[inline]
     pub fn size(&self) -> u64 {
@@ -153,8 +159,20 @@ impl InodeCore {
         self.hint.store(hint, Ordering::Relaxed);
     }
 
-    pub(super) fn set_size(&self, size: u64) {
+    /// Shows another size: the caller holds `state`, exclusively or with the file's end in `io`.
+    pub fn set_size(&self, size: u64) {
         self.size.store(size, Ordering::Release);
+    }
+
+    pub(super) fn set_flags(&self, flags: u32) {
+        self.flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// The level of durability that the inode names, if it names one.
+    #[must_use]
+    #[inline]
+    pub fn durability(&self) -> Option<Durability> {
+        Durability::of_flags(self.flags.load(Ordering::Relaxed))
     }
 
     /// Whether some handle pins the inode.

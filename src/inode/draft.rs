@@ -88,7 +88,10 @@ impl<'c> Draft<'c> {
         self.inode.version = region.load(self.core.ino.offset())?;
         // Nodes below the root may have changed although the root did not: the number moves with every change.
         self.core.mapping.fetch_add(1, Ordering::Release);
-        let (size, hint) = (self.inode.size, self.inode.hint);
+        let hint = self.inode.hint;
+        // What waits in the file stays shown: only its own commit takes it away before.
+        let size = self.inode.size.max(self.core.pending.size());
+        self.core.set_flags(self.inode.flags);
         *self.committed = self.inode;
         self.core.set_hint(hint);
         self.core.set_size(size);

@@ -17,7 +17,7 @@
 use super::{Draft, InodeCore};
 use crate::alloc::{Op, Space};
 use crate::error::{Damage, Result, Structure};
-use crate::layout::{Inode, get64};
+use crate::layout::{Durability, Inode, get64};
 use crate::tree;
 use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_FILE_BYTES};
 use std::ops::ControlFlow;
@@ -156,6 +156,15 @@ impl<'c> Intents<'c> {
     /// Locks the intents; nothing else is locked after them but space and a lane.
     pub fn lock(core: &'c InodeCore) -> Self {
         Self(Draft::lock_intents(core))
+    }
+
+    /// Names the pool's level of durability in the flags of the hidden inode, with `op`.
+    ///
+    /// # Errors
+    /// [`crate::Error::TooBig`].
+    pub fn set_durability(&mut self, op: &mut Op<'_>, level: Durability) -> Result<()> {
+        self.0.inode.flags = Durability::bits(Some(level));
+        self.0.stage(op)
     }
 
     /// Adds an intent about `ino` with `op`.

@@ -5,7 +5,9 @@
 
 mod core;
 mod draft;
+mod group;
 mod intents;
+mod pending;
 mod range_lock;
 mod recent;
 pub mod shares;
@@ -13,7 +15,9 @@ mod table;
 
 pub use self::core::InodeCore;
 pub use draft::Draft;
+pub use group::{Changes, Group, GroupGuard, Member, Ordered, Places};
 pub use intents::{Intent, Intents, RangeChange, Shift, ShiftChange, list as list_intents};
+pub use pending::{Pending, PendingRun, Waiting};
 pub use range_lock::{RangeGuard, RangeLock};
 pub use recent::Recent;
 pub use table::InodeTable;
@@ -21,8 +25,9 @@ pub use table::InodeTable;
 use crate::alloc::Space;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Journal;
-use crate::layout::FileKind;
+use crate::layout::{Durability, FileKind};
 use crate::pmem::Region;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, thread};
 use crate::units::Ino;
 #[cfg(not(loom))]
@@ -44,6 +49,10 @@ pub struct Fs {
     pub root: Ino,
     /// The hidden inode of the intents.
     pub intents: Arc<InodeCore>,
+    /// Writes that wait to be made durable.
+    pub ordered: Ordered,
+    /// The bits of the pool's level of durability, which the intents' inode keeps in its flags.
+    level: AtomicU32,
 }
 
 impl Fs {
@@ -69,7 +78,27 @@ impl Fs {
             )
             .into());
         }
-        Ok(Self { space, table, rename: Mutex::new(()), root: superblock.root, intents })
+        let (rename, ordered) = (Mutex::new(()), Ordered::default());
+        let level = AtomicU32::new(intents.state.read().flags);
+        Ok(Self { space, table, rename, root: superblock.root, intents, ordered, level })
+    }
+
+    /// The level of durability of files that name none.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        Durability::of_flags(self.level.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// Notes another level, after the commit that set it.
+    pub fn set_durability(&self, level: Durability) {
+        self.level.store(Durability::bits(Some(level)), Ordering::Relaxed);
+    }
+
+    /// The level of durability of `core`. It stands still while any byte of the file is held in `io`.
+    #[must_use]
+    #[inline]
+    pub fn durability_of(&self, core: &InodeCore) -> Durability {
+        core.durability().unwrap_or_else(|| self.durability())
     }
 
     /// The pool.
@@ -90,7 +119,10 @@ impl Fs {
     /// # Errors
     /// A store that takes no changes, damage, errors of the medium.
     pub fn reclaim(&self) -> Result<u64> {
-        let mended = if self.region().has_bad() { self.mend() } else { 0 };
+        let mut mended = if self.region().has_bad() { self.mend() } else { 0 };
+        if self.ordered.has_ahead() {
+            mended += self.ordered.lock().give_ahead_back(&self.space, None);
+        }
         for _ in 0..RECLAIM_TRIES {
             if let Some(blocks) = self.space.try_reclaim()? {
                 return Ok(mended + blocks);

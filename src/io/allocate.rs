@@ -5,6 +5,7 @@
 //! whole chain before its first record.
 
 use super::Handle;
+use super::group;
 use super::read::{check_medium, check_regular};
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
@@ -67,6 +68,7 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     };
     let (_guard, size) = hold_from(handle, offset);
     let (fs, core) = (handle.fs(), handle.core());
+    group::settle(fs)?;
     let inner = FileBlock::ceil(offset)..FileBlock::of(range.end());
     let outer = FileBlock::of(offset)..FileBlock::ceil(range.end());
     let grows = matches!(mode, AllocateMode::Allocate | AllocateMode::Zero) && range.end() > size;

@@ -1,9 +1,10 @@
 //! What does a file say of itself, and how is that changed?
 
 use super::Handle;
+use super::group;
 use crate::error::{Error, Result};
-use crate::inode::{Draft, now};
-use crate::layout::{FileKind, MAX_HINT_BLOCKS};
+use crate::inode::{Draft, Fs, Intents, now};
+use crate::layout::{Durability, FileKind, INODE_DURABILITY, MAX_HINT_BLOCKS};
 use crate::pmem::Durable;
 use crate::units::{BLOCK_BYTES, Ino};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -41,6 +42,8 @@ pub struct Metadata {
     pub capacity: Option<u64>,
     /// The extent-size hint in bytes, 0 for none.
     pub extent_hint: u64,
+    /// The level of durability that it names: of its writes, or of a directory, of those of the files made in it.
+    pub durability: Option<Durability>,
 }
 
 impl Metadata {
@@ -89,7 +92,15 @@ pub struct SetAttributes {
 #[must_use]
 pub fn metadata(handle: &Handle) -> Metadata {
     let core = handle.core();
-    let inode = core.with_lazy(&core.state.read());
+    let state = core.state.read();
+    let mut inode = core.with_lazy(&state);
+    if core.pending.any() {
+        let waiting = core.pending.read();
+        inode.size = inode.size.max(waiting.size.unwrap_or(0));
+        inode.blocks += waiting.new_blocks();
+        let time = inode.mtime.max(waiting.time);
+        (inode.mtime, inode.ctime) = (time, inode.ctime.max(time));
+    }
     Metadata {
         ino: core.ino,
         generation: inode.generation,
@@ -106,6 +117,7 @@ pub fn metadata(handle: &Handle) -> Metadata {
         btime: inode.btime,
         capacity: core.capacity,
         extent_hint: u64::from(inode.hint) * BLOCK_BYTES,
+        durability: Durability::of_flags(inode.flags),
     }
 }
 
@@ -115,6 +127,7 @@ pub fn metadata(handle: &Handle) -> Metadata {
 /// Errors of the medium.
 pub fn set(handle: &Handle, attributes: &SetAttributes) -> Result<()> {
     let fs = handle.fs();
+    group::settle(fs)?;
     let mut draft = Draft::lock(handle.core());
     let inode = &mut draft.inode;
     inode.permissions = attributes.mode.map_or(inode.permissions, |mode| mode & 0o7777);
@@ -147,11 +160,50 @@ pub fn set_extent_hint(handle: &Handle, bytes: u64) -> Result<()> {
         return Err(Error::InvalidArgument("a symbolic link has no extent-size hint"));
     }
     let fs = handle.fs();
+    group::settle(fs)?;
     let mut draft = Draft::lock(handle.core());
     draft.inode.hint = blocks;
+    keep(fs, draft)
+}
+
+/// Makes `draft` durable, with the time of the change.
+fn keep(fs: &Fs, mut draft: Draft<'_>) -> Result<()> {
     draft.inode.ctime = now();
     let mut op = fs.space.begin().for_removal();
     draft.stage(&mut op)?;
     op.commit(Durable::no_data())?;
     draft.publish(fs.region())
+}
+
+/// Names the level of durability of a file, or of files that will be made in a directory; `None` names none, so that
+/// it is the pool's. Durable when it returns, as everything that was written before.
+///
+/// # Errors
+/// [`Error::NotRegular`] for a symbolic link, errors of the medium.
+pub fn set_durability(handle: &Handle, level: Option<Durability>) -> Result<()> {
+    let (fs, core) = (handle.fs(), handle.core());
+    if core.kind == FileKind::Symlink {
+        return Err(Error::NotRegular);
+    }
+    // No write is under way at the level that was.
+    let _io = (core.kind == FileKind::Regular).then(|| core.io.exclusive(0, u64::MAX));
+    group::settle(fs)?;
+    let mut draft = Draft::lock(core);
+    draft.inode.flags = draft.inode.flags & !INODE_DURABILITY | Durability::bits(level);
+    keep(fs, draft)
+}
+
+/// Sets the level of durability of files that name none. Durable when it returns, as everything that was written before.
+///
+/// # Errors
+/// Errors of the medium.
+pub fn set_pool_durability(fs: &Fs, level: Durability) -> Result<()> {
+    group::settle(fs)?;
+    let mut intents = Intents::lock(&fs.intents);
+    let mut op = fs.space.begin().for_removal();
+    intents.set_durability(&mut op, level)?;
+    op.commit(Durable::no_data())?;
+    intents.publish(&fs.space)?;
+    fs.set_durability(level);
+    Ok(())
 }

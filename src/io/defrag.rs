@@ -13,6 +13,7 @@
 //! 4. What is unwritten is not copied and stays unwritten.
 
 use super::Handle;
+use super::group;
 use super::read::check_regular;
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -145,6 +146,7 @@ impl<'f> Slot<'f> {
     fn defrag(&self, goal: &mut Option<Block>) -> Result<Option<Fate>> {
         let range = FileRange { offset: self.start.offset(), len: CHUNK_BYTES };
         let _io = self.core.io.exclusive(range.offset, range.end());
+        group::settle(self.fs)?;
         if FileBlock::ceil(self.core.size()) < self.end() {
             return Ok(None);
         }

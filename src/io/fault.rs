@@ -11,6 +11,7 @@
 //!    without the turn of the range gets an error, and nobody's data are zeroed or lost.
 
 use super::Handle;
+use super::group;
 use super::read::check_regular;
 use super::remove;
 use super::sequential;
@@ -69,6 +70,7 @@ pub fn attach(
     check_regular(handle)?;
     let core = handle.core();
     let _io = core.io.exclusive(0, u64::MAX);
+    group::settle(handle.fs())?;
     clean_last_block(handle.fs(), core, core.size())?;
     Ok(core.space.attach(make))
 }
@@ -94,6 +96,7 @@ pub fn populate(handle: &Handle, range: FileRange, placement: Placement) -> Resu
     let (fs, core) = (handle.fs(), handle.core());
     fs.journal().writable()?;
     sequential::refuse(core, range.offset)?;
+    group::settle(fs)?;
     let blocks = FileBlock::of(range.offset)..FileBlock::of(range.end());
     let slot = blocks.start.0 / CHUNK_BLOCKS;
     let is_whole = range.offset.is_multiple_of(BLOCK_BYTES) && range.len.is_multiple_of(BLOCK_BYTES);

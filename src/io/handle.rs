@@ -39,6 +39,12 @@ impl Handle {
         &self.core
     }
 
+    /// The inode, to be kept in memory.
+    #[must_use]
+    pub fn shared_core(&self) -> &Arc<InodeCore> {
+        &self.core
+    }
+
     /// The inode's number.
     #[must_use]
     pub fn ino(&self) -> Ino {

@@ -3,11 +3,14 @@
 //! Bodies over the one iterator of `iomap`, and whatever else happens to a single inode.
 
 mod allocate;
+mod atomic;
 mod attributes;
 mod dedupe;
 mod defrag;
 pub mod fault;
+mod group;
 mod handle;
+mod ordered;
 mod read;
 mod reflink;
 pub mod remove;
@@ -22,8 +25,13 @@ mod write;
 pub mod xattr;
 
 pub use allocate::{AllocateMode, allocate, resume};
-pub use attributes::{Metadata, SetAttributes, metadata, set as set_attributes, set_extent_hint};
+pub use atomic::write_atomic;
+pub use attributes::{
+    Metadata, SetAttributes, metadata, set as set_attributes, set_durability, set_extent_hint,
+    set_pool_durability,
+};
 pub use defrag::{Defragmented, defrag};
+pub use group::{set_bounds, settle};
 pub use handle::Handle;
 pub use read::read_vectored;
 pub use reflink::{Reflink, reflink};

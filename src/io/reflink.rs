@@ -18,6 +18,7 @@ use super::read::check_regular;
 use super::remove::{free_range, publish_intents};
 use super::write::{block_start, clean_last_block, zero_tail};
 use super::{dedupe, unshare};
+use super::{group, sequential};
 use crate::alloc::Op;
 use crate::error::{Error, Result};
 use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut, FileRun};
@@ -74,7 +75,11 @@ pub fn reflink(src: &Handle, dst: &Handle, what: Reflink) -> Result<bool> {
     }
     src.fs().journal().writable()?;
     announce(src.fs())?;
+    if !matches!(what, Reflink::Same { .. }) {
+        sequential::refuse(dst.core(), 0)?;
+    }
     let (plan, _guards) = Plan::hold(src.fs(), src.core(), dst.core(), what)?;
+    group::settle(src.fs())?;
     if plan.blocks + plan.cut == 0 { Ok(true) } else { plan.run(what) }
 }
 

@@ -7,7 +7,7 @@ use crate::alloc::Op;
 use crate::error::Result;
 use crate::extent::{ExtentMap, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, shares};
-use crate::io::xattr;
+use crate::io::{group, xattr};
 use crate::layout::FileKind;
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
@@ -187,6 +187,7 @@ pub fn free_range<'f>(
 /// # Errors
 /// Errors of the medium, damage; the intent stays for recovery then.
 pub fn after_last_handle(fs: &Fs, core: &Arc<InodeCore>) -> Result<()> {
+    group::after_last_handle(fs, core)?;
     let links = core.state.read().links;
     if is_gone(core) {
         Ok(())
@@ -229,6 +230,7 @@ pub fn trim(fs: &Fs, core: &InodeCore) -> Result<()> {
     // Only files have bytes to hold. A directory has such an intent if a repair gave one that was deleted a name.
     let is_file = core.state.read().kind == FileKind::Regular;
     let _io = is_file.then(|| core.io.exclusive(0, u64::MAX));
+    group::settle(fs)?;
     trim_held(fs, core)
 }
 

@@ -5,6 +5,7 @@
 //! file shrinks, what its last block holds past the new end is zeroed after.
 
 use super::Handle;
+use super::group;
 use super::read::check_regular;
 use super::remove;
 use super::write::{clean_last_block, zero_tail};
@@ -40,6 +41,7 @@ pub fn set_len(handle: &Handle, size: u64) -> Result<()> {
     }
     sequential::refuse(handle.core(), size)?;
     let (_guard, old) = hold_from(handle, size);
+    group::settle(handle.fs())?;
     // What is zeroed in place is the file's own: where a file grows, and where mappings show the block of its new end.
     let to = if size > old { size } else { FileBlock::ceil(size).offset() };
     if size > old || handle.core().space.get().is_some() {

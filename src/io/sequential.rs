@@ -9,6 +9,7 @@
 //! none is torn.
 
 use super::Handle;
+use super::group;
 use super::read::check_regular;
 use super::resize::{hold_from, shorten};
 use super::turn;
@@ -53,6 +54,7 @@ pub fn reset(handle: &Handle) -> Result<()> {
         return Err(Error::InvalidArgument("only a sequential file is reset; truncate this one"));
     }
     let (_guard, old) = hold_from(handle, 0);
+    group::settle(handle.fs())?;
     let _turn = turn::resize(handle.core(), old, 0)?;
     shorten(handle, 0)
 }

@@ -13,6 +13,7 @@
 //! 4. What can fail but for the medium fails before the first record: every extent that is to move is read and checked.
 
 use super::Handle;
+use super::group;
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
 use super::turn;
@@ -38,6 +39,7 @@ pub(super) fn shift(handle: &Handle, range: FileRange, change: ShiftChange) -> R
     }
     let (_guard, size) = hold_from(handle, range.offset);
     let (fs, core) = (handle.fs(), handle.core());
+    group::settle(fs)?;
     let shift = plan(range, change, size)?;
     check_what_moves(fs, core, &shift)?;
     let turn = take_from_mappings(fs, core, range.offset)?;

@@ -11,6 +11,7 @@
 //! 3. Space for all that is copied in a step is there before its first store.
 
 use super::Handle;
+use super::group;
 use super::read::{check_medium, check_regular};
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -41,6 +42,7 @@ pub(super) fn unshare(handle: &Handle, range: FileRange) -> Result<()> {
     let (fs, core) = (handle.fs(), handle.core());
     let blocks = FileBlock::of(range.offset)..FileBlock::ceil(range.end());
     let _io = core.io.exclusive(blocks.start.offset(), blocks.end.offset());
+    group::settle(fs)?;
     let (mut needed, mut at) = (0, blocks.start);
     while let Some(extent) = first_shared(&*fs.space, fs, core, &core.state.read().root, &(at..blocks.end))? {
         (needed, at) = (needed + extent.len, extent.end());
@@ -102,6 +104,7 @@ pub fn make_private(handle: &Handle, range: FileRange) -> Result<()> {
     check_regular(handle)?;
     let (fs, core) = (handle.fs(), handle.core());
     fs.journal().writable()?;
+    group::settle(fs)?;
     fs.with_room(|| copy_all(fs, core, FileBlock::of(range.offset)..FileBlock::ceil(range.end())))
 }
 

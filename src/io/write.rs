@@ -6,11 +6,14 @@
 //! that the file has in them.
 
 use super::Handle;
+use super::group;
+use super::ordered;
 use super::read::{check_medium, check_regular};
 use super::{sequential, turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
+use crate::layout::Durability;
 use crate::mapper::{FileMap, Writer};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{DataWriter, Durable};
@@ -19,26 +22,32 @@ use std::io::IoSlice;
 use std::ops::ControlFlow;
 
 /// Buffers to be written one after the other.
-struct Source<'s, 'b> {
+pub(super) struct Source<'s, 'b> {
     buffers: std::slice::Iter<'s, IoSlice<'b>>,
     current: &'s [u8],
 }
 
 impl<'s, 'b> Source<'s, 'b> {
-    fn new(buffers: &'s [IoSlice<'b>]) -> Self {
+    pub(super) fn new(buffers: &'s [IoSlice<'b>]) -> Self {
         Self { buffers: buffers.iter(), current: &[] }
     }
 
-    fn copy(&mut self, writer: &mut DataWriter<'_>, map: &WriteMap) -> Result<()> {
+    /// Copies the next `len` bytes, or what there is, to `at`.
+    pub(super) fn copy_to(&mut self, writer: &mut DataWriter<'_>, at: PoolOff, len: u64) -> Result<()> {
+        self.take(len, |done, bytes| writer.copy(at.plus(done), bytes))
+    }
+
+    /// Gives the next `len` bytes, or what there is, piece by piece to `f` with how many came before.
+    pub(super) fn take(&mut self, len: u64, mut f: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut done = 0;
-        while done < map.range.len {
+        while done < len {
             if self.current.is_empty() {
                 let Some(next) = self.buffers.next() else { return Ok(()) };
                 self.current = next;
             }
-            let part = self.current.len().min((map.range.len - done) as usize);
+            let part = self.current.len().min((len - done) as usize);
             let (now, later) = self.current.split_at(part);
-            writer.copy(map.at.plus(done), now)?;
+            f(done, now)?;
             self.current = later;
             done += part as u64;
         }
@@ -48,7 +57,7 @@ impl<'s, 'b> Source<'s, 'b> {
 
 /// Holds what a write of `range` needs: its blocks, and everything from the end on if it makes the file longer.
 /// Returns the file's size too, which stands still where the write goes past it.
-fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
+pub(super) fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
     loop {
         let size = core.size();
         let guard = if range.end() > size {
@@ -82,7 +91,7 @@ pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> 
     }
     let (_guard, size) = hold(handle.core(), range);
     sequential::admit(handle.core(), range, size)?;
-    write_held(handle, buffers, range, size, Take::Some)
+    write_as_asked(handle, buffers, range, size, Take::Some)
 }
 
 /// Writes all of `buffers` at the end of the file, wherever that is; returns the offset they got.
@@ -101,27 +110,49 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> 
         if core.size() == size || mutation::is(Mutation::StaleEnd) {
             if len > 0 {
                 sequential::admit(core, range, size)?;
-                write_held(handle, buffers, range, size, Take::All)?;
+                write_as_asked(handle, buffers, range, size, Take::All)?;
             }
             return Ok(size);
         }
     }
 }
 
-fn total(buffers: &[IoSlice<'_>]) -> u64 {
+pub(super) fn total(buffers: &[IoSlice<'_>]) -> u64 {
     buffers.iter().map(|b| b.len() as u64).sum()
 }
 
 /// What of its bytes a write must take.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Take {
+pub(super) enum Take {
     /// As many as fit one record.
     Some,
     /// All, or it fails.
     All,
 }
 
-fn write_held(
+/// Writes bytes that are held at the file's level of durability.
+fn write_as_asked(
+    handle: &Handle,
+    buffers: &[IoSlice<'_>],
+    range: FileRange,
+    size: u64,
+    take: Take,
+) -> Result<usize> {
+    let fs = handle.fs();
+    let level = fs.durability_of(handle.core());
+    if level == Durability::Ordered && ordered::write(handle, buffers, range, size)? {
+        return Ok(range.len as usize);
+    }
+    group::settle(fs)?;
+    match level {
+        Durability::Strict => write_held(handle, buffers, range, size, take),
+        Durability::AtomicData | Durability::Ordered => {
+            super::atomic::write_whole(handle, buffers, range, size)
+        }
+    }
+}
+
+pub(super) fn write_held(
     handle: &Handle,
     buffers: &[IoSlice<'_>],
     range: FileRange,
@@ -210,7 +241,7 @@ fn fill(
             keep(fs, data, edge(range.end(), tail), size, from.plus(range.len), last)?;
         }
     }
-    source.copy(data, place)
+    source.copy_to(data, place.at, place.range.len)
 }
 
 /// Copies the bytes `range` of a file, less than a block, from `from` to `to`; zeros where they lie beyond its end.

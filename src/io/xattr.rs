@@ -11,6 +11,7 @@
 //! | | value; or its length in bytes (4) and runs (8 each: block in the low 36 bits, blocks above) |
 
 use super::Handle;
+use super::group;
 use crate::alloc::{Op, Want};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::inode::{Draft, now};
@@ -179,6 +180,7 @@ pub fn set(handle: &Handle, name: &[u8], value: &[u8], mode: XattrMode) -> Resul
         return Err(Error::ValueTooLong { len: value.len() });
     }
     let fs = handle.fs();
+    group::settle(fs)?;
     let mut op = fs.space.begin();
     // The value is the user's memory: it is copied before the inode is locked.
     let (payload, data) = place_value(handle, &mut op, name, value)?;
@@ -267,6 +269,7 @@ fn finish(
 pub fn remove(handle: &Handle, name: &[u8]) -> Result<()> {
     check_name(name)?;
     let fs = handle.fs();
+    group::settle(fs)?;
     let mut draft = Draft::lock(handle.core());
     let mut op = fs.space.begin().for_removal();
     let (old, _) = probe(&op, fs.journal().seed(), draft.ino(), &draft.inode, name)?;

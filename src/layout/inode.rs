@@ -103,6 +103,72 @@ pub const INODE_KEEP_BEYOND_END: u32 = 1;
 pub const INODE_SEQUENTIAL: u32 = 2;
 /// The largest extent-size hint, in blocks: 1 GiB.
 pub const MAX_HINT_BLOCKS: u32 = 1 << 18;
+/// The two bits of [`Durability`]: 0 where the inode names none; 1 strict, 2 atomic-data, 3 ordered.
+pub const INODE_DURABILITY: u32 = 0x0c;
+const DURABILITY_SHIFT: u32 = INODE_DURABILITY.trailing_zeros();
+
+/// What of a write survives a crash, and when (`docs/io.md`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Durable when the call returns; the bytes of an overwrite in place are old or new word by word.
+    #[default]
+    Strict,
+    /// Durable when the call returns, and old or new as a whole.
+    AtomicData,
+    /// In order, as a whole, and durable at the next sync, or after a bound in bytes or time: a crash leaves what a
+    /// prefix of the calls made.
+    Ordered,
+}
+
+impl Durability {
+    /// Every level.
+    pub const ALL: [Self; 3] = [Self::Strict, Self::AtomicData, Self::Ordered];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::AtomicData => "atomic-data",
+            Self::Ordered => "ordered",
+        }
+    }
+
+    /// The level of that name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// The bits in an inode's flags that name `level`.
+    #[must_use]
+    pub const fn bits(level: Option<Self>) -> u32 {
+        let number = match level {
+            None => 0,
+            Some(Self::Strict) => 1,
+            Some(Self::AtomicData) => 2,
+            Some(Self::Ordered) => 3,
+        };
+        number << DURABILITY_SHIFT
+    }
+
+    /// The level that the flags of an inode name, if they name one.
+    #[must_use]
+    pub const fn of_flags(flags: u32) -> Option<Self> {
+        match (flags & INODE_DURABILITY) >> DURABILITY_SHIFT {
+            1 => Some(Self::Strict),
+            2 => Some(Self::AtomicData),
+            3 => Some(Self::Ordered),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// The packed sorted records of a tree's root, as they lie in an inode. `tree` knows the packing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,15 +12,19 @@
 //!    cover, and its record takes the file's share from the old ones.
 //! 4. Bad blocks are never stored to: a write gets others in their place, which become the file's in its record, so that
 //!    a crash leaves the file with the bad blocks or with what was written, and nothing between.
+//! 5. What waits to be made durable ([`crate::inode::Pending`]) is shown as mapped, where it waits, in place of what the
+//!    tree says; such runs are not kept for the next look.
 
 mod hints;
+mod replace;
 mod writer;
 
+pub use replace::{Replacement, blocks_beside, replace};
 pub use writer::Writer;
 
 use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};
-use crate::inode::{Fs, InodeCore};
+use crate::inode::{Fs, InodeCore, Waiting};
 use crate::iomap::{Cookie, FileRange, Intent, Iomap, IomapOps, State};
 use crate::sync::atomic::Ordering;
 use crate::units::{BLOCK_BYTES, Block, FileBlock, PoolOff, Run};
@@ -41,6 +45,9 @@ impl<'f> FileMap<'f> {
 
     /// The run at block `from`, at most `len` blocks.
     fn run(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
+        if self.core.pending.any() {
+            return self.run_with_pending(from, len);
+        }
         let mapping = self.core.mapping.load(Ordering::Acquire);
         if let Some((run, written)) = self.core.recent.get(mapping, from) {
             let content = if written { Content::Mapped(run.start) } else { Content::Unwritten(run.start) };
@@ -53,6 +60,25 @@ impl<'f> FileMap<'f> {
         let mut run = map.run_at(from, MAX_FILE_BLOCKS.saturating_sub(from.0).max(len))?;
         self.keep(mapping, &run);
         run.len = run.len.min(len);
+        Ok((run, Cookie(mapping)))
+    }
+
+    /// As [`Self::run`], of a file in which something waits.
+    #[cold]
+    fn run_with_pending(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
+        let state = self.core.state.read();
+        let mapping = self.core.mapping.load(Ordering::Acquire);
+        let map = ExtentMap::new(&*self.fs.space, &state.root, self.core.ino, self.fs.journal().geometry());
+        let waiting = self.core.pending.read();
+        let shown = |at: FileBlock, len| Ok::<_, Error>(shown(&waiting, map.run_at(at, len)?));
+        let mut run = shown(from, len)?;
+        while run.len < len {
+            let next = shown(run.end(), len - run.len)?;
+            if !run.continues_in(&next) {
+                break;
+            }
+            run.len += next.len;
+        }
         Ok((run, Cookie(mapping)))
     }
 
@@ -96,6 +122,16 @@ impl<'f> FileMap<'f> {
             || beside.hole_after && range.end() < within.end();
         Ok((Iomap { range, state, shared: is_shared(&run), cookie: Cookie(mapping) }, hole))
     }
+}
+
+/// `found`, which the tree says of its blocks, cut before the first that waits; or that, if it is the first of all.
+fn shown(waiting: &Waiting, found: FileRun) -> FileRun {
+    if let Some(run) = waiting.at(found.file) {
+        let content = Content::Mapped(run.run.start);
+        return FileRun { len: run.run.len.min(found.len), content, ..found };
+    }
+    let end = waiting.after(found.file).unwrap_or(found.end()).min(found.end());
+    FileRun { len: end.0 - found.file.0, ..found }
 }
 
 /// A file's mapping, for a write into `range`: blocks that the medium has lost or that others may own too are holes, to be

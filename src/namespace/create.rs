@@ -6,8 +6,8 @@ use super::entry::{self, Entry};
 use crate::alloc::Op;
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now};
-use crate::io::Handle;
-use crate::layout::{FileKind, Inode, RootArea};
+use crate::io::{self, Handle};
+use crate::layout::{Durability, FileKind, INODE_DURABILITY, Inode, RootArea};
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
@@ -32,6 +32,8 @@ pub struct New<'t> {
     pub flags: u32,
     /// How many bytes a sequential file may have; 0 for no bound.
     pub capacity: u64,
+    /// The level of durability that it names; the directory's unless said.
+    pub durability: Option<Durability>,
 }
 
 /// Bytes of a link target in one record of its tree.
@@ -43,10 +45,14 @@ fn new_inode(
     new: &New<'_>,
     links: u32,
     parent: Ino,
-    hint: u32,
+    (hint, inherited): (u32, u32),
 ) -> Result<(Ino, Inode)> {
     let ino = op.alloc_inode()?;
     let time = now();
+    let flags = match new.kind {
+        FileKind::Symlink => 0,
+        _ => new.durability.map_or(inherited & INODE_DURABILITY, |level| Durability::bits(Some(level))),
+    };
     let mut inode = Inode {
         version: 0,
         kind: new.kind,
@@ -61,7 +67,7 @@ fn new_inode(
         ctime: time,
         btime: time,
         generation: generation(handle.fs(), ino)?,
-        flags: new.flags,
+        flags: flags | new.flags,
         xattrs: PoolOff(0),
         xattr_level: 0,
         parent,
@@ -131,10 +137,12 @@ pub fn create_or_find(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> 
     if let Some(found) = probe.found {
         return Ok(Made::Found(Handle::pin(fs, fs.table.get(found.ino)?)));
     }
+    io::settle(fs)?;
     let is_dir = new.kind == FileKind::Directory;
     let mut op = fs.space.begin();
     let up = if is_dir { dir.ino() } else { Ino(0) };
-    let (ino, inode) = new_inode(dir, &mut op, new, 1 + u32::from(is_dir), up, parent.inode.hint)?;
+    let inherited = (parent.inode.hint, parent.inode.flags);
+    let (ino, inode) = new_inode(dir, &mut op, new, 1 + u32::from(is_dir), up, inherited)?;
     entry::put(&mut op, &mut parent, seed, name, Entry { key: probe.free, ino, kind: new.kind })?;
     parent.inode.size += 1;
     if is_dir {
@@ -168,13 +176,14 @@ fn introduce(handle: &Handle, ino: Ino, mut inode: Inode) -> Result<Handle> {
 /// No space, damage.
 pub fn create_unnamed(dir: &Handle, new: &New<'_>) -> Result<Handle> {
     let fs = dir.fs();
-    let hint = {
-        let inode = dir.core().state.read();
-        check_dir(&inode)?;
-        inode.hint
+    io::settle(fs)?;
+    let inherited = {
+        let state = dir.core().state.read();
+        check_dir(&state)?;
+        (state.hint, state.flags)
     };
     let mut op = fs.space.begin();
-    let (ino, inode) = new_inode(dir, &mut op, new, 0, Ino(0), hint)?;
+    let (ino, inode) = new_inode(dir, &mut op, new, 0, Ino(0), inherited)?;
     let mut intents = Intents::lock(&fs.intents);
     intents.put(&mut op, ino, Intent::CleanUp)?;
     op.commit(Durable::no_data())?;

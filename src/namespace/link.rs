@@ -4,7 +4,7 @@ use super::create::check_dir;
 use super::entry::{self, Entry};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::inode::{Draft, now};
-use crate::io::Handle;
+use crate::io::{self, Handle};
 use crate::layout::FileKind;
 use crate::pmem::Durable;
 use crate::tree;
@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 pub fn link(file: &Handle, dir: &Handle, name: &[u8]) -> Result<()> {
     entry::check_name(name)?;
     let fs = dir.fs();
+    io::settle(fs)?;
     let seed = fs.journal().seed();
     // A directory's lock must not be asked for twice, nor after a file's.
     if file.core().kind == FileKind::Directory {

@@ -7,8 +7,8 @@ use super::create::check_dir;
 use super::entry;
 use crate::error::{Error, Result};
 use crate::inode::{Draft, now};
-use crate::io::Handle;
 use crate::io::remove::{self, Fate};
+use crate::io::{self, Handle};
 use crate::layout::FileKind;
 
 /// What kind of thing is to be removed.
@@ -27,6 +27,7 @@ pub enum What {
 pub fn remove(dir: &Handle, name: &[u8], what: What) -> Result<()> {
     entry::check_name(name)?;
     let fs = dir.fs();
+    io::settle(fs)?;
     let mut parent = Draft::lock(dir.core());
     check_dir(&parent.inode)?;
     let probe = entry::probe(&*fs.space, fs.journal().seed(), parent.ino(), &parent.inode.root, name)?;

@@ -9,8 +9,8 @@ use super::entry::{self, Entry, Probe};
 use crate::alloc::Op;
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, InodeCore, Intents, now};
-use crate::io::Handle;
 use crate::io::remove::{self, Fate};
+use crate::io::{self, Handle};
 use crate::layout::FileKind;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
@@ -101,6 +101,7 @@ pub fn rename(from: &Handle, from_name: &[u8], to: &Handle, to_name: &[u8], mode
     entry::check_name(from_name)?;
     entry::check_name(to_name)?;
     let fs = from.fs();
+    io::settle(fs)?;
     let (from, to) = (Side { dir: from, name: from_name }, Side { dir: to, name: to_name });
     check_dir(&from.dir.core().state.read())?;
     check_dir(&to.dir.core().state.read())?;

@@ -165,6 +165,15 @@ impl DataWriter<'_> {
         self.region.zero_nt(at, len)
     }
 
+    /// Answers for the `len` bytes at `at`, which another thread stored and handed over with a lock: its fence to come
+    /// would be good for nobody else.
+    ///
+    /// # Errors
+    /// [`Error::OutOfPool`].
+    pub fn adopt(&mut self, at: PoolOff, len: u64) -> Result<()> {
+        if mutation::is(mutation::Mutation::NotAdopted) { Ok(()) } else { self.region.flush(at, len) }
+    }
+
     /// Waits until everything stored through this writer is durable.
     ///
     /// # Errors

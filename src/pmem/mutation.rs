@@ -91,6 +91,16 @@ pub enum Mutation {
     NoCopyFence,
     /// Blocks are shared while mappings can store to them.
     ShareMapped,
+    /// A change does not wait for the writes that came before it and are not durable yet.
+    OvertakeGroup,
+    /// An ordered overwrite of a part of a block is stored in place.
+    OrderedInPlace,
+    /// The files of a group become durable one after the other, the last first.
+    GroupInTwo,
+    /// Who commits a group does not see to what other threads stored.
+    NotAdopted,
+    /// Blocks that an ordered write takes from a file can be had before the commit.
+    ReuseBeforeCommit,
     /// The last unpin takes what is withheld in one step and the pin off in a later one.
     UnpinInTwoSteps,
 }

@@ -50,7 +50,7 @@ impl Dir {
 
     fn new_inode(&self, kind: FileKind, mode: u32, owner: Option<(u32, u32)>) -> New<'static> {
         let (uid, gid) = owner.unwrap_or_else(super::process_owner);
-        New { kind, permissions: mode, uid, gid, target: &[], flags: 0, capacity: 0 }
+        New { kind, permissions: mode, uid, gid, target: &[], flags: 0, capacity: 0, durability: None }
     }
 
     /// The file that `options` have made.
@@ -62,7 +62,7 @@ impl Dir {
         }
         let flags = if options.sequential { INODE_SEQUENTIAL } else { 0 };
         let new = self.new_inode(FileKind::Regular, options.mode, options.owner);
-        Ok(New { flags, capacity: options.capacity, ..new })
+        Ok(New { flags, capacity: options.capacity, durability: options.durability, ..new })
     }
 
     /// Opens a file as `options` say.

@@ -10,7 +10,8 @@ use std::ops::Deref;
 
 /// An open file. Reads and writes name their offset, as `std::os::unix::fs::FileExt` does; clones share nothing but
 /// the file. Every call that changes the file is durable and atomic when it returns; the one exception are the
-/// bytes of an overwrite in place, of which each aligned 8-byte word is old or new after a power cut.
+/// bytes of an overwrite in place, of which each aligned 8-byte word is old or new after a power cut. Other levels of
+/// [durability](Self::durability) promise more of overwrites, or later durability.
 #[derive(Clone, Debug)]
 pub struct File {
     pub(super) node: Node,
@@ -217,14 +218,16 @@ impl File {
         io::extents(&self.node.handle, offset, len)
     }
 
-    /// Makes everything about the file durable: what was stored to it through memory mappings before the call. Everything else
-    /// is already, every call was when it returned; without mappings there is no fence.
+    /// Makes everything about the file durable: what was stored to it through memory mappings before the call, and every
+    /// ordered write that has returned, of other files too. Everything else is already, every call was when it
+    /// returned; without mappings and ordered writes there is no fence.
     ///
     /// # Errors
     /// A store that takes no more changes because an earlier one failed; of flushing, those of the system.
     pub fn sync_all(&self) -> Result<()> {
         let handle = &self.node.handle;
         handle.fs().journal().healthy()?;
+        io::settle(handle.fs())?;
         match handle.core().space.get() {
             Some(space) => space.sync(self, FileRange { offset: 0, len: MAX_FILE_BYTES }).map(|_| ()),
             None => Ok(()),

@@ -4,6 +4,7 @@
 
 pub mod check;
 mod dir;
+mod durability;
 mod file;
 mod mapped;
 mod node;
@@ -25,7 +26,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::inode::{Fs, shares};
 use crate::journal::Recovery;
-use crate::layout::{FORMAT_VERSION, Geometry};
+use crate::layout::{Durability, FORMAT_VERSION, Geometry};
 use crate::namespace;
 use crate::pmem::{Counts, Region, RegionInfo};
 use crate::sync::Arc;
@@ -95,6 +96,8 @@ pub struct PoolInfo {
     pub space: SpaceReport,
     /// What the last open found.
     pub recovery: Recovery,
+    /// The level of durability of files that name none.
+    pub durability: Durability,
     /// What the medium has lost, as far as is known, ascending: pool offset and length in bytes, whole blocks.
     pub bad: Vec<(PoolOff, u64)>,
 }
@@ -200,6 +203,7 @@ impl Store {
             created: superblock.created,
             space: fs.space.report()?,
             recovery: self.inner.recovery,
+            durability: fs.durability(),
             bad: fs.region().bad_ranges(),
         })
     }
@@ -258,6 +262,7 @@ impl Store {
     /// # Errors
     /// [`Error::CanNotShrink`], [`Error::PoolSize`], errors of the system.
     pub fn grow(&self, size: u64) -> Result<()> {
+        crate::io::settle(&self.inner.fs)?;
         open::grow(self.inner.fs.journal(), size - size % CHUNK_BYTES)
     }
 
@@ -267,6 +272,7 @@ impl Store {
     /// # Errors
     /// A store that takes no changes, damage, errors of the medium.
     pub fn reclaim(&self) -> Result<u64> {
+        crate::io::settle(&self.inner.fs)?;
         self.inner.fs.reclaim()
     }
 
@@ -275,7 +281,11 @@ impl Store {
     /// # Errors
     /// Errors of the medium.
     pub fn close(self) -> Result<()> {
-        if self.inner.fs.journal().is_read_only() { Ok(()) } else { self.inner.fs.journal().quiesce() }
+        if self.inner.fs.journal().is_read_only() {
+            return Ok(());
+        }
+        crate::io::settle(&self.inner.fs)?;
+        self.inner.fs.journal().quiesce()
     }
 }
 

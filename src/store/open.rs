@@ -12,8 +12,8 @@ use crate::inode::{Fs, Intent, list_intents, now};
 use crate::io::{self, remove};
 use crate::journal::{Journal, Recovery};
 use crate::layout::{
-    FileKind, Geometry, Inode, LABEL_BYTES, RootArea, SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Seed,
-    Superblock,
+    Durability, FileKind, Geometry, Inode, LABEL_BYTES, RootArea, SUPERBLOCK_A, SUPERBLOCK_B,
+    SUPERBLOCK_BYTES, Seed, Superblock,
 };
 use crate::pmem::{Durable, Region};
 use crate::sync::Arc;
@@ -169,7 +169,11 @@ pub(super) fn format(region: &Arc<Region>, size: u64, options: &StoreOptions) ->
     let mut op = space.begin();
     let (root, intents) = (op.alloc_inode()?, op.alloc_inode()?);
     op.write_inode(root, &hidden(FileKind::Directory, 0o755, 2, root))?;
-    op.write_inode(intents, &hidden(FileKind::Regular, 0, 1, Ino(0)))?;
+    let flags = match options.durability {
+        Durability::Strict => 0,
+        level => Durability::bits(Some(level)),
+    };
+    op.write_inode(intents, &Inode { flags, ..hidden(FileKind::Regular, 0, 1, Ino(0)) })?;
     op.commit(Durable::no_data())?;
     space.journal().update_superblock(|superblock| {
         (superblock.root, superblock.intents) = (root, intents);

@@ -1,6 +1,6 @@
 //! How is a pool made, opened, and a file in it?
 
-use crate::layout::Geometry;
+use crate::layout::{Durability, Geometry};
 use crate::pmem::RegionOptions;
 
 /// How to make or open a pool.
@@ -9,6 +9,7 @@ pub struct StoreOptions {
     pub(super) region: RegionOptions,
     pub(super) label: String,
     pub(super) geometry: Option<Geometry>,
+    pub(super) durability: Durability,
     #[cfg(feature = "sim")]
     pub(super) seed: Option<u64>,
 }
@@ -56,6 +57,13 @@ impl StoreOptions {
         self
     }
 
+    /// The level of durability of a new pool's files that name none: strict unless said.
+    #[must_use]
+    pub fn durability(mut self, level: Durability) -> Self {
+        self.durability = level;
+        self
+    }
+
     /// The geometry of a new pool, instead of the one that suits its size. For tests, which want lanes that wrap.
     #[must_use]
     pub fn geometry(mut self, geometry: Geometry) -> Self {
@@ -86,6 +94,7 @@ pub struct OpenOptions {
     pub(super) owner: Option<(u32, u32)>,
     pub(super) sequential: bool,
     pub(super) capacity: u64,
+    pub(super) durability: Option<Durability>,
 }
 
 impl Default for OpenOptions {
@@ -121,6 +130,7 @@ impl OpenOptions {
             owner: None,
             sequential: false,
             capacity: 0,
+            durability: None,
         }
     }
 
@@ -177,6 +187,13 @@ impl OpenOptions {
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
+        self
+    }
+
+    /// Level of durability of a file that is made: its directory's, or else the pool's, unless said.
+    #[must_use]
+    pub fn durability(mut self, level: Durability) -> Self {
+        self.durability = Some(level);
         self
     }
 

@@ -16,6 +16,8 @@ pub enum Rank {
     Io,
     /// A turn of a range of a mapped file.
     Transition,
+    /// The group of writes that wait to be made durable.
+    Group,
     /// The exclusive lock of a file's state; several, by number.
     File,
     /// The intents.
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "Io locked after a lock of rank 3")]
+    #[should_panic(expected = "Io locked after a lock of rank 4")]
     fn a_step_outwards_panics() {
         let _file = Held::new(Rank::File);
         let _io = Held::new(Rank::Io);

@@ -15,8 +15,8 @@ use crate::extent::Extent;
 use crate::inode::Intent;
 use crate::io::xattr;
 use crate::layout::{
-    FileKind, INODE_KEEP_BEYOND_END, INODE_SEQUENTIAL, Inode, Kind, MAX_HINT_BLOCKS, RootArea, SlotClass,
-    get32,
+    FileKind, INODE_DURABILITY, INODE_KEEP_BEYOND_END, INODE_SEQUENTIAL, Inode, Kind, MAX_HINT_BLOCKS,
+    RootArea, SlotClass, get32,
 };
 use crate::pmem::Region;
 use crate::tree::{self, Cut, Lost, NodeRoot, Visit};
@@ -280,7 +280,11 @@ impl<'r> Checker<'r> {
             found.by(Remedy::Set(ino, Field::Generation(1)));
         }
         let is_file = inode.kind == FileKind::Regular;
-        let known = if is_file { INODE_KEEP_BEYOND_END | INODE_SEQUENTIAL } else { 0 };
+        let known = match inode.kind {
+            FileKind::Regular => INODE_KEEP_BEYOND_END | INODE_SEQUENTIAL | INODE_DURABILITY,
+            FileKind::Directory => INODE_DURABILITY,
+            FileKind::Symlink => 0,
+        };
         if inode.flags & !known != 0 {
             let found = faults.number(FaultKind::Flags, at, Some(ino), known, inode.flags);
             found.by(Remedy::Set(ino, Field::Flags(known)));

@@ -44,6 +44,8 @@ impl Store {
     /// # Errors
     /// None for damage, which the report tells of.
     pub fn check(&self) -> Result<CheckReport> {
+        // What waits has blocks that the media do not know.
+        crate::io::settle(&self.inner.fs)?;
         let journal = self.inner.fs.journal();
         let superblock = journal.superblock();
         let mut faults = Faults::default();
