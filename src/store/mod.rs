@@ -93,6 +93,8 @@ pub struct PoolInfo {
     pub created: i64,
     /// How its space is used.
     pub space: SpaceReport,
+    /// Blocks that several files own, and how many more there would be if each had its own.
+    pub shared: (u64, u64),
     /// What the last open found.
     pub recovery: Recovery,
     /// What the medium has lost, as far as is known, ascending: pool offset and length in bytes, whole blocks.
@@ -199,6 +201,7 @@ impl Store {
             epoch: superblock.epoch,
             created: superblock.created,
             space: fs.space.report()?,
+            shared: shares::shared_blocks(fs)?,
             recovery: self.inner.recovery,
             bad: fs.region().bad_ranges(),
         })

@@ -136,6 +136,7 @@ pub fn fallocate(opener: Opener, args: &Fallocate, output: &mut Output) -> Resul
         Mode::KeepSize => (AllocateMode::KeepSize, true),
         Mode::Punch => (AllocateMode::Punch, false),
         Mode::Zero => (AllocateMode::Zero, false),
+        Mode::Unshare => (AllocateMode::Unshare, false),
     };
     let store = opener.write(&args.pool)?;
     let file = store.open(&args.path, &OpenOptions::new().write(true).create(create)).context(what)?;

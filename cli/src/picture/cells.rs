@@ -152,7 +152,12 @@ mod tests {
     use daxstore::units::PoolOff;
 
     fn mapped(at: u64, len: u64) -> FileExtent {
-        FileExtent { range: FileRange { offset: 0, len }, state: State::Mapped(PoolOff(at)), huge: false }
+        FileExtent {
+            range: FileRange { offset: 0, len },
+            state: State::Mapped(PoolOff(at)),
+            shared: false,
+            huge: false,
+        }
     }
 
     #[test]
