@@ -47,6 +47,12 @@ pub enum Command {
     Mv(Mv),
     /// Make another name of a file, or with -s a symbolic link.
     Ln(Ln),
+    /// Copy files within the pool; with --reflink the copies share their blocks.
+    Cp(Cp),
+    /// Copy a directory with all it holds by sharing blocks: in time of names and extents, not of bytes.
+    Snapshot(Snapshot),
+    /// Let files of the same content share their blocks.
+    Dedupe(Dedupe),
     /// Tell what is known of a file.
     Stat(OneFile),
     /// Copy files and trees of the host into the pool, keeping modes, owners, times, links, attributes and holes.
@@ -167,6 +173,40 @@ pub struct Ln {
     pub link: PathBuf,
 }
 
+/// `cp [--reflink] POOL SRC... DEST`.
+#[derive(clap::Args, Debug)]
+pub struct Cp {
+    /// Share the blocks, whatever the length; without it every byte is copied.
+    #[arg(long)]
+    pub reflink: bool,
+    /// The pool.
+    pub pool: PathBuf,
+    /// Files to copy, then where to: a directory, or (for one source) a new name.
+    #[arg(required = true, num_args = 2..)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `snapshot POOL DIR NEW`.
+#[derive(clap::Args, Debug)]
+pub struct Snapshot {
+    /// The pool.
+    pub pool: PathBuf,
+    /// The directory.
+    pub dir: PathBuf,
+    /// The name of the copy, which must not exist.
+    pub copy: PathBuf,
+}
+
+/// `dedupe POOL FILE FILE...`.
+#[derive(clap::Args, Debug)]
+pub struct Dedupe {
+    /// The pool.
+    pub pool: PathBuf,
+    /// A file, and those that shall share its blocks where they hold the same.
+    #[arg(required = true, num_args = 2..)]
+    pub paths: Vec<PathBuf>,
+}
+
 /// A command about one file.
 #[derive(clap::Args, Debug)]
 pub struct OneFile {
@@ -268,6 +308,8 @@ pub enum Mode {
     Collapse,
     /// Put a hole of the range's length, whole blocks of 4 KiB, in before what is there, without copying it.
     Insert,
+    /// Copy what other files own too to blocks of the file's own.
+    Unshare,
 }
 
 /// `defrag POOL [PATH...]`.

@@ -274,3 +274,27 @@ fn odd_names_are_shown_without_loss() {
     let entry = &cli.run(["ls", "pool", "--json"]).json()["directories"][0]["entries"][0];
     assert_eq!((&entry["name"], &entry["name_hex"]), (&json!("a\u{fffd}\n\\"), &json!("61ff0a5c")));
 }
+
+#[test]
+fn files_share_blocks() {
+    let cli = Cli::with_pool();
+    cli.run(["mkdir", "pool", "/d"]).good();
+    cli.feed(["write", "pool", "/d/a"], &[7; 50_000]).good();
+    let copied = cli.run(["cp", "--reflink", "pool", "/d/a", "/b", "--json"]).json();
+    assert_eq!((&copied["copied"][0]["to"]["name"], &copied["reflink"]), (&json!("/b"), &json!(true)));
+    assert!(cli.run(["cp", "--reflink", "pool", "/d/a", "/b"]).refused().contains("the name exists already"));
+    cli.run(["cp", "pool", "/d/a", "/c"]).good();
+    let shared = |path| cli.run(["extents", "pool", path, "--json"]).json()["extents"][0]["shared"].clone();
+    assert_eq!((shared("/b"), shared("/c")), (json!(true), json!(false)));
+    assert!(cli.run(["extents", "pool", "/b"]).good().contains("shared"));
+    let space = cli.run(["info", "pool", "--json"]).json()["space"].clone();
+    assert_eq!((&space["shared_blocks"], &space["saved_blocks"]), (&json!(13), &json!(13)));
+    assert!(cli.run(["info", "pool"]).good().contains("52.0 KiB by several files, which saves 52.0 KiB"));
+    let deduped = cli.run(["dedupe", "pool", "/d/a", "/c", "--json"]).json();
+    assert_eq!((&deduped["files"][0]["same"], &deduped["freed_blocks"]), (&json!(50_000), &json!(13)));
+    assert_eq!(cli.run(["snapshot", "pool", "/d", "/s"]).good(), "/s: 1 file, 1 directory\n");
+    assert_eq!(cli.run(["cat", "pool", "/s/a"]).good().len(), 50_000);
+    cli.run(["fallocate", "pool", "/b", "--mode", "unshare", "--length", "50000"]).good();
+    assert_eq!(shared("/b"), json!(false));
+    assert_eq!(cli.run(["check", "pool", "--json"]).json()["blocks_shared"], 13);
+}

@@ -94,6 +94,8 @@ pub struct PoolInfo {
     pub created: i64,
     /// How its space is used.
     pub space: SpaceReport,
+    /// Blocks that several files own, and how many more there would be if each had its own.
+    pub shared: (u64, u64),
     /// What the last open found.
     pub recovery: Recovery,
     /// The level of durability of files that name none.
@@ -202,6 +204,7 @@ impl Store {
             epoch: superblock.epoch,
             created: superblock.created,
             space: fs.space.report()?,
+            shared: shares::shared_blocks(fs)?,
             recovery: self.inner.recovery,
             durability: fs.durability(),
             bad: fs.region().bad_ranges(),

@@ -138,6 +138,7 @@ pub fn fallocate(opener: Opener, args: &Fallocate, output: &mut Output) -> Resul
         Mode::Zero => (AllocateMode::Zero, false),
         Mode::Collapse => (AllocateMode::Collapse, false),
         Mode::Insert => (AllocateMode::Insert, false),
+        Mode::Unshare => (AllocateMode::Unshare, false),
     };
     let store = opener.write(&args.pool)?;
     let file = store.open(&args.path, &OpenOptions::new().write(true).create(create)).context(what)?;

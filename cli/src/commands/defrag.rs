@@ -24,6 +24,7 @@ struct Slots {
     huge_before: u64,
     huge_after: u64,
     with_holes: u64,
+    shared: u64,
     no_free_chunk: u64,
     pinned: u64,
     mapped: u64,
@@ -36,6 +37,7 @@ impl Slots {
             huge_before: found.already,
             huge_after: found.huge(),
             with_holes: found.with_holes,
+            shared: found.shared,
             no_free_chunk: found.no_chunk,
             pinned: found.pinned,
             mapped: found.mapped,
@@ -148,6 +150,7 @@ fn line(found: &Defragmented) -> String {
     );
     let left = [
         (found.with_holes, "with holes"),
+        (found.shared, "shared with other files"),
         (found.no_chunk, "without a free chunk"),
         (found.pinned, "pinned"),
         (found.mapped, "mapped eagerly"),

@@ -9,7 +9,7 @@ use daxstore::units::MAX_FILE_BYTES;
 use daxstore::{File, FileExtent, FileRange, OpenOptions, State};
 use serde::Serialize;
 
-/// Offsets and lengths are bytes. `huge` says that a 2 MiB translation can serve the extent.
+/// Offsets and lengths are bytes. `shared` says that other files may own some of the blocks too. `huge` says that a 2 MiB translation can serve the extent.
 #[derive(Serialize)]
 struct Extent {
     state: &'static str,
@@ -17,6 +17,7 @@ struct Extent {
     len: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pool_offset: Option<u64>,
+    shared: bool,
     huge: bool,
 }
 
@@ -33,6 +34,7 @@ impl Extent {
             State::Hole => "hole",
             State::Reserved => "reserved",
             State::Unwritten(_) => "unwritten",
+            State::Mapped(_) if extent.shared => "shared",
             State::Mapped(_) => "mapped",
         };
         Self {
@@ -40,6 +42,7 @@ impl Extent {
             offset: extent.range.offset,
             len: extent.range.len,
             pool_offset: extent.state.address().map(|at| at.0),
+            shared: extent.shared,
             huge: extent.huge,
         }
     }

@@ -78,6 +78,9 @@ struct Space {
     broken_chunks: u64,
     free_in_broken: u64,
     unwritten_blocks: u64,
+    /// Blocks that several files own, and those that this saves.
+    shared_blocks: u64,
+    saved_blocks: u64,
     reserve_blocks: u64,
     inode_arena_blocks: u64,
     node_arena_blocks: u64,
@@ -156,6 +159,8 @@ impl Space {
             broken_chunks: report.broken_chunks,
             free_in_broken: report.free_in_broken,
             unwritten_blocks: report.unwritten_blocks,
+            shared_blocks: info.shared.0,
+            saved_blocks: info.shared.1,
             reserve_blocks: report.reserve_blocks,
             inode_arena_blocks: report.inode_arena_blocks,
             node_arena_blocks: report.node_arena_blocks,
@@ -267,6 +272,10 @@ fn space_rows(space: &Space) -> Vec<(&'static str, String)> {
         ),
         ("unwritten", format!("{} allocated and never written", bytes(space.unwritten_blocks))),
     ];
+    if space.shared_blocks > 0 {
+        let (shared, saved) = (bytes(space.shared_blocks), bytes(space.saved_blocks));
+        rows.push(("shared", format!("{shared} by several files, which saves {saved}")));
+    }
     rows.extend(space.damage.iter().map(|damage| ("DAMAGE", damage.clone())));
     rows
 }

@@ -9,6 +9,7 @@ mod ls;
 mod map;
 mod mkfs;
 mod names;
+mod share;
 mod stat;
 mod transfer;
 
@@ -29,6 +30,9 @@ pub fn run(args: Args, output: &mut Output) -> Result<Verdict> {
         Command::Rm(rm) => names::rm(opener, &rm, output),
         Command::Mv(mv) => names::mv(opener, &mv, output),
         Command::Ln(ln) => names::ln(opener, &ln, output),
+        Command::Cp(cp) => share::cp(opener, &cp, output),
+        Command::Snapshot(snapshot) => share::snapshot(opener, &snapshot, output),
+        Command::Dedupe(dedupe) => share::dedupe(opener, &dedupe, output),
         Command::Stat(file) => stat::stat(opener, &file, output),
         Command::Put(put) => transfer::put(opener, &put, output),
         Command::Get(get) => transfer::get(opener, &get, output),

@@ -30,10 +30,11 @@ struct Linked {
     symbolic: bool,
 }
 
+/// Two names.
 #[derive(Serialize)]
-struct Pair {
-    from: JsonName,
-    to: JsonName,
+pub struct Pair {
+    pub from: JsonName,
+    pub to: JsonName,
 }
 
 /// `mkdir`.
@@ -130,7 +131,7 @@ pub fn several_need_a_directory(what: &str, dest: &Path) -> Failure {
 }
 
 /// `dest` plus the last name of `source`.
-fn inside(dest: &Path, source: &Path, what: &str) -> Result<PathBuf> {
+pub fn inside(dest: &Path, source: &Path, what: &str) -> Result<PathBuf> {
     let name = source.file_name().ok_or_else(|| {
         Failure::new(
             format!("{what} {}", shown(source)),
