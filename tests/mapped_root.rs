@@ -563,6 +563,106 @@ fn a_slot_in_pieces_is_populated_in_several_records() {
     assert!(store.check().unwrap().is_clean());
 }
 
+#[test]
+fn an_atomic_overwrite_takes_the_translations_of_its_blocks_away() {
+    assert_eq!(
+        announced(|f| f.write_atomic(&[1; 10], BLOCK - 5).unwrap()),
+        [
+            format!("allocate 0..2: {OLD} mmuu..m....."),
+            format!("invalidate 0..2: {OLD} mmuu..m....."),
+            format!("end 0..2: {OLD} mmuu..m....."),
+        ]
+    );
+    let end = 7 * BLOCK + 10;
+    assert_eq!(
+        announced(|f| f.write_atomic(&[1; 3 * BLOCK as usize], 4 * BLOCK + 10).unwrap()),
+        [
+            format!("allocate 4..8: {OLD} mmuu..m....."),
+            format!("invalidate 4..8: {OLD} mmuu..m....."),
+            format!("end 4..8: {end} mmuummmm...."),
+        ]
+    );
+}
+
+#[test]
+fn an_atomic_overwrite_of_pinned_blocks_or_of_an_eager_mapping_is_refused() {
+    let store = store(64 << 20);
+    let file = prepared(&store);
+    let recorder = attach(&file);
+    let at = file.run_at(0, range(0, BLOCK)).unwrap().state.address().unwrap();
+    file.pin(&[(at, BLOCK)]).unwrap();
+    let write = || file.write_atomic(&[1; 10], 100);
+    assert!(matches!(write(), Err(Error::Unsupported { .. })), "pinned");
+    file.unpin(&[(at, BLOCK)]);
+    recorder.refuses.store(true, Ordering::Relaxed);
+    assert!(matches!(write(), Err(Error::Unsupported { .. })), "mapped eagerly");
+    assert_eq!(file.run_at(0, range(0, BLOCK)).unwrap().state, State::Mapped(at), "nothing moved");
+    let mut found = [0; 8192];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert_eq!(found, [7; 8192]);
+    recorder.refuses.store(false, Ordering::Relaxed);
+    write().unwrap();
+    assert_ne!(file.run_at(0, range(0, BLOCK)).unwrap().state, State::Mapped(at));
+    file.detach();
+    assert!(store.check().unwrap().is_clean());
+}
+
+/// What a mapping stores to the rest of a block until its translation is gone is not lost.
+#[test]
+fn the_rest_of_an_edge_block_is_copied_when_no_translation_is_left() {
+    #[derive(Debug)]
+    struct LastStore(File, Arc<Sim>);
+    impl AddressSpace for LastStore {
+        fn allocate(&self, _: FileRange) {}
+        fn invalidate(&self, _: FileRange, _: bool) -> daxstore::Result<()> {
+            let at = self.0.run_at(500, range(0, BLOCK))?.state.address().unwrap();
+            self.1.poke(at.plus(500), &[42]);
+            Ok(())
+        }
+        fn sync(self: Arc<Self>, _: &dyn FaultOps, _: FileRange) -> daxstore::Result<u64> {
+            Ok(0)
+        }
+        fn end(&self, _: FileRange) {}
+    }
+    let sim = Arc::new(Sim::new(64 << 20).unwrap());
+    let store = Store::create_sim(sim.clone(), &StoreOptions::new()).unwrap();
+    let file = prepared(&store);
+    file.attach(&mut || Arc::new(LastStore(file.clone(), sim.clone()))).unwrap();
+    file.write_atomic(&[1; 10], 100).unwrap();
+    let mut found = [0; 1000];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert_eq!((found[99], found[100], found[110], found[500]), (7, 1, 7, 42));
+    file.detach();
+}
+
+#[test]
+fn nothing_waits_in_a_mapped_file() {
+    let store = store(64 << 20);
+    store.set_durability(daxstore::Durability::Ordered).unwrap();
+    store.set_ordered_bounds(u64::MAX, std::time::Duration::MAX).unwrap();
+    let file = prepared(&store);
+    file.write_all_at(&[5; 5000], 100).unwrap();
+    let fences = |change: &dyn Fn()| {
+        let before = store.counts();
+        change();
+        store.counts().since(before).fences
+    };
+    let other = store.create("g").unwrap();
+    other.append(&[1; 100]).unwrap();
+    assert!(fences(&|| drop(attach(&file))) >= 2, "a mapping commits what waits");
+    assert_eq!(fences(&|| store.sync().unwrap()), 0);
+    assert_eq!(fences(&|| file.write_all_at(&[6; 100], 0).unwrap()), 2, "old or new as a whole, at once");
+    other.append(&[1; 100]).unwrap();
+    // A fault commits on the stack of a signal handler, too.
+    let (faulting, before) = (file.clone(), store.counts());
+    let fault = move || assert!(faulting.populate(range(4 * BLOCK, BLOCK), Placement::Any).unwrap());
+    std::thread::Builder::new().stack_size(32 << 10).spawn(fault).unwrap().join().unwrap();
+    assert_eq!(store.counts().since(before).fences, 4);
+    file.detach();
+    assert_eq!(fences(&|| file.write_all_at(&[6; 100], 0).unwrap()), 0, "it waits again");
+    assert!(store.check().unwrap().is_clean());
+}
+
 /// A fault may be handled on the alternate stack of a signal handler.
 #[test]
 fn a_fault_needs_little_stack() {

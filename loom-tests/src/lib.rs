@@ -26,6 +26,8 @@ mod inode_table;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod levels;
+#[cfg(test)]
 mod pins;
 #[cfg(test)]
 mod range_lock;
@@ -72,6 +74,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::NoGate,
     Mutation::IgnorePins,
     Mutation::UnpinInTwoSteps,
+    Mutation::ForgetFirst,
+    Mutation::LosePending,
     Mutation::NoEpochForArenas,
     Mutation::NoCover,
     Mutation::NoVersion,

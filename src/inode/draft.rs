@@ -8,6 +8,7 @@ use crate::alloc::Op;
 use crate::error::Result;
 use crate::layout::{FileKind, Inode, RootArea};
 use crate::pmem::Region;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::RwLockWriteGuard;
 use crate::sync::atomic::Ordering;
 use crate::sync::rank::{Held, Rank};
@@ -90,7 +91,8 @@ impl<'c> Draft<'c> {
         self.core.mapping.fetch_add(1, Ordering::Release);
         let hint = self.inode.hint;
         // What waits in the file stays shown: only its own commit takes it away before.
-        let size = self.inode.size.max(self.core.pending.size());
+        let waits = if mutation::is(Mutation::LosePending) { 0 } else { self.core.pending.size() };
+        let size = self.inode.size.max(waits);
         self.core.set_flags(self.inode.flags);
         *self.committed = self.inode;
         self.core.set_hint(hint);

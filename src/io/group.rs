@@ -110,6 +110,9 @@ fn commit_files(fs: &Fs, group: &mut Group, files: &[&InodeCore]) -> Result<()> 
     for draft in drafts {
         let core = draft.core();
         core.pending.clear();
+        if mutation::is(Mutation::ForgetFirst) {
+            core.pending.settled();
+        }
         let published = draft.publish(fs.region());
         core.pending.settled();
         published?;

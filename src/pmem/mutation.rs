@@ -101,6 +101,10 @@ pub enum Mutation {
     NotAdopted,
     /// Blocks that an ordered write takes from a file can be had before the commit.
     ReuseBeforeCommit,
+    /// What waited in a file counts as settled before the tree shows it.
+    ForgetFirst,
+    /// A change of an inode shows the committed size although more waits.
+    LosePending,
     /// The last unpin takes what is withheld in one step and the pin off in a later one.
     UnpinInTwoSteps,
 }
