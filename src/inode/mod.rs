@@ -13,7 +13,7 @@ mod table;
 pub use self::core::InodeCore;
 pub use draft::Draft;
 pub use intents::{Intent, Intents, RangeChange, list as list_intents};
-pub use range_lock::{RangeGuard, RangeLock};
+pub use range_lock::{DetachedRange, RangeGuard, RangeLock};
 pub use recent::Recent;
 pub use table::InodeTable;
 
