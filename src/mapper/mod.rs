@@ -13,7 +13,7 @@
 
 mod writer;
 
-pub use writer::Writer;
+pub use writer::{Planned, Writer};
 
 use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};

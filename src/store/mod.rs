@@ -9,6 +9,7 @@ mod mapped;
 mod node;
 mod open;
 mod options;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ pub use dir::{Dir, DirEntry, ReadDir};
 pub use file::File;
 pub use node::Node;
 pub use options::{OpenOptions, StoreOptions};
+pub use queue::{IoQueue, IoQueueOptions, IoRequest};
 
 use crate::alloc::{ChunkUse, SpaceReport};
 #[cfg(doc)]

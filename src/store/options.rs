@@ -82,6 +82,7 @@ pub struct OpenOptions {
     pub(super) create: bool,
     pub(super) create_new: bool,
     pub(super) follow: bool,
+    pub(super) sync: bool,
     pub(super) mode: u32,
     pub(super) owner: Option<(u32, u32)>,
 }
@@ -115,6 +116,7 @@ impl OpenOptions {
             create: false,
             create_new: false,
             follow: true,
+            sync: false,
             mode: 0o644,
             owner: None,
         }
@@ -143,6 +145,11 @@ impl OpenOptions {
     flag! {
         /// Makes the file and fails where there is one; needs `write` or `append`.
         create_new
+    }
+    flag! {
+        /// Makes every write through this handle write-through ([`crate::WriteFlags::DSYNC`]), as `O_DSYNC` and `O_SYNC`,
+        /// which are the same here: data, extents, size and times come in one record.
+        sync
     }
     flag! {
         /// Follows a symbolic link at the end of the path (the default).
