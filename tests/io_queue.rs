@@ -383,6 +383,30 @@ fn no_space_is_said_by_the_write_that_finds_none() {
     assert!(most > 5, "at most {most} writes found space");
 }
 
+/// As above, for appends: what was appended is there as a whole, in order, and nothing of the others.
+#[test]
+fn no_space_is_said_by_the_append_that_finds_none() {
+    let mut refused = 0;
+    for room in 1..40_u64 {
+        let (store, file, filler) = full(1);
+        filler.allocate(0, room * B, AllocateMode::Punch).unwrap();
+        let queue = IoQueue::new(&store, driven());
+        let queued: Vec<_> =
+            (0..16).map(|i| queue.submit(&file, IoRequest::append(vec![vec![i + 1; 5000]]))).collect();
+        let results: Vec<_> = queued.into_iter().map(|one| one.wait().result).collect();
+        assert!(
+            results.iter().all(|result| matches!(result, Ok(5000) | Err(Error::NoSpace { .. }))),
+            "{results:?}"
+        );
+        let good: Vec<_> = (0..16).filter(|i| results[*i as usize].is_ok()).collect();
+        let expected: Vec<_> = good.iter().flat_map(|i| vec![*i as u8 + 1; 5000]).collect();
+        assert!(content(&file)[LEN..] == expected, "{good:?} of 16, room for {room}");
+        refused += 16 - good.len();
+        assert_clean(&store);
+    }
+    assert!(refused > 0);
+}
+
 /// A store whose blocks held something for somebody else, which must not come to light.
 fn used_store() -> Store {
     let store = store_of(16 << 20);
