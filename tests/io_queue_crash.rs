@@ -157,7 +157,7 @@ fn crash(lane: u32, options: IoQueueOptions, writes: &[Write], rule: Option<Muta
     let mut number = 0_u64;
     each_image_raw(&opened, &trace, |stop| {
         number += 1;
-        if number % 37 != 0 {
+        if !number.is_multiple_of(37) {
             return;
         }
         let told = stop.returned.map_or(0, |last| last as usize + 1);
