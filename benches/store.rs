@@ -11,7 +11,8 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use daxstore::pmem::{Region, RegionOptions};
 use daxstore::units::PoolOff;
-use daxstore::{OpenOptions, Store, StoreOptions};
+use daxstore::{IoQueue, IoQueueOptions, IoRequest, OpenOptions, Queued, Store, StoreOptions};
+use std::collections::VecDeque;
 use std::fs;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
@@ -167,6 +168,41 @@ fn parallel(c: &mut Criterion) {
     group.finish();
 }
 
+/// Large overwrites by a queue with two threads, against one thread that does them itself.
+fn queued(c: &mut Criterion) {
+    const LARGE: u64 = 1 << 20;
+    let dir = dir();
+    let store = Store::create(dir.path().join("pool"), 2 * FILE, &options()).unwrap();
+    let file = store.create("/file").unwrap();
+    file.write_all_at(&vec![1; FILE as usize], 0).unwrap();
+    let mut at = random();
+    let mut next = move || at() % (FILE / LARGE) * LARGE;
+    let mut group = c.benchmark_group("overwrite 1 MiB, durable");
+    let source = vec![7; LARGE as usize];
+    group.bench_function("one thread", |b| b.iter(|| file.write_at(black_box(&source), next()).unwrap()));
+    let queue = IoQueue::new(&store, IoQueueOptions::new().workers(2).depth(8));
+    // Buffers go round: as many requests are in flight as the queue takes.
+    let mut flying: VecDeque<Queued> =
+        (0..4).map(|_| queue.submit(&file, IoRequest::write(next(), vec![source.clone()]))).collect();
+    group.bench_function("a queue of two", |b| {
+        b.iter(|| {
+            let ended = flying.pop_front().unwrap().wait();
+            ended.result.unwrap();
+            flying.push_back(queue.submit(&file, IoRequest::write(next(), ended.buffers)));
+        });
+    });
+    flying.into_iter().for_each(|one| drop(one.wait()));
+    let mut one = IoRequest::write(0, vec![source.clone()]);
+    group.bench_function("a queue of two, one at a time", |b| {
+        b.iter(|| {
+            let buffers = std::mem::replace(&mut one, IoRequest::write(0, Vec::new())).into_buffers();
+            one = IoRequest::write(next(), buffers);
+            queue.submit_and_wait(&file, &mut one).unwrap()
+        });
+    });
+    group.finish();
+}
+
 fn names(c: &mut Criterion) {
     let dir = dir();
     let host = dir.path().join("host");
@@ -288,5 +324,5 @@ fn pools(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks, parallel, names, pools);
+criterion_group!(benches, blocks, parallel, queued, names, pools);
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 //! One variant a cause, grouped in classes ([`Error::class`]), turned into an errno in one function
 //! ([`Error::errno`]). Damage names the structure, the pool offset, what was expected and what was found.
 
+use crate::sync::Arc;
 use crate::units::PoolOff;
 use std::io;
 use std::path::PathBuf;
@@ -358,6 +359,12 @@ pub enum Error {
     /// An earlier change could not be finished; the store reads but does not write any more.
     #[error("the store takes no more changes, because {0}; reopen it")]
     Poisoned(&'static str),
+    /// A change that was committed together with others, all of which failed for one cause.
+    #[error("{0}")]
+    Together(Arc<Error>),
+    /// Queued I/O that nobody is left to do.
+    #[error("the thread that did this I/O is gone; whether it was done is not known")]
+    Abandoned,
     /// The operating system refused something.
     #[error("{what}: {source}")]
     Io {
@@ -403,6 +410,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Together(cause) => cause.class(),
             Self::NoSpace { .. } | Self::TooBig { .. } | Self::NotAtOnce { .. } => Class::Space,
             Self::Corrupt(_)
             | Self::BadMedium { .. }
@@ -416,6 +424,7 @@ impl Error {
             | Self::NeedsRecovery
             | Self::Unsupported { .. }
             | Self::Poisoned(_)
+            | Self::Abandoned
             | Self::Io { .. }
             | Self::Path { .. } => Class::Environment,
             _ => Class::Caller,
@@ -462,6 +471,8 @@ impl Error {
                 libc::EROFS
             }
             Self::RootDirectory | Self::Held(_) => libc::EBUSY,
+            Self::Together(cause) => cause.errno(),
+            Self::Abandoned => libc::ECANCELED,
             Self::FutureVersion { .. } | Self::UnknownFeatures(_) | Self::Unsupported { .. } => {
                 libc::EOPNOTSUPP
             }

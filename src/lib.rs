@@ -32,12 +32,13 @@ pub mod namespace;
 pub mod store;
 
 pub use error::{Error, Result};
-pub use io::{AllocateMode, Defragmented, FileExtent, Metadata, SetAttributes, XattrMode};
+pub use io::queue::{Completed, Queued};
+pub use io::{AllocateMode, Defragmented, FileExtent, Metadata, SetAttributes, WriteFlags, XattrMode};
 pub use iomap::{FileRange, State};
 pub use layout::{Durability, FileKind};
 pub use namespace::{Follow, RenameMode};
 pub use store::check::{CheckReport, Fault, FaultKind, Phase, Progress, Repair, check_path};
 pub use store::{
-    Dir, DirEntry, File, Node, OpenOptions, PoolInfo, ReadDir, SNAPSHOT_PREFIX, Snapshot, Statfs, Store,
-    StoreOptions,
+    Dir, DirEntry, File, IoQueue, IoQueueOptions, IoRequest, Node, OpenOptions, PoolInfo, ReadDir,
+    SNAPSHOT_PREFIX, Snapshot, Statfs, Store, StoreOptions,
 };

@@ -4,6 +4,7 @@
 //! from here, so that a loom model runs the very code that ships. Locks do not carry std's poison: a store
 //! that must not go on is poisoned as a whole, by `journal`, with the reason.
 
+pub mod channel;
 pub mod rank;
 
 #[cfg(not(loom))]

@@ -10,7 +10,8 @@ use daxstore::iomap::{FaultOps, FileRange, Placement};
 use daxstore::pmem::sim::Sim;
 use daxstore::units::CHUNK_BYTES;
 use daxstore::{
-    AllocateMode, Dir, File, Follow, OpenOptions, RenameMode, SetAttributes, Store, StoreOptions, XattrMode,
+    AllocateMode, Dir, File, Follow, OpenOptions, RenameMode, SetAttributes, Store, StoreOptions, WriteFlags,
+    XattrMode,
 };
 use std::sync::Arc;
 
@@ -103,6 +104,55 @@ fn data_cost_a_fence_and_new_data_two() {
     assert_eq!(pool.cost(|_| _ = file.read_at(&mut [0; 8192], 10).unwrap()), (0, 0), "read");
     assert_eq!(pool.cost(|_| file.sync_all().unwrap()), (0, 0), "fsync");
     assert_eq!(pool.cost(|_| file.sync_data().unwrap()), (0, 0), "fdatasync");
+}
+
+/// In `strict` every write is write-through: only the bytes written, what of their blocks must be zeroed, and the record
+/// reach the medium, and no line is left to be flushed by anybody. Asking for it by flag or by handle adds nothing.
+#[test]
+fn write_through_touches_what_is_written() {
+    let pool = Pool::new();
+    // One extent of 2 MiB and a bit; a page of holes between, and unwritten space.
+    let file = pool.file("/f", 513);
+    file.set_len(1200 * 4096).unwrap();
+    file.allocate(800 * 4096, 400 * 4096, AllocateMode::Allocate).unwrap();
+    let sync = pool.store.open("/f", &OpenOptions::new().write(true).sync(true)).unwrap();
+    // The blocks of a kind follow each other, so that extents grow and records are alike.
+    let mut next = [0, 520, 800];
+    // Fences, lines flushed, bytes of non-temporal stores.
+    let mut cost = |kind: usize, len: usize, ways: usize| {
+        next[kind] += 1;
+        let at = next[kind] * 4096;
+        pool.store.grow(SIZE).unwrap();
+        let before = pool.store.counts();
+        let buf = vec![7; len];
+        _ = match ways {
+            0 => file.write_at(&buf, at).unwrap(),
+            1 => file.write_at_with(&buf, at, WriteFlags::DSYNC).unwrap(),
+            _ => sync.write_at(&buf, at).unwrap(),
+        };
+        let cost = pool.store.counts().since(before);
+        (cost.fences, cost.flushed_lines, cost.nt_bytes)
+    };
+    for ways in 0..3 {
+        for len in [1, 64, 4096] {
+            // The time of an overwrite in place is flushed with it, at most once in 4 ms.
+            let costs: Vec<_> = (0..5).map(|_| cost(0, len, ways)).collect();
+            let expected = |cost: &(u64, u64, u64)| cost.0 == 1 && cost.1 <= 1 && cost.2 == len as u64;
+            assert!(
+                costs.iter().all(expected) && costs.contains(&(1, 0, len as u64)),
+                "{len}, {ways}: {costs:?}"
+            );
+            for (kind, what) in [(1, "in a hole"), (2, "of unwritten space")] {
+                let (fences, lines, bytes) = cost(kind, len, ways);
+                assert_eq!((fences, lines), (2, 0), "{len} bytes {what}, way {ways}");
+                // The block, filled with zeros where it is not written, and a record of some 500 bytes.
+                assert!(
+                    (4096 + 400..=4096 + 600).contains(&bytes),
+                    "{len} bytes {what}, way {ways}: {bytes}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use daxstore::iomap::{AddressSpace, FaultOps, FileRange, Placement};
 use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
 use daxstore::units::PoolOff;
-use daxstore::{AllocateMode, Error, File, OpenOptions, State, Store, StoreOptions};
+use daxstore::{
+    AllocateMode, Error, File, IoQueue, IoQueueOptions, IoRequest, OpenOptions, State, Store, StoreOptions,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -190,6 +192,44 @@ fn a_write_allocates_then_invalidates_then_is_seen() {
             format!("end 2..6: {OLD} mmmmmmm....."),
         ]
     );
+}
+
+/// A queued write has its turn from submission on, and ends it as any other.
+#[test]
+fn a_queued_write_allocates_at_submission_and_invalidates_at_its_end() {
+    let store = store(64 << 20);
+    let file = prepared(&store);
+    let recorder = attach(&file);
+    let queue = IoQueue::new(&store, IoQueueOptions::new().workers(0));
+    let submit = |at: u64, len: usize| queue.submit(&file, IoRequest::write(at, vec![vec![1; len]]));
+    let notes = || std::mem::take(&mut *recorder.notes.lock().unwrap());
+    let queued = submit(4 * BLOCK + 5, 10);
+    assert_eq!(notes(), [format!("allocate 4..5: {OLD} mmuu..m.....")]);
+    assert!(queue.step() && queued.wait().result.is_ok());
+    let ends = [format!("invalidate 4..5: {OLD} mmuu..m....."), format!("end 4..5: {OLD} mmuum.m.....")];
+    assert_eq!(notes(), ends);
+    // In place: only what waits for faults under way.
+    let queued = submit(5, 9);
+    let waits = [format!("allocate 0..1: {OLD} mmuum.m....."), format!("end 0..1: {OLD} mmuum.m.....")];
+    assert_eq!(notes(), waits);
+    assert!(queued.wait().result.is_ok() && notes().is_empty());
+    // Turns may be coarser than bytes: one after the other.
+    let (first, second) = (submit(2 * BLOCK, 10), submit(5 * BLOCK, 10));
+    assert!(first.is_done() && !second.is_done());
+    assert_eq!(
+        notes().iter().map(|note| &note[..9]).collect::<Vec<_>>(),
+        ["allocate ", "invalidat", "end 2..3:", "allocate "]
+    );
+    assert!(second.wait().result.is_ok());
+    notes();
+    // A mapping that can not let go: the write fails, and the file is as before.
+    recorder.refuses.store(true, Ordering::Relaxed);
+    assert!(matches!(submit(3 * BLOCK, 10).wait().result, Err(Error::Unsupported { .. })));
+    assert_eq!(notes().last(), Some(&format!("end 3..4: {OLD} mmmummm.....")));
+    assert_eq!(picture(&file), "mmmummm.....");
+    drop(queue);
+    file.detach();
+    assert!(store.check().unwrap().is_clean());
 }
 
 #[test]

@@ -24,6 +24,8 @@ mod handles;
 #[cfg(test)]
 mod inode_table;
 #[cfg(test)]
+mod io_queue;
+#[cfg(test)]
 mod journal;
 #[cfg(test)]
 mod levels;
@@ -80,6 +82,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::NoCover,
     Mutation::NoVersion,
     Mutation::NoCommitFence,
+    Mutation::DrainWaiting,
+    Mutation::ReleaseEarly,
 ];
 
 /// The mutations of the fault handler that models are shown to catch.

@@ -83,6 +83,34 @@ fn queued_writers_exclude_short_ones_and_readers() {
     });
 }
 
+/// Blocks 31 to 33 have bits in two words of the lock: who holds blocks of both meets those who hold blocks of either.
+#[test]
+fn holders_of_two_words_meet_those_of_either() {
+    explore("range lock: two words", || {
+        let blocks = Blocks::new(34);
+        let (a, b, c) = (blocks.clone(), blocks.clone(), blocks);
+        together(vec![
+            part(move || (0..pick(1, 200)).for_each(|_| a.write(31, 33))),
+            part(move || (0..pick(1, 200)).for_each(|_| b.read(31, 33))),
+            part(move || (0..pick(1, 200)).for_each(|_| c.write_all_from(32))),
+        ]);
+    });
+}
+
+/// As above, where nobody has to queue but for another's word.
+#[test]
+fn short_holders_of_two_words_exclude_each_other() {
+    explore("range lock: two words, short", || {
+        let blocks = Blocks::new(34);
+        let (a, b, c) = (blocks.clone(), blocks.clone(), blocks);
+        together(vec![
+            part(move || (0..pick(1, 200)).for_each(|_| a.write(31, 33))),
+            part(move || (0..pick(1, 200)).for_each(|_| b.write(32, 33))),
+            part(move || (0..pick(1, 200)).for_each(|_| c.read(31, 32))),
+        ]);
+    });
+}
+
 /// A release wakes whoever can go, not only whoever waits longest: the first in the queue waits for a second range
 /// that is held until the other one has got what was released.
 #[test]
@@ -203,5 +231,8 @@ fn mutations_are_caught() {
     crate::assert_caught(exclusion, Mutation::OvertakeQueue);
     crate::assert_caught(through_queue, Mutation::OvertakeQueue);
     crate::assert_caught(through_queue, Mutation::IgnoreShort);
+    let words = "range_lock::holders_of_two_words_meet_those_of_either";
+    crate::assert_caught(words, Mutation::IgnoreShort);
+    crate::assert_caught(words, Mutation::LeaveSilently);
     crate::assert_caught("range_lock::requests_are_granted_in_order_of_arrival", Mutation::ReadersDoNotWait);
 }

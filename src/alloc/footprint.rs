@@ -62,6 +62,18 @@ impl Footprint {
         }
     }
 
+    /// Notes that what `other` takes is taken here.
+    pub fn take_over(&mut self, other: &Self) {
+        for (chunk, part) in &other.parts {
+            let own = entry(&mut self.parts, *chunk);
+            own.take = union(&own.take, &part.take);
+        }
+        for (group, part) in &other.whole {
+            let own = entry(&mut self.whole, *group);
+            own.take = union(&own.take, &part.take);
+        }
+    }
+
     /// Notes that `run` is freed; `Err` with the first chunk where a block of it is freed already.
     pub fn free(&mut self, run: Run) -> Result<(), Chunk> {
         for (chunk, from, len) in pieces(run) {

@@ -30,11 +30,21 @@ pub(super) struct Gate {
 /// An operation under way.
 #[derive(Debug)]
 #[must_use = "an operation is under way as long as its pass lives"]
-pub(super) struct Pass<'g>(&'g AtomicU64);
+pub(super) struct Pass<'g> {
+    gate: &'g Gate,
+    shard: usize,
+}
+
+impl Pass<'_> {
+    /// Lets the operation go on without this borrow of the gate, until [`Gate::leave`] is told the number returned.
+    pub fn detach(self) -> usize {
+        std::mem::ManuallyDrop::new(self).shard
+    }
+}
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Release);
+        self.gate.leave(self.shard);
     }
 }
 
@@ -55,10 +65,10 @@ impl Gate {
     /// Counts an operation in, once the gate is open.
     pub fn enter(&self) -> Pass<'_> {
         loop {
-            let inside = &*self.inside[thread_number() % SHARDS];
-            inside.fetch_add(1, Ordering::SeqCst);
+            let shard = thread_number() % SHARDS;
+            self.inside[shard].fetch_add(1, Ordering::SeqCst);
             in_one_order();
-            let pass = Pass(inside);
+            let pass = Pass { gate: self, shard };
             if !self.closing.load(Ordering::SeqCst) {
                 return pass;
             }
@@ -68,6 +78,11 @@ impl Gate {
                 turn = self.opened.wait(turn);
             }
         }
+    }
+
+    /// Counts out an operation whose pass was detached.
+    pub fn leave(&self, shard: usize) {
+        self.inside[shard].fetch_sub(1, Ordering::Release);
     }
 
     /// Closes the gate, unless an operation is under way or somebody else closed it.

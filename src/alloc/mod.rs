@@ -32,7 +32,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use op::Op;
+pub use op::{Op, Reservation};
 pub use policy::Want;
 pub use report::{ChunkUse, SpaceReport};
 

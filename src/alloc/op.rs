@@ -4,6 +4,10 @@
 //! and group objects of every chunk it touched, under their stripes, with everything else in one record; what it
 //! frees can be had by others only after that. Dropped, it gives everything back and the media are as before.
 
+mod reservation;
+
+pub use reservation::Reservation;
+
 use super::Space;
 use super::footprint::{ChunkState, Footprint, pieces};
 use super::gate::Pass;

@@ -18,7 +18,7 @@ pub use draft::Draft;
 pub use group::{Changes, Group, GroupGuard, Member, Ordered, Places};
 pub use intents::{Intent, Intents, RangeChange, Shift, ShiftChange, list as list_intents};
 pub use pending::{Pending, PendingRun, Waiting};
-pub use range_lock::{RangeGuard, RangeLock};
+pub use range_lock::{DetachedRange, RangeGuard, RangeLock};
 pub use recent::Recent;
 pub use table::InodeTable;
 

@@ -3,35 +3,43 @@
 //! The `io_lock` of a file: a lock of byte ranges, shared or exclusive. Requests are granted in order of arrival
 //! among those that conflict, so nobody starves.
 //!
-//! Two kinds of requests do without the queue, by one locked instruction each way on one word. Readers count themselves;
-//! writers of a few blocks set the bits of their blocks, of which there are 32 for all blocks. Both only while nothing
-//! stands against it; what does is gone soon as a rule, so they look again for a while before they go to the queue.
+//! Two kinds of requests do without the queue, by locked instructions on a few words, mostly one each way. Blocks go to the
+//! words by 32 in turn. Readers count themselves in each word that has blocks of theirs; writers of a few blocks set
+//! the bits of their blocks. Both only while nothing stands against it; what does is gone soon as a rule, so they look
+//! again for a while before they go to the queue.
 //!
 //! Invariants:
 //! 1. No two holders' ranges overlap unless both are shared.
 //! 2. A request in the queue waits only for conflicting requests that came before it, for short writers of blocks with
-//!    the same bits, and (a writer) for the readers that are counted when it comes, whatever their ranges.
+//!    the same bits, and (a writer) for the readers that are counted in the words of its blocks, whatever their ranges.
 //! 3. While a request is in the queue no writer goes past the queue, and while a writer is, no reader does.
-//! 4. Who leaves without having been queued, and sees in the word that requests are queued, wakes them under the
-//!    queue's lock. Who is queued says so in the word before it looks at it, under that lock: of the two changes to one
-//!    word the later one sees the earlier, so it sees who left, or is woken.
+//! 4. Who does without the queue changes its words, then looks whether requests are queued. Who is queued says so, then
+//!    looks at the words, under the queue's lock. All four in the one order of `SeqCst`: either the queued request
+//!    sees the change, or who made it sees the queue: to stay out of it on the way in, to wake it on the way out.
+//! 5. A range may be let go by another thread than the one that got it, and through another guard: see
+//!    [`RangeGuard::detach`].
 
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::rank::{Held, Rank};
-use crate::sync::{Condvar, Mutex, spin};
+use crate::sync::{Condvar, Mutex, MutexGuard, in_one_order, spin};
 use crate::units::BLOCK_BYTES;
 use crossbeam::utils::CachePadded;
 
-/// The word: one of the readers that hold, or try to, without the queue. Linux has at most 2^22 threads.
+/// A word: one of the readers that hold, or try to, without the queue. Linux has at most 2^22 threads.
 const READER: u64 = 1;
-const ALL_READERS: u64 = QUEUED - READER;
-/// Requests are in the queue; changes under its lock.
-const QUEUED: u64 = 1 << 30;
-/// Writers are in the queue; changes under its lock.
-const QUEUED_WRITER: u64 = 1 << 31;
-/// From here on, a bit for every 32nd block: set while a writer that is not in the queue holds one of these blocks.
+const ALL_READERS: u64 = (1 << 32) - 1;
+/// From here on, a bit for each of the word's blocks, modulo 32: set while a writer that is not in the queue holds it.
 const BLOCKS_AT: u32 = 32;
+/// Words of a lock. Two writers of random blocks meet in one of them this rarely; a request with no end looks at all.
+const WORDS: usize = 8;
+/// Blocks in a row that have bits in the same word.
+const ROW: u64 = 32;
+
+/// Requests are in the queue; changes under its lock.
+const QUEUED: u64 = 1;
+/// Writers are in the queue; changes under its lock.
+const QUEUED_WRITER: u64 = 2;
 
 /// Blocks that a writer may hold without the queue. The queue costs some 50 ns, and as many blocks take 5 us: beyond,
 /// there is little to win and more to wait for.
@@ -42,19 +50,46 @@ const TRIES: u32 = 2;
 /// a few blocks ends.
 const LOOKS: u32 = 32;
 
-/// The bits of the blocks that bytes `start` to `end` touch.
-#[inline]
-const fn bits(start: u64, end: u64) -> u64 {
-    let first = start / BLOCK_BYTES;
-    let end = if end > start { end } else { start + 1 };
-    let blocks = end.div_ceil(BLOCK_BYTES) - first;
-    if blocks >= 32 {
-        return (u32::MAX as u64) << BLOCKS_AT;
-    }
-    ((((1_u64 << blocks) - 1) as u32).rotate_left((first % 32) as u32) as u64) << BLOCKS_AT
+/// A word in a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+/// The bits that blocks `first` to `end` have, in each word that has any: the word and the bits.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    first: u64,
+    end: u64,
 }
 
-#[derive(Debug)]
+impl Blocks {
+    /// The blocks that bytes `start` to `end` touch, at least one.
+    #[inline]
+    const fn of(start: u64, end: u64) -> Self {
+        let end = if end > start { end } else { start + 1 };
+        Self { first: start / BLOCK_BYTES, end: end.div_ceil(BLOCK_BYTES) }
+    }
+
+    /// How many words they have bits in.
+    #[inline]
+    const fn words(self) -> u64 {
+        let rows = (self.end - 1) / ROW - self.first / ROW + 1;
+        if rows < WORDS as u64 { rows } else { WORDS as u64 }
+    }
+
+    /// The number of the `i`th of these words, and the bits there: all, where two rows could lie in it.
+    #[inline]
+    const fn bits(self, i: u64) -> (usize, u64) {
+        let row = self.first / ROW + i;
+        let rows = (self.end - 1) / ROW - self.first / ROW + 1;
+        let from = if i == 0 { self.first % ROW } else { 0 };
+        let to = if row == (self.end - 1) / ROW { (self.end - 1) % ROW + 1 } else { ROW };
+        let bits = if rows > WORDS as u64 { u32::MAX as u64 } else { (1_u64 << to) - (1_u64 << from) };
+        ((row % WORDS as u64) as usize, bits << BLOCKS_AT)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Request {
     id: u64,
     start: u64,
@@ -79,9 +114,10 @@ struct Queue {
 /// A lock of byte ranges.
 #[derive(Debug, Default)]
 pub struct RangeLock {
-    /// Alone in its cache lines: two writers of different blocks change it all the time, and what lies beside this lock
-    /// is read by both.
-    word: CachePadded<AtomicU64>,
+    /// Each alone in its cache line: writers of different blocks change them all the time.
+    words: [Line; WORDS],
+    /// What is in the queue. Not in the line of anything that changes with each request: all look at it.
+    queued: CachePadded<AtomicU64>,
     queue: Mutex<Queue>,
     released: Condvar,
 }
@@ -89,8 +125,10 @@ pub struct RangeLock {
 /// How a range is held.
 #[derive(Clone, Copy, Debug)]
 enum Hold {
-    /// By what it added to the word.
-    Word(u64),
+    /// As a counted reader.
+    Counted(Blocks),
+    /// By the bits of the blocks.
+    Bits(Blocks),
     /// By the request with this number.
     Queued(u64),
 }
@@ -101,77 +139,163 @@ enum Hold {
 pub struct RangeGuard<'l> {
     lock: &'l RangeLock,
     hold: Hold,
-    _rank: Held,
+    _rank: Option<Held>,
+}
+
+/// A held range without its lock, to be taken to another thread. It is given back to the lock with
+/// [`RangeLock::attach`]; forgotten, it stays held for ever.
+#[derive(Debug)]
+#[must_use = "a range stays held until it is attached again and dropped"]
+pub struct DetachedRange(Hold);
+
+impl<'l> RangeGuard<'l> {
+    /// The range, still held, as something that outlives this borrow of its lock.
+    pub fn detach(self) -> DetachedRange {
+        let detached = DetachedRange(self.hold);
+        let mut guard = std::mem::ManuallyDrop::new(self);
+        guard._rank = None;
+        detached
+    }
 }
 
 impl RangeLock {
     /// Holds bytes `start` to `end` (exclusive) shared with other readers.
     #[inline]
     pub fn shared(&self, start: u64, end: u64) -> RangeGuard<'_> {
-        let rank = Held::new(Rank::Io);
-        let against = QUEUED_WRITER | bits(start, end);
-        for _ in 0..TRIES {
-            let before = self.word.fetch_add(READER, Ordering::AcqRel);
-            if before & against == 0 {
-                return RangeGuard { lock: self, hold: Hold::Word(READER), _rank: rank };
-            }
-            self.leave(READER);
-            if !self.soon(against, QUEUED_WRITER) {
-                break;
-            }
+        let (rank, blocks) = (Held::new(Rank::Io), Blocks::of(start, end));
+        match self.count(blocks, TRIES) {
+            true => self.guard(Hold::Counted(blocks), rank),
+            false => self.acquire(start, end, false, rank),
         }
-        self.acquire(start, end, false, rank)
     }
 
     /// Holds bytes `start` to `end` (exclusive) alone.
     #[inline]
     pub fn exclusive(&self, start: u64, end: u64) -> RangeGuard<'_> {
-        let rank = Held::new(Rank::Io);
-        if end.saturating_sub(start) <= SHORT * BLOCK_BYTES {
-            let own = bits(start, end);
-            if self.set(own) {
-                return RangeGuard { lock: self, hold: Hold::Word(own), _rank: rank };
-            }
+        let (rank, blocks) = (Held::new(Rank::Io), Blocks::of(start, end));
+        match Self::is_short(start, end) && self.set(blocks, TRIES) {
+            true => self.guard(Hold::Bits(blocks), rank),
+            false => self.acquire(start, end, true, rank),
         }
-        self.acquire(start, end, true, rank)
     }
 
-    /// Sets the bits `own` of a writer, if nothing stands against it now or soon. Bits that were set in vain stand
-    /// against others only until they are taken out again.
+    /// As [`Self::shared`] (or `exclusive`), if it needs no waiting.
+    pub fn try_hold(&self, start: u64, end: u64, exclusive: bool) -> Option<RangeGuard<'_>> {
+        let (rank, blocks) = (Held::new(Rank::Io), Blocks::of(start, end));
+        if !exclusive && self.count(blocks, 1) {
+            return Some(self.guard(Hold::Counted(blocks), rank));
+        }
+        if exclusive && Self::is_short(start, end) && self.set(blocks, 1) {
+            return Some(self.guard(Hold::Bits(blocks), rank));
+        }
+        let (queue, request) = self.enqueue(start, end, exclusive);
+        if self.is_free(&queue, &request) {
+            return Some(self.guard(Hold::Queued(request.id), rank));
+        }
+        self.remove(queue, request.id);
+        None
+    }
+
+    /// The guard of a range that was detached from this lock.
+    pub fn attach(&self, range: DetachedRange) -> RangeGuard<'_> {
+        RangeGuard { lock: self, hold: range.0, _rank: None }
+    }
+
     #[inline]
-    fn set(&self, own: u64) -> bool {
-        let readers = if mutation::is(Mutation::IgnoreCounted) { 0 } else { ALL_READERS };
-        let queued = if mutation::is(Mutation::OvertakeQueue) { 0 } else { QUEUED };
-        let against = own | readers | queued;
-        for _ in 0..TRIES {
-            // Not looked at first: the line would have to come from another writer's cache twice.
-            let before = self.word.fetch_or(own, Ordering::AcqRel);
-            if before & against == 0 {
+    fn guard(&self, hold: Hold, rank: Held) -> RangeGuard<'_> {
+        RangeGuard { lock: self, hold, _rank: Some(rank) }
+    }
+
+    #[inline]
+    const fn is_short(start: u64, end: u64) -> bool {
+        end.saturating_sub(start) <= SHORT * BLOCK_BYTES
+    }
+
+    /// Whether requests of these kinds are in the queue. Asked after a change of a word (invariant 4).
+    #[inline]
+    fn is_queued(&self, kinds: u64) -> bool {
+        in_one_order();
+        self.queued.load(Ordering::SeqCst) & kinds != 0
+    }
+
+    /// Counts a reader of `blocks`, if nothing stands against it now or soon.
+    #[inline]
+    fn count(&self, blocks: Blocks, tries: u32) -> bool {
+        for _ in 0..tries {
+            let (mut done, mut is_free) = (0, true);
+            while done < blocks.words() && is_free {
+                let (word, bits) = blocks.bits(done);
+                is_free = self.words[word].0.fetch_add(READER, Ordering::SeqCst) & bits == 0;
+                done += 1;
+            }
+            if is_free && !self.is_queued(QUEUED_WRITER) {
                 return true;
             }
-            if own & !before != 0 {
-                self.leave(own & !before);
-            }
-            if !self.soon(against, QUEUED) {
+            self.take_out(blocks, done, |_| READER);
+            if !self.soon(blocks, false, QUEUED_WRITER) {
                 break;
             }
         }
         false
     }
 
-    /// Whether the word comes to be without `against` within a short time, which is not waited for if `queued` is set.
-    #[cold]
-    fn soon(&self, against: u64, queued: u64) -> bool {
-        let word = || self.word.load(Ordering::Relaxed);
-        spin(LOOKS, || word() & against == 0 || word() & queued != 0);
-        word() & against == 0
+    /// Sets the bits of a writer of `blocks`, if nothing stands against it now or soon. Bits that were set in vain stand
+    /// against others only until they are taken out again.
+    #[inline]
+    fn set(&self, blocks: Blocks, tries: u32) -> bool {
+        let queued = if mutation::is(Mutation::OvertakeQueue) { 0 } else { QUEUED };
+        for _ in 0..tries {
+            let (mut done, mut is_free) = (0, true);
+            while done < blocks.words() && is_free {
+                let (word, bits) = blocks.bits(done);
+                // Not looked at first: the line would have to come from another writer's cache twice.
+                let before = self.words[word].0.fetch_or(bits, Ordering::SeqCst);
+                is_free = before & against(bits, true) == 0;
+                if is_free {
+                    done += 1;
+                } else if bits & !before != 0 {
+                    self.words[word].0.fetch_sub(bits & !before, Ordering::SeqCst);
+                }
+            }
+            if is_free && !self.is_queued(queued) {
+                return true;
+            }
+            self.take_out(blocks, done, |bits| bits);
+            if !self.soon(blocks, true, queued) {
+                break;
+            }
+        }
+        false
     }
 
-    /// Takes `what` (a counted reader, or a writer's bits) out of the word, and wakes those that may wait for it.
+    /// Whether nothing of `against`, which is made of a word's bits, stands in the words of `blocks`.
+    fn words_are_free(&self, blocks: Blocks, against: impl Fn(u64) -> u64) -> bool {
+        in_one_order();
+        (0..blocks.words()).all(|i| {
+            let (word, bits) = blocks.bits(i);
+            self.words[word].0.load(Ordering::SeqCst) & against(bits) == 0
+        })
+    }
+
+    /// Whether a request for `blocks` comes to be free of what stands in the words and of `queued` within a short
+    /// time, which is not waited for if that is in the queue.
+    #[cold]
+    fn soon(&self, blocks: Blocks, exclusive: bool, queued: u64) -> bool {
+        let is_queued = || self.queued.load(Ordering::Relaxed) & queued != 0;
+        let is_free = || self.words_are_free(blocks, |bits| against(bits, exclusive));
+        spin(LOOKS, || is_queued() || is_free());
+        !is_queued() && is_free()
+    }
+
+    /// Takes `what` (of a word's bits: a counted reader, or those bits) out of the first `words` words of `blocks`, and
+    /// wakes those that may wait for it.
     #[inline]
-    fn leave(&self, what: u64) {
-        let before = self.word.fetch_sub(what, Ordering::AcqRel);
-        if before & QUEUED != 0 && !mutation::is(Mutation::LeaveSilently) {
+    fn take_out(&self, blocks: Blocks, words: u64, what: impl Fn(u64) -> u64) {
+        for i in 0..words {
+            let (word, bits) = blocks.bits(i);
+            self.words[word].0.fetch_sub(what(bits), Ordering::SeqCst);
+        }
+        if self.is_queued(QUEUED) && !mutation::is(Mutation::LeaveSilently) {
             self.wake(&self.queue.lock());
         }
     }
@@ -201,38 +325,38 @@ impl RangeLock {
         if !request.exclusive && mutation::is(Mutation::ReadersDoNotWait) {
             return true;
         }
-        let mut against =
-            if mutation::is(Mutation::IgnoreShort) { 0 } else { bits(request.start, request.end) };
-        if request.exclusive && !mutation::is(Mutation::IgnoreCounted) {
-            against |= ALL_READERS;
-        }
         let mut before = queue.requests.iter().take_while(|r| r.id < request.id);
-        self.word.load(Ordering::Acquire) & against == 0 && before.all(|r| !r.conflicts(request))
+        let short = if mutation::is(Mutation::IgnoreShort) { 0 } else { u64::MAX };
+        let blocks = Blocks::of(request.start, request.end);
+        self.words_are_free(blocks, |bits| against(bits & short, request.exclusive))
+            && before.all(|r| !r.conflicts(request))
+    }
+
+    /// Puts a request into the queue, and says so.
+    fn enqueue(&self, start: u64, end: u64, exclusive: bool) -> (MutexGuard<'_, Queue>, Request) {
+        let mut queue = self.queue.lock();
+        self.queued.fetch_or(if exclusive { QUEUED | QUEUED_WRITER } else { QUEUED }, Ordering::SeqCst);
+        let request = Request { id: queue.next, start, end: end.max(start + 1), exclusive };
+        queue.next += 1;
+        queue.requests.push(request);
+        (queue, request)
     }
 
     #[cold]
     fn acquire(&self, start: u64, end: u64, exclusive: bool, rank: Held) -> RangeGuard<'_> {
-        let mut queue = self.queue.lock();
-        let queued = if exclusive { QUEUED | QUEUED_WRITER } else { QUEUED };
-        self.word.fetch_or(queued, Ordering::AcqRel);
-        let id = queue.next;
-        queue.next += 1;
-        let request = Request { id, start, end: end.max(start + 1), exclusive };
-        let probe = Request { ..request };
-        queue.requests.push(request);
-        if !self.is_free(&queue, &probe) {
+        let (mut queue, request) = self.enqueue(start, end, exclusive);
+        if !self.is_free(&queue, &request) {
             queue.waiting += 1;
-            while !self.is_free(&queue, &probe) {
+            while !self.is_free(&queue, &request) {
                 queue = self.released.wait(queue);
             }
             queue.waiting -= 1;
         }
-        RangeGuard { lock: self, hold: Hold::Queued(id), _rank: rank }
+        self.guard(Hold::Queued(request.id), rank)
     }
 
     /// The queued request `id` leaves.
-    fn leave_queue(&self, id: u64) {
-        let mut queue = self.queue.lock();
+    fn remove(&self, mut queue: MutexGuard<'_, Queue>, id: u64) {
         queue.requests.retain(|r| r.id != id);
         let mut gone = 0;
         if queue.requests.is_empty() {
@@ -241,17 +365,25 @@ impl RangeLock {
         if !queue.requests.iter().any(|r| r.exclusive) {
             gone |= QUEUED_WRITER;
         }
-        self.word.fetch_and(!gone, Ordering::AcqRel);
+        self.queued.fetch_and(!gone, Ordering::SeqCst);
         self.wake(&queue);
     }
+}
+
+/// What stands in a word against a request for the blocks of `bits`.
+#[inline]
+fn against(bits: u64, exclusive: bool) -> u64 {
+    let readers = if exclusive && !mutation::is(Mutation::IgnoreCounted) { ALL_READERS } else { 0 };
+    bits | readers
 }
 
 impl Drop for RangeGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         match self.hold {
-            Hold::Word(what) => self.lock.leave(what),
-            Hold::Queued(id) => self.lock.leave_queue(id),
+            Hold::Counted(blocks) => self.lock.take_out(blocks, blocks.words(), |_| READER),
+            Hold::Bits(blocks) => self.lock.take_out(blocks, blocks.words(), |bits| bits),
+            Hold::Queued(id) => self.lock.remove(self.lock.queue.lock(), id),
         }
     }
 }
@@ -289,7 +421,8 @@ mod tests {
             }
         });
         assert!(lock.queue.lock().requests.is_empty());
-        assert_eq!(lock.word.load(Ordering::SeqCst), 0);
+        let words = lock.words.iter().map(|word| word.0.load(Ordering::SeqCst));
+        assert_eq!(words.chain([lock.queued.load(Ordering::SeqCst)]).max(), Some(0));
     }
 
     #[test]

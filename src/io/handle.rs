@@ -51,6 +51,24 @@ impl Handle {
         self.core.ino
     }
 
+    /// Lets the inode go unless this is its last handle, which is returned then: what is left to the last one waits for
+    /// locks, and not everybody may.
+    #[must_use]
+    pub(super) fn release_unless_last(mut self) -> Option<Self> {
+        let pins = &self.core.pins;
+        let mut before = pins.load(Ordering::Acquire);
+        while before > 1 {
+            match pins.compare_exchange_weak(before, before - 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.pinned = false;
+                    return None;
+                }
+                Err(now) => before = now,
+            }
+        }
+        Some(self)
+    }
+
     /// Lets the inode go and says what became of the work left for the last handle.
     ///
     /// # Errors

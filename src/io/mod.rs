@@ -7,10 +7,13 @@ mod atomic;
 mod attributes;
 mod dedupe;
 mod defrag;
+mod end_io;
 pub mod fault;
+mod flags;
 mod group;
 mod handle;
 mod ordered;
+pub mod queue;
 mod read;
 mod reflink;
 pub mod remove;
@@ -31,6 +34,7 @@ pub use attributes::{
     set_pool_durability,
 };
 pub use defrag::{Defragmented, defrag};
+pub use flags::WriteFlags;
 pub use group::{set_bounds, settle};
 pub use handle::Handle;
 pub use read::read_vectored;
@@ -40,5 +44,5 @@ pub use resize::set_len;
 pub use sequential::reset;
 pub use shift::resume_shift;
 pub use unshare::make_private;
-pub use write::{append_vectored, write_vectored};
+pub use write::{append_vectored, drain, write_vectored};
 pub use xattr::XattrMode;

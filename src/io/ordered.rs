@@ -19,13 +19,14 @@
 
 use super::Handle;
 use super::group::commit;
+use super::unshare;
 use super::write::{Source, block_start};
 use crate::alloc::Want;
 use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun};
 use crate::inode::{Changes, Fs, Group, InodeCore, Member, PendingRun, Places, now};
 use crate::iomap::{self, FileRange, Intent, State};
-use crate::layout::{INCOMPAT_SHARES, Inode};
+use crate::layout::Inode;
 use crate::mapper::{FileMap, blocks_beside};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
@@ -41,7 +42,7 @@ use std::ops::{ControlFlow, Range};
 /// [`Error::NoSpace`], damage, errors of the medium; nothing has changed then.
 pub(super) fn write(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange, size: u64) -> Result<bool> {
     let (fs, core) = (handle.fs(), handle.core());
-    if core.space.get().is_some() || fs.region().has_bad() || shares(fs, core, range, size)? {
+    if core.space.get().is_some() || fs.region().has_bad() || unshare::any(fs, core, range, size)? {
         return Ok(false);
     }
     let attempt = || fill(fs, core, buffers, range, size)?.join(handle, size);
@@ -56,20 +57,6 @@ pub(super) fn write(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange, 
         }
         done => done,
     }
-}
-
-/// Whether any block that a write of `range` touches, or that it brings to light, may be another file's too.
-fn shares(fs: &Fs, core: &InodeCore, range: FileRange, size: u64) -> Result<bool> {
-    if fs.journal().superblock().incompat & INCOMPAT_SHARES == 0 {
-        return Ok(false);
-    }
-    let (from, to) = (block_start(range.offset.min(size)), FileBlock::ceil(range.end()).offset());
-    let mut shared = false;
-    iomap::walk(&FileMap::new(fs, core), FileRange { offset: from, len: to - from }, Intent::Read, |map| {
-        shared |= map.shared;
-        Ok(if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    Ok(shared)
 }
 
 /// A part of a block that is written, and the bytes.

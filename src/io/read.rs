@@ -125,10 +125,14 @@ pub fn read_vectored(handle: &Handle, buffers: &mut [IoSliceMut<'_>], offset: u6
     check_regular(handle)?;
     let len = buffers.iter().map(|b| b.len() as u64).sum();
     let asked = FileRange::new(offset, len)?;
-    let core = handle.core();
-    let _range = core.io.shared(offset, asked.end());
-    let size = core.size();
-    let range = FileRange { offset, len: len.min(size.saturating_sub(offset)) };
+    let _range = handle.core().io.shared(offset, asked.end());
+    read_held(handle, buffers, asked)
+}
+
+/// As [`read_vectored`] of `asked`, which is as long as the buffers and held in `io`.
+pub(super) fn read_held(handle: &Handle, buffers: &mut [IoSliceMut<'_>], asked: FileRange) -> Result<usize> {
+    let size = handle.core().size();
+    let range = FileRange { offset: asked.offset, len: asked.len.min(size.saturating_sub(asked.offset)) };
     if let [buffer] = buffers
         && copy_one_run(handle, &mut buffer[..range.len as usize], range)?
     {

@@ -17,7 +17,9 @@ use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
 use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intents, shares};
-use crate::iomap::{FileRange, Iomap};
+use crate::iomap::{self, FileRange, Intent, Iomap};
+use crate::layout::INCOMPAT_SHARES;
+use crate::mapper::FileMap;
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{DataWriter, Durable};
 use crate::tree::ReadNodes;
@@ -74,6 +76,20 @@ pub(super) fn edges(fs: &Fs, core: &InodeCore, range: FileRange) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether any block that a write of `range` touches, or that it brings to light, may be another file's too.
+pub(super) fn any(fs: &Fs, core: &InodeCore, range: FileRange, size: u64) -> Result<bool> {
+    if fs.journal().superblock().incompat & INCOMPAT_SHARES == 0 {
+        return Ok(false);
+    }
+    let (from, to) = (FileBlock::of(range.offset.min(size)).offset(), FileBlock::ceil(range.end()).offset());
+    let mut shared = false;
+    iomap::walk(&FileMap::new(fs, core), FileRange { offset: from, len: to - from }, Intent::Read, |map| {
+        shared |= map.shared;
+        Ok(if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(shared)
 }
 
 const fn is_block_start(offset: u64) -> bool {

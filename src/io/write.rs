@@ -5,11 +5,10 @@
 //! reserved before the first store. Blocks that the medium has lost are replaced by new ones where the write covers all
 //! that the file has in them.
 
-use super::Handle;
 use super::group;
 use super::ordered;
 use super::read::{check_medium, check_regular};
-use super::{sequential, turn, unshare};
+use super::{Handle, WriteFlags, sequential, turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore, RangeGuard, coarse_now};
 use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
@@ -55,19 +54,32 @@ impl<'s, 'b> Source<'s, 'b> {
     }
 }
 
+/// Waits for everything that reads or writes bytes of the file now, queued or not.
+pub fn drain(handle: &Handle) {
+    if check_regular(handle).is_ok() {
+        drop(handle.core().io.exclusive(0, u64::MAX));
+    }
+}
+
 /// Holds what a write of `range` needs: its blocks, and everything from the end on if it makes the file longer.
 /// Returns the file's size too, which stands still where the write goes past it.
 pub(super) fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
     loop {
         let size = core.size();
-        let guard = if range.end() > size {
-            core.io.exclusive(block_start(range.offset.min(size)), u64::MAX)
-        } else {
-            core.io.exclusive(block_start(range.offset), FileBlock::ceil(range.end()).offset())
-        };
+        let (start, end) = held_bytes(range, size);
+        let guard = core.io.exclusive(start, end);
         if core.size() == size {
             return (guard, size);
         }
+    }
+}
+
+/// The bytes that a write of `range` holds, of a file of `size` bytes.
+pub(super) fn held_bytes(range: FileRange, size: u64) -> (u64, u64) {
+    if range.end() > size {
+        (block_start(range.offset.min(size)), u64::MAX)
+    } else {
+        (block_start(range.offset), FileBlock::ceil(range.end()).offset())
     }
 }
 
@@ -76,13 +88,19 @@ pub(super) const fn block_start(offset: u64) -> u64 {
 }
 
 /// Writes `buffers`, in order, from byte `offset` on; how many bytes it took, all of them unless the pool is so
-/// fragmented that the extents do not fit one record.
+/// fragmented that the extents do not fit one record. In `strict` a write is durable when it returns and leaves no line
+/// dirty, so that flags ask for nothing more; at `ordered`, [`WriteFlags::DSYNC`] makes all durable that waits.
 ///
 /// # Errors
 /// Not a regular file, offsets past 2^62, no space (before anything changed), damage; [`Error::BadMedium`] (before
 /// anything changed) where the medium has lost bytes of a block that the write does not replace as a whole; of a
 /// sequential file [`Error::NotSequential`] anywhere but at its end, [`Error::SequentialFull`].
-pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+pub fn write_vectored(
+    handle: &Handle,
+    buffers: &[IoSlice<'_>],
+    offset: u64,
+    flags: WriteFlags,
+) -> Result<usize> {
     check_regular(handle)?;
     handle.fs().journal().writable()?;
     let range = FileRange::new(offset, total(buffers))?;
@@ -91,14 +109,14 @@ pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> 
     }
     let (_guard, size) = hold(handle.core(), range);
     sequential::admit(handle.core(), range, size)?;
-    write_as_asked(handle, buffers, range, size, Take::Some)
+    write_as_asked(handle, buffers, (range, size), Take::Some, flags)
 }
 
 /// Writes all of `buffers` at the end of the file, wherever that is; returns the offset they got.
 ///
 /// # Errors
 /// As [`write_vectored`]; [`Error::TooBig`] where the pool is so fragmented that the extents do not fit one record.
-pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> {
+pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>], flags: WriteFlags) -> Result<u64> {
     check_regular(handle)?;
     handle.fs().journal().writable()?;
     let len = total(buffers);
@@ -110,7 +128,7 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> 
         if core.size() == size || mutation::is(Mutation::StaleEnd) {
             if len > 0 {
                 sequential::admit(core, range, size)?;
-                write_as_asked(handle, buffers, range, size, Take::All)?;
+                write_as_asked(handle, buffers, (range, size), Take::All, flags)?;
             }
             return Ok(size);
         }
@@ -130,17 +148,20 @@ pub(super) enum Take {
     All,
 }
 
-/// Writes bytes that are held at the file's level of durability.
+/// Writes bytes that are held at the file's level of durability, or, if `flags` ask for it, so that they are durable.
 fn write_as_asked(
     handle: &Handle,
     buffers: &[IoSlice<'_>],
-    range: FileRange,
-    size: u64,
+    (range, size): (FileRange, u64),
     take: Take,
+    flags: WriteFlags,
 ) -> Result<usize> {
     let fs = handle.fs();
     let level = fs.durability_of(handle.core());
     if level == Durability::Ordered && ordered::write(handle, buffers, range, size)? {
+        if flags.writes_through() {
+            group::settle(fs)?;
+        }
         return Ok(range.len as usize);
     }
     group::settle(fs)?;

@@ -323,6 +323,37 @@ impl Transition {
     }
 }
 
+impl Transition {
+    /// The turn, to be gone on with in another thread.
+    pub fn detach(mut self) -> DetachedTransition {
+        drop(self._rank.take());
+        DetachedTransition(self.space.take().map(|space| (space, self.range)))
+    }
+}
+
+/// A turn of a range of a file that no thread has; it ends when dropped.
+#[derive(Debug)]
+#[must_use = "a transition ends when it is dropped"]
+pub struct DetachedTransition(Option<(Arc<dyn AddressSpace>, FileRange)>);
+
+impl DetachedTransition {
+    /// As [`Transition::invalidate`].
+    ///
+    /// # Errors
+    /// Those of [`AddressSpace::invalidate`].
+    pub fn invalidate(&self) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |(space, range)| space.invalidate(*range, false))
+    }
+}
+
+impl Drop for DetachedTransition {
+    fn drop(&mut self) {
+        if let Some((space, range)) = &self.0 {
+            space.end(*range);
+        }
+    }
+}
+
 impl Drop for Transition {
     fn drop(&mut self) {
         if let Some(space) = &self.space {

@@ -20,7 +20,7 @@ mod replace;
 mod writer;
 
 pub use replace::{Replacement, blocks_beside, replace};
-pub use writer::Writer;
+pub use writer::{Planned, Writer};
 
 use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun, MAX_FILE_BLOCKS};

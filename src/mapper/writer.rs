@@ -3,6 +3,10 @@
 //! Places are found and reserved while the data are copied; the tree is changed only in [`Writer::publish`], after
 //! the data's fence: extents, conversions and size are one record.
 
+mod planned;
+
+pub use planned::Planned;
+
 use super::{FileMap, Met, Old, WriterMap, blocks_of, clip, hints, state_of};
 use crate::alloc::{Op, Want};
 use crate::error::Result;

@@ -112,6 +112,12 @@ impl Durable {
     pub const fn no_data() -> Self {
         Self(())
     }
+
+    /// The proof of both, for the one commit that publishes both.
+    pub const fn and(self, other: Self) -> Self {
+        let (Self(()), Self(())) = (self, other);
+        Self(())
+    }
 }
 
 /// Stores data that a commit will publish; only its fence makes the token that the commit asks for.
@@ -183,6 +189,19 @@ impl DataWriter<'_> {
             self.region.fence()?;
         }
         Ok(Durable(()))
+    }
+
+    /// As [`Self::fence`], of what this thread stored through each of `writers`, of one region: one fence for all, and a
+    /// proof for each.
+    ///
+    /// # Errors
+    /// As [`Self::fence`].
+    pub fn fence_all(writers: Vec<Self>) -> Result<Vec<Durable>> {
+        let count = writers.len();
+        if let Some(one) = writers.into_iter().next() {
+            let Durable(()) = one.fence()?;
+        }
+        Ok(std::iter::repeat_with(|| Durable(())).take(count).collect())
     }
 }
 

@@ -45,6 +45,15 @@ pub enum Mutation {
     ShiftMapped,
     /// What was stored through mappings to blocks that move is not flushed before.
     ShiftUnflushed,
+    /// Queued writes become their files' before their data are there: the order that exposed stale blocks of ext3 and ext4
+    /// in 2009.
+    ConvertFirst,
+    /// Queued writes of which a part failed become their files' as a whole.
+    ConvertAll,
+    /// A drain waits for what nobody has begun only, not for what is being done.
+    DrainWaiting,
+    /// A queued write lets its bytes go before it became the file's.
+    ReleaseEarly,
     /// A released byte range wakes one waiter only.
     WakeOne,
     /// A fault's blocks become the file's without waiting for their zeros.

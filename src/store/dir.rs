@@ -4,7 +4,7 @@ use super::file::File;
 use super::node::Node;
 use super::options::OpenOptions;
 use crate::error::{Error, Result};
-use crate::io::{self, Handle, Metadata, SetAttributes};
+use crate::io::{self, Handle, Metadata, SetAttributes, WriteFlags};
 use crate::layout::{FileKind, INODE_SEQUENTIAL};
 use crate::namespace::{self, Follow, Last, Made, New, RenameMode, What, entry};
 use crate::tree;
@@ -135,7 +135,8 @@ impl Dir {
             handle.fs().journal().writable()?;
         }
         let node = Node { handle };
-        Ok(File { node, read: options.read, write: options.writes(), append: options.append })
+        let flags = if options.sync { WriteFlags::DSYNC } else { WriteFlags::NONE };
+        Ok(File { node, read: options.read, write: options.writes(), append: options.append, flags })
     }
 
     /// Makes a file and opens it for reading and writing; cuts one that is there.

@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use crate::error::{Error, Result};
-use crate::io::{self, AllocateMode, Defragmented, FileExtent, SeekFor};
+use crate::io::{self, AllocateMode, Defragmented, FileExtent, SeekFor, WriteFlags};
 use crate::iomap::FileRange;
 use crate::units::MAX_FILE_BYTES;
 use std::io::{IoSlice, IoSliceMut};
@@ -18,6 +18,8 @@ pub struct File {
     pub(super) read: bool,
     pub(super) write: bool,
     pub(super) append: bool,
+    /// What every write through this handle asks for.
+    pub(super) flags: WriteFlags,
 }
 
 impl Deref for File {
@@ -100,13 +102,29 @@ impl File {
     /// # Errors
     /// As [`Self::write_at`].
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+        self.write_vectored_with(bufs, offset, WriteFlags::NONE)
+    }
+
+    /// As [`Self::write_at`], with more asked of this one call than of the others.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn write_at_with(&self, buf: &[u8], offset: u64, flags: WriteFlags) -> Result<usize> {
+        self.write_vectored_with(&[IoSlice::new(buf)], offset, flags)
+    }
+
+    /// As [`Self::write_vectored_at`], with more asked of this one call than of the others, as `pwritev2(2)`.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn write_vectored_with(&self, bufs: &[IoSlice<'_>], offset: u64, flags: WriteFlags) -> Result<usize> {
         self.writes()?;
-        let handle = &self.node.handle;
+        let (handle, flags) = (&self.node.handle, self.flags.or(flags));
         if self.append {
-            handle.fs().with_room(|| io::append_vectored(handle, bufs))?;
+            handle.fs().with_room(|| io::append_vectored(handle, bufs, flags))?;
             return Ok(bufs.iter().map(|buf| buf.len()).sum());
         }
-        handle.fs().with_room(|| io::write_vectored(handle, bufs, offset))
+        handle.fs().with_room(|| io::write_vectored(handle, bufs, offset, flags))
     }
 
     /// Writes all of `buf` at byte `offset`: one atomic step if [`Self::write_at`] takes it at once.
@@ -129,7 +147,7 @@ impl File {
     pub fn append(&self, buf: &[u8]) -> Result<u64> {
         self.writes()?;
         let handle = &self.node.handle;
-        handle.fs().with_room(|| io::append_vectored(handle, &[IoSlice::new(buf)]))
+        handle.fs().with_room(|| io::append_vectored(handle, &[IoSlice::new(buf)], self.flags))
     }
 
     /// Sets the size in bytes: cuts the file, or makes it longer by a hole.
@@ -242,11 +260,12 @@ impl File {
         self.sync_all()
     }
 
-    /// Lets the file go, as [`Node::close`].
+    /// Lets the file go, as [`Node::close`], after all reads and writes of it that are in flight, whoever began them.
     ///
     /// # Errors
     /// As [`Node::close`].
     pub fn close(self) -> Result<()> {
+        io::drain(&self.node.handle);
         self.node.close()
     }
 }

@@ -10,6 +10,7 @@ mod mapped;
 mod node;
 mod open;
 mod options;
+mod queue;
 mod reflink;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub use dir::{Dir, DirEntry, ReadDir};
 pub use file::File;
 pub use node::Node;
 pub use options::{OpenOptions, StoreOptions};
+pub use queue::{IoQueue, IoQueueOptions, IoRequest};
 pub use reflink::{SNAPSHOT_PREFIX, Snapshot};
 
 use crate::alloc::{ChunkUse, SpaceReport};

@@ -90,6 +90,7 @@ pub struct OpenOptions {
     pub(super) create: bool,
     pub(super) create_new: bool,
     pub(super) follow: bool,
+    pub(super) sync: bool,
     pub(super) mode: u32,
     pub(super) owner: Option<(u32, u32)>,
     pub(super) sequential: bool,
@@ -126,6 +127,7 @@ impl OpenOptions {
             create: false,
             create_new: false,
             follow: true,
+            sync: false,
             mode: 0o644,
             owner: None,
             sequential: false,
@@ -157,6 +159,11 @@ impl OpenOptions {
     flag! {
         /// Makes the file and fails where there is one; needs `write` or `append`.
         create_new
+    }
+    flag! {
+        /// Makes every write through this handle write-through ([`crate::WriteFlags::DSYNC`]), as `O_DSYNC` and `O_SYNC`,
+        /// which are the same here: data, extents, size and times come in one record.
+        sync
     }
     flag! {
         /// Follows a symbolic link at the end of the path (the default).

@@ -17,8 +17,10 @@ const RANKS: [&[&str]; 10] = [
 ];
 
 /// Steps within a rank that are meant, with the reason.
-const SIDEWAYS: [(&str, &str, &str); 1] =
-    [("error", "units", "an error names a place of the pool; `units` names nothing")];
+const SIDEWAYS: [(&str, &str, &str); 2] = [
+    ("error", "units", "an error names a place of the pool; `units` names nothing"),
+    ("error", "sync", "an error that several callers get is shared"),
+];
 
 /// What the crate's root hands on of a module of rank 0, so that naming it there is naming the module.
 const HANDED_ON: [(&str, &str); 2] = [("Error", "error"), ("Result", "error")];
