@@ -83,6 +83,8 @@ pub enum Mutation {
     NoCopyFence,
     /// Blocks are shared while mappings can store to them.
     ShareMapped,
+    /// Blocks are shared while they are overwritten in place.
+    SourceUnheld,
     /// The last unpin takes what is withheld in one step and the pin off in a later one.
     UnpinInTwoSteps,
 }
