@@ -8,12 +8,15 @@
 
 mod common;
 
-use common::crash::{Failure, Options, Report, Rig, first_seed, scaled, tiny};
+use common::crash::{Failure, Options, POOL_BYTES, Report, Rig, check, each_image, first_seed, scaled, tiny};
 use common::model::Model;
 use common::ops::{BLOCK, Blocks, On, Op, any_op, share_op};
 use daxstore::pmem::mutation::{self, Mutation};
+use daxstore::pmem::sim::Sim;
+use daxstore::{OpenOptions, Store, StoreOptions};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::sync::Arc;
 
 const A: On = On::Path("a");
 const B: On = On::Path("b");
@@ -147,6 +150,42 @@ fn a_tree_of_shares() {
     judge(&rig, ops[..2].to_vec(), 100);
     // What does not fit one record has no name until it is complete.
     judge(&rig, ops[2..].to_vec(), 60);
+}
+
+/// What does not fit one record is done from the front on, in records each of which leaves both files whole.
+#[test]
+fn a_crash_in_a_long_reflink_leaves_a_prefix() {
+    const BLOCKS: u64 = 24;
+    let sim = Arc::new(Sim::new(POOL_BYTES).unwrap());
+    let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(tiny(1, 8192))).unwrap();
+    let (a, b) = (store.create("a").unwrap(), store.create("b").unwrap());
+    for block in 0..BLOCKS {
+        a.write_all_at(&[1; 4096], block * BLOCK).unwrap();
+        b.write_all_at(&[2; 4096], block * BLOCK).unwrap();
+    }
+    drop((a, b));
+    store.close().unwrap();
+    let scratch = Arc::new(sim.fork().unwrap());
+    sim.start_trace();
+    let store = Store::open_sim(sim.clone()).unwrap();
+    let open = |store: &Store, name| store.open(name, &OpenOptions::new().read(true).write(true)).unwrap();
+    open(&store, "b").reflink(&open(&store, "a")).unwrap();
+    let trace = sim.take_trace();
+    let (mut seen, mut images) = (std::collections::BTreeSet::new(), 0);
+    each_image(&scratch, &trace, &Options::sampled(1, 20), |stop, store| {
+        let content = store.read("b").unwrap();
+        let is_new: Vec<_> = content.chunks(4096).map(|block| block.iter().all(|byte| *byte == 1)).collect();
+        let done = is_new.iter().take_while(|new| **new).count();
+        assert!(content[done * 4096..].iter().all(|byte| *byte == 2), "{stop:?}: not a prefix: {is_new:?}");
+        assert_eq!(
+            (content.len() as u64, &store.read("a").unwrap()),
+            (BLOCKS * BLOCK, &vec![1; content.len()])
+        );
+        check(&store).unwrap_or_else(|what| panic!("{stop:?}: {what}"));
+        seen.insert(done);
+        images += 1;
+    });
+    assert!(seen.len() > 3 && images > 200, "{images} images, {seen:?}");
 }
 
 fn random(mut model: Model, seed: u64, len: usize) -> Vec<Op> {

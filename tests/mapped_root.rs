@@ -352,6 +352,43 @@ fn a_sequential_file_is_mapped_to_be_read() {
 }
 
 #[test]
+fn blocks_are_shared_where_no_mapping_shows_them() {
+    let store = store(64 << 20);
+    let file = prepared(&store);
+    let recorder = attach(&file);
+    let copy = store.create("copy").unwrap();
+    let notes = || std::mem::take(&mut *recorder.notes.lock().unwrap());
+    let old = |what| format!("{what}: {OLD} mmuu..m.....");
+    copy.reflink(&file).unwrap();
+    assert_eq!(notes(), [old("invalidate 0..7"), old("end 0..7")]);
+    // A write to shared blocks gives the file others, as one into a hole; a growth first copies the block of the end.
+    file.write_all_at(&[1; 10], BLOCK).unwrap();
+    assert_eq!(notes(), [old("allocate 1..2"), old("invalidate 1..2"), old("end 1..2")]);
+    file.set_len(OLD + 1).unwrap();
+    assert_eq!(notes()[..2], [old("invalidate 6..7"), old("end 6..7")]);
+    file.allocate(0, 7 * BLOCK, AllocateMode::Unshare).unwrap();
+    let new = |what| format!("{what}: {} mmuu..m.....", OLD + 1);
+    assert_eq!(notes(), [new("invalidate 0..7"), new("end 0..7")]);
+    file.allocate(0, 7 * BLOCK, AllocateMode::Unshare).unwrap();
+    assert_eq!(notes(), [""; 0], "nothing to do");
+    // Within the file: one turn around both ranges.
+    file.reflink_range(&file, 0, 8 * BLOCK, 2 * BLOCK).unwrap();
+    let end = format!("end 0..10: {} mmuu..m.mm..", 10 * BLOCK);
+    assert_eq!(notes(), [new("invalidate 0..10"), end]);
+    assert!(store.check().unwrap().is_clean());
+    recorder.refuses.store(true, Ordering::Relaxed);
+    let other = store.create("other").unwrap();
+    assert!(matches!(other.reflink(&file), Err(Error::Unsupported { .. })));
+    assert_eq!((other.len(), notes().len()), (0, 2));
+    recorder.refuses.store(false, Ordering::Relaxed);
+    mutation::set(Some(Mutation::ShareMapped));
+    other.reflink(&file).unwrap();
+    mutation::set(None);
+    assert_eq!(notes(), [""; 0], "the rule, broken, is noticed");
+    file.detach();
+}
+
+#[test]
 fn a_refused_change_changes_nothing_and_ends() {
     type Change = fn(&File) -> daxstore::Result<()>;
     let changes: [(Change, &str); 7] = [

@@ -318,3 +318,22 @@ fn many_owners_and_pieces() {
     assert_eq!(store.shared_blocks().unwrap(), (0, 0));
     sound(&store);
 }
+
+/// One record, however long the file is.
+#[test]
+fn a_gib_is_one_record() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let options = StoreOptions::new().assume_persistent(true);
+    let store = Store::create(dir.path().join("pool"), 1280 << 20, &options).unwrap();
+    let a = store.create("/a").unwrap();
+    let piece = vec![7; 64 << 20];
+    (0..16).for_each(|i| a.write_all_at(&piece, i << 26).unwrap());
+    store.write("/warm", b"x").unwrap();
+    store.reflink("/warm", "/again").unwrap();
+    let b = store.create("/b").unwrap();
+    assert_eq!(a.extents(0, 1 << 30).unwrap().len(), 2, "a run in each of two groups");
+    assert_eq!(fences(&store, || b.reflink(&a).unwrap()).0, 1);
+    assert_eq!(store.shared_blocks().unwrap().0, (1 << 18) + 1);
+    assert_eq!(fences(&store, || b.set_len(0).unwrap()).0, 1);
+    sound(&store);
+}

@@ -16,6 +16,8 @@ mod directories;
 #[cfg(test)]
 mod fault_install;
 #[cfg(test)]
+mod fault_share;
+#[cfg(test)]
 mod fault_sync;
 #[cfg(test)]
 mod fault_turns;
@@ -37,6 +39,8 @@ mod range_lock;
 mod recent;
 #[cfg(test)]
 mod reclaim;
+#[cfg(test)]
+mod share;
 #[cfg(test)]
 mod size;
 #[cfg(test)]
@@ -84,6 +88,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::NoCommitFence,
     Mutation::DrainWaiting,
     Mutation::ReleaseEarly,
+    Mutation::SourceUnheld,
 ];
 
 /// The mutations of the fault handler that models are shown to catch.
@@ -100,6 +105,7 @@ const FAULT_MUTATIONS: &[FaultMutation] = &[
     FaultMutation::ClearFirst,
     FaultMutation::FlushFirst,
     FaultMutation::ForgetDirty,
+    FaultMutation::StoreShared,
 ];
 
 /// The mutation of `all` that this process is to run with.

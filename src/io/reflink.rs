@@ -124,6 +124,7 @@ impl<'f> Plan<'f> {
             let hold = |core: &'f InodeCore, range: FileRange| core.io.exclusive(range.offset, range.end());
             let guards = match other {
                 None => (hold(dst, one), None),
+                Some(_) if mutation::is(Mutation::SourceUnheld) => (hold(dst, one), None),
                 Some(other) if src.ino < dst.ino => (hold(src, other), Some(hold(dst, one))),
                 Some(other) => (hold(dst, one), Some(hold(src, other))),
             };

@@ -114,6 +114,8 @@ pub enum Mutation {
     ForgetFirst,
     /// A change of an inode shows the committed size although more waits.
     LosePending,
+    /// Blocks are shared while they are overwritten in place.
+    SourceUnheld,
     /// The last unpin takes what is withheld in one step and the pin off in a later one.
     UnpinInTwoSteps,
 }

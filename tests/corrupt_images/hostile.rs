@@ -191,7 +191,7 @@ fn lies_of_extents() {
         for file in [1 << 50, u64::MAX, u64::MAX - 1, (1 << 50) - 1] {
             liar.records(&format!("file block {file}"), path, all(file, 600, 2, 1));
         }
-        for state in [2, 3] {
+        for state in [2] {
             liar.records(&format!("state {state}"), path, all(0, 600, 1, state));
         }
         liar.records("blocks marked free", path, all(0, 1800, 1, 1));
@@ -439,6 +439,59 @@ fn lies_of_intents() {
             }
         }
     }
+}
+
+/// Owners of shared blocks: the records, and what the extents say.
+#[test]
+fn lies_of_shares() {
+    let liar = liar();
+    let map = liar.bench.map();
+    let owner = map.superblock.intents;
+    let at = map.inode(owner).xattrs;
+    let first = |path| {
+        let root = map.inode(liar.ino(path)).root;
+        let from = usize::from(root.count) * 10;
+        u64::from_le_bytes(root.area[from..from + 8].try_into().unwrap()) & ((1 << 36) - 1)
+    };
+    let (one, hello) = (first("/one"), first("/hello"));
+    let share = |block: u64, len: u64, owners: u64| (block, (len | owners << 32).to_le_bytes().to_vec());
+    let right = vec![share(one, 3, 3), share(one + 3, 1, 2), share(one + 4, 4, 3)];
+    liar.lie("what is there", Expect::NoLies, |map| {
+        map.reseal(at, Kind::Node, |image| *image = node(owner, 0, &right));
+    });
+    assert!(liar.bench.sim.fork().is_ok());
+    let lies = [
+        ("too few owners", vec![share(one, 3, 2), share(one + 3, 1, 2), share(one + 4, 4, 3)]),
+        ("too many", vec![share(one, 8, 3)]),
+        ("millions", vec![share(one, 8, u64::from(u32::MAX))]),
+        ("one owner", vec![share(one, 8, 1)]),
+        ("no owner", vec![share(one, 8, 0)]),
+        ("a part", vec![share(one, 3, 3)]),
+        ("nothing there", vec![share(one, 0, 3)]),
+        ("overlap", vec![share(one, 8, 3), share(one + 2, 3, 2)]),
+        ("blocks that are not shared", vec![share(hello, 1, 2), share(one, 3, 3)]),
+        ("outside", vec![share(u64::MAX, 1, 2), share(1 << 35, 9, 2)]),
+        ("a header", vec![share(0, 9, 2)]),
+        ("short", vec![(one, vec![1; 7])]),
+    ];
+    for (what, records) in lies {
+        liar.lie(what, Expect::Found, |map| {
+            map.reseal(at, Kind::Node, |image| *image = node(owner, 0, &records));
+        });
+    }
+    liar.lie("no tree of shares", Expect::Found, |map| {
+        map.reseal_inode(owner, |inode| (inode.xattrs, inode.xattr_level) = (PoolOff(0), 0));
+    });
+    liar.lie("another tree", Expect::Found, |map| {
+        let other = map.inode(liar.ino("/hello")).xattrs;
+        map.reseal_inode(owner, |inode| inode.xattrs = other);
+    });
+    let whole = |state| move |_: &Map<'_>| root(0, &[extent(0, one, 8, state)]);
+    liar.records("shared blocks that say they are not", "/three", whole(1));
+    liar.records("a file that shares what another has alone", "/kept", move |_| {
+        root(0, &[extent(0, hello, 1, 3)])
+    });
+    liar.records("shared and unwritten", "/three", whole(2));
 }
 
 #[test]

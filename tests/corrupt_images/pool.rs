@@ -5,7 +5,7 @@ use daxstore::layout::{
 };
 use daxstore::pmem::sim::Sim;
 use daxstore::units::{BLOCK_BYTES, Block, Chunk, Group, Ino, PoolOff};
-use daxstore::{AllocateMode, Follow, Store, StoreOptions, XattrMode};
+use daxstore::{AllocateMode, Follow, OpenOptions, Store, StoreOptions, XattrMode};
 use std::sync::Arc;
 
 pub const SIZE: u64 = 8 << 20;
@@ -35,6 +35,11 @@ fn fill(store: &Store) {
         }
         node.set_xattr("user.large", &[9; 6000], XattrMode::Create).unwrap();
     }
+    store.write("/one", &[4; 8 * 4096]).unwrap();
+    store.reflink("/one", "/two").unwrap();
+    store.reflink("/one", "/three").unwrap();
+    let two = store.open("/two", &OpenOptions::new().write(true)).unwrap();
+    two.write_all_at(&[6; 4096], 3 * 4096).unwrap();
     for i in 0..10 {
         store.write(format!("/gone{i}"), &[1; 5000]).unwrap();
     }

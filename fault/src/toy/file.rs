@@ -34,6 +34,8 @@ struct Inside {
     /// By pool page: what is there, and what of it is durable.
     content: Vec<u64>,
     durable: Vec<u64>,
+    /// By pool page: what it holds for ever, since another file has it too.
+    frozen: Vec<Option<u64>>,
     /// What was flushed and not fenced.
     flushed: Vec<(u64, u64)>,
     bad: Option<u64>,
@@ -94,6 +96,11 @@ impl Inside {
         self.cells[page as usize] = Cell::Mapped(pool);
     }
 
+    /// Whether `page` has a page of the pool that another file has too.
+    fn is_shared(&self, page: u64) -> bool {
+        matches!(self.cell(page), Cell::Mapped(pool) if self.frozen[pool as usize].is_some())
+    }
+
     /// Makes `page` a hole: the page of the pool that it had.
     fn free(&mut self, page: u64) -> Option<u64> {
         match std::mem::replace(&mut self.cells[page as usize], Cell::Hole) {
@@ -128,6 +135,7 @@ impl ToyFile {
             pins: vec![0; pool],
             content: vec![0; pool],
             durable: vec![0; pool],
+            frozen: vec![None; pool],
             flushed: Vec::new(),
             bad: None,
             full: false,
@@ -216,7 +224,9 @@ impl ToyFile {
     }
 
     pub(super) fn set_content(&self, pool: u64, value: u64) {
-        self.inside.lock().content[pool as usize] = value;
+        let mut inside = self.inside.lock();
+        assert_eq!(inside.frozen[pool as usize], None, "nobody stores to what another file has too");
+        inside.content[pool as usize] = value;
     }
 
     pub(super) fn watch(&self, table: &Arc<Translations>) {
@@ -241,7 +251,10 @@ impl ToyFile {
     /// [`Error::NoSpace`].
     pub fn write_with(&self, page: u64, value: impl FnOnce() -> u64) -> Result<()> {
         let _io = self.io.lock();
-        if let Cell::Mapped(pool) = self.cell(page) {
+        let is_shared = self.inside.lock().is_shared(page);
+        if let Cell::Mapped(pool) = self.cell(page)
+            && !is_shared
+        {
             let value = value();
             self.set_content(pool, value);
             self.inside.lock().durable[pool as usize] = value;
@@ -254,6 +267,10 @@ impl ToyFile {
         let mut inside = self.inside.lock();
         let pool = match inside.cell(page) {
             Cell::Unwritten(pool) => pool,
+            Cell::Mapped(_) if is_shared && !inside.is_shared(page) => {
+                return Err(Error::InvalidArgument("a fault gave blocks to who writes"));
+            }
+            Cell::Mapped(_) if is_shared => inside.page().ok_or(Error::NoSpace { needed: 1, free: 0 })?,
             Cell::Hole => inside.page().ok_or(Error::NoSpace { needed: 1, free: 0 })?,
             Cell::Mapped(_) => return Err(Error::InvalidArgument("a fault gave blocks to who writes")),
         };
@@ -269,6 +286,27 @@ impl ToyFile {
     /// [`Error::NoSpace`].
     pub fn write(&self, page: u64, value: u64) -> Result<()> {
         self.write_with(page, || value)
+    }
+
+    /// Lets another file have the pages of the pool of `pages` too, as a reflink does.
+    ///
+    /// # Errors
+    /// Those of the mappings.
+    pub fn share(&self, pages: std::ops::Range<u64>) -> Result<()> {
+        let _io = self.io.lock();
+        let transition = self.slot.invalidate(bytes(pages.clone()), false)?;
+        self.assert_none_left(pages.clone());
+        let mut inside = self.inside.lock();
+        for page in pages {
+            if let Cell::Mapped(pool) = inside.cell(page) {
+                let value = inside.content[pool as usize];
+                inside.frozen[pool as usize] = Some(value);
+                inside.durable[pool as usize] = value;
+            }
+        }
+        drop(inside);
+        drop(transition);
+        Ok(())
     }
 
     /// Makes `pages` holes.
@@ -295,7 +333,8 @@ impl ToyFile {
     fn released(&self, freed: &[u64]) {
         self.assert_unreachable(freed);
         let mut inside = self.inside.lock();
-        freed.iter().for_each(|pool| inside.taken[*pool as usize] = false);
+        let Inside { taken, frozen, .. } = &mut *inside;
+        freed.iter().for_each(|pool| taken[*pool as usize] = frozen[*pool as usize].is_some());
     }
 
     /// Sets the size, in pages, at most what the file was made with.
@@ -330,6 +369,9 @@ impl ToyFile {
         let transition = self.slot.invalidate(bytes(pages.clone()), false)?;
         self.assert_none_left(pages.clone());
         let mut inside = self.inside.lock();
+        if pages.clone().any(|page| inside.is_shared(page)) {
+            return Ok(false);
+        }
         let Some(chunk) = inside.chunk() else { return Ok(false) };
         let mut freed = Vec::new();
         for page in pages {
@@ -448,7 +490,9 @@ impl FaultOps for ToyFile {
         assert!(within.offset <= offset && offset < within.end(), "{within:?} holds {offset}");
         let inside = self.inside.lock();
         let page = offset / PAGE;
-        let goes_on = |cell: Cell, by: i64| match (inside.cell(page), cell) {
+        let shared = inside.is_shared(page);
+        let goes_on = |other: u64, by: i64| match (inside.cell(page), inside.cell(other)) {
+            _ if inside.is_shared(other) != shared => false,
             (Cell::Hole, Cell::Hole) => true,
             (Cell::Unwritten(a), Cell::Unwritten(b)) | (Cell::Mapped(a), Cell::Mapped(b)) => {
                 a.checked_add_signed(by) == Some(b)
@@ -457,10 +501,10 @@ impl FaultOps for ToyFile {
         };
         let (mut start, mut end) = (page, page + 1);
         let all = pages(within);
-        while start > all.start && goes_on(inside.cell(start - 1), start as i64 - 1 - page as i64) {
+        while start > all.start && goes_on(start - 1, start as i64 - 1 - page as i64) {
             start -= 1;
         }
-        while end < all.end && goes_on(inside.cell(end), end as i64 - page as i64) {
+        while end < all.end && goes_on(end, end as i64 - page as i64) {
             end += 1;
         }
         let state = match inside.cell(start) {
@@ -468,7 +512,7 @@ impl FaultOps for ToyFile {
             Cell::Unwritten(pool) => State::Unwritten(PoolOff(pool * PAGE)),
             Cell::Mapped(pool) => State::Mapped(PoolOff(pool * PAGE)),
         };
-        Ok(Iomap { range: bytes(start..end), state, shared: false, cookie: Cookie::default() })
+        Ok(Iomap { range: bytes(start..end), state, shared, cookie: Cookie::default() })
     }
 
     fn prime(&self, at: PoolOff, len: u64) -> Result<()> {
@@ -491,7 +535,17 @@ impl FaultOps for ToyFile {
         self.fill(range, |_, page| Some(chunk + page % SLOT)).map(|()| true)
     }
 
-    fn make_private(&self, _: FileRange) -> Result<()> {
+    fn make_private(&self, range: FileRange) -> Result<()> {
+        let mut inside = self.inside.lock();
+        for page in pages(range) {
+            if inside.is_shared(page)
+                && let Cell::Mapped(old) = inside.cell(page)
+            {
+                let value = inside.content[old as usize];
+                let new = inside.page().ok_or(Error::NoSpace { needed: 1, free: 0 })?;
+                inside.give(page, new, value);
+            }
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@ enum To {
     Block(u64),
     Zeros,
     Own(u64),
+    Guarded(u64),
     Sigbus,
 }
 
@@ -72,7 +73,8 @@ impl Translations {
         let inside = self.inside.lock();
         for page in pages {
             let to = page.checked_sub(self.first).and_then(|i| inside.pages.get(i as usize));
-            let gone = self.mode == Mode::Eager || !matches!(to, Some(To::Block(_) | To::Zeros));
+            let gone =
+                self.mode == Mode::Eager || !matches!(to, Some(To::Block(_) | To::Zeros | To::Guarded(_)));
             assert!(gone, "page {page} is translated after an invalidation: {to:?}");
         }
     }
@@ -117,7 +119,7 @@ impl ToyTable {
             To::Nothing => None,
             To::Block(pool) => Some(Ok(self.0.file.content(pool))),
             To::Zeros => Some(Ok(0)),
-            To::Own(value) => Some(Ok(value)),
+            To::Own(value) | To::Guarded(value) => Some(Ok(value)),
             To::Sigbus => Some(Err(Fatal::Bus)),
         }
     }
@@ -125,7 +127,7 @@ impl ToyTable {
     fn try_store(&self, page: usize, value: u64) -> Option<Result<(), Fatal>> {
         let mut inside = self.0.inside.lock();
         match inside.pages[page] {
-            To::Nothing | To::Zeros => return None,
+            To::Nothing | To::Zeros | To::Guarded(_) => return None,
             To::Block(pool) => self.0.file.set_content(pool, value),
             To::Own(_) => inside.pages[page] = To::Own(value),
             To::Sigbus => return Some(Err(Fatal::Bus)),
@@ -215,12 +217,11 @@ impl Table for ToyTable {
     }
 
     fn copy(&self, at: u64, page: &[u8; 4096], guarded: bool) -> Result<Installed> {
-        assert!(!guarded, "nothing of a toy file is shared");
         let mut inside = self.0.inside.lock();
         let value = page.first_chunk().map_or(0, |value| u64::from_le_bytes(*value));
         let to = &mut inside.pages[(at / PAGE) as usize];
         if *to == To::Nothing {
-            *to = To::Own(value);
+            *to = if guarded { To::Guarded(value) } else { To::Own(value) };
         }
         Ok(Installed::Done)
     }
