@@ -142,7 +142,7 @@ fn a_tree_of_shares() {
     let mut ops = vec![Op::Create("a"), write(A, 0, 120 * BLOCK, 1), Op::Clone { from: "a", to: "b" }];
     ops.extend((0..60).map(|i| write(B, (2 * i) * BLOCK, BLOCK, 2)));
     let rig = Rig::new(tiny(1, 16384), &ops);
-    let ops = vec![
+    let ops = [
         write(B, 51 * BLOCK, BLOCK, 9),
         write(A, 50 * BLOCK, 6 * BLOCK, 9),
         Op::Clone { from: "b", to: "c" },
@@ -155,7 +155,7 @@ fn a_tree_of_shares() {
 /// What does not fit one record is done from the front on, in records each of which leaves both files whole.
 #[test]
 fn a_crash_in_a_long_reflink_leaves_a_prefix() {
-    const BLOCKS: u64 = 49;
+    const BLOCKS: u64 = 129;
     let sim = Arc::new(Sim::new(POOL_BYTES).unwrap());
     let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(tiny(1, 8192))).unwrap();
     let (a, b) = (store.create("a").unwrap(), store.create("b").unwrap());
