@@ -112,7 +112,9 @@ fn needs(op: &Op) -> Vec<&'static str> {
         | Op::Mkdir(path)
         | Op::Symlink { path, .. } => parent(path).into_iter().collect(),
         Op::Rmdir(path) | Op::Unlink(path) | Op::Open { path, .. } => vec![path],
-        Op::Link { from, to } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
+        Op::Link { from, to } | Op::Clone { from, to } => {
+            vec![Some(from), parent(to)].into_iter().flatten().collect()
+        }
         Op::Rename { from, to, target: Target::Exchange } => vec![from, to],
         Op::Rename { from, to, .. } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Write { on: at, .. } | Op::Append { on: at, .. } | Op::Truncate { on: at, .. } => on(at),
@@ -121,7 +123,6 @@ fn needs(op: &Op) -> Vec<&'static str> {
             on(at)
         }
         Op::Reflink { from, to, .. } | Op::Become { from, to } => [on(from), on(to)].concat(),
-        Op::Clone { from, to } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Close(_) => vec!["a"],
     }
 }

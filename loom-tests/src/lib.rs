@@ -305,7 +305,8 @@ pub fn assert_settled(sim: &Arc<Sim>, store: Store, files: &[&str], directories:
             assert_eq!(metadata.links, 1, "links of {path}");
             assert_eq!(metadata.blocks, metadata.size.div_ceil(PAGE), "blocks of {path}");
         }
-        let space = store.info().expect("a sound pool").space;
+        let info = store.info().expect("a sound pool");
+        let (space, blocks) = (info.space, blocks - info.shared.1);
         assert_eq!(space.damage, []);
         assert_eq!(
             space.free_chunks * 512 + space.free_in_broken,

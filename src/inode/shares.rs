@@ -20,12 +20,11 @@
 use super::{Fs, Intents};
 use crate::alloc::{Op, Space};
 use crate::error::{Damage, Result, Structure};
-use crate::extent::{Extent, ExtentMap};
-use crate::layout::{Geometry, Inode, RootArea, get32};
+use crate::layout::{Geometry, Inode, get32};
 use crate::pmem::mutation::{self, Mutation};
 use crate::tree::{self, NodeRoot, ReadNodes};
-use crate::units::{Block, FileBlock, Ino, Run};
-use std::ops::{ControlFlow, Range};
+use crate::units::{Block, Ino, Run};
+use std::ops::ControlFlow;
 
 /// Records of shares that one step of an operation goes over at most: what they need fits the room it leaves.
 const STEP: usize = 8;
@@ -220,29 +219,8 @@ pub fn shared_blocks(fs: &Fs) -> Result<(u64, u64)> {
     Ok((shared, saved))
 }
 
-/// The part of the first extent in `range` of the file in `root`, `ino`, that one step of an operation may release.
-///
-/// # Errors
-/// Damage.
-pub fn first_step(
-    fs: &Fs,
-    op: &Op<'_>,
-    intents: Option<&Intents<'_>>,
-    (ino, root): (Ino, &RootArea),
-    range: &Range<FileBlock>,
-) -> Result<Option<Extent>> {
-    let map = ExtentMap::new(op, root, ino, fs.journal().geometry());
-    match map.first_in(range)?.and_then(|extent| extent.clip(range)) {
-        Some(piece) if piece.shared => {
-            let len = reach(fs, op, intents, piece.run())?.len;
-            Ok(Some(Extent { len, ..piece }))
-        }
-        piece => Ok(piece),
-    }
-}
-
-/// Frees the blocks of `extent`, which was taken from a file, with `op`, but for those that others own. `intents` is
-/// locked if it must be.
+/// Frees blocks that were taken from a file with `op`: `shared` ones as far as nobody else owns them. `intents` is locked
+/// if it must be.
 ///
 /// # Errors
 /// Damage, no space for tree nodes.
@@ -250,12 +228,13 @@ pub fn release<'f>(
     fs: &'f Fs,
     op: &mut Op<'_>,
     intents: &mut Option<Intents<'f>>,
-    extent: &Extent,
+    run: Run,
+    shared: bool,
 ) -> Result<()> {
-    if !extent.shared {
-        return op.release(extent.run());
+    if !shared {
+        return op.release(run);
     }
-    intents.get_or_insert_with(|| Intents::lock(&fs.intents)).release(fs, op, extent.run())
+    intents.get_or_insert_with(|| Intents::lock(&fs.intents)).release(fs, op, run)
 }
 
 impl Intents<'_> {

@@ -378,59 +378,37 @@ fn check_ranges(
 }
 
 /// One inode or two, locked for a change.
-enum Drafts<'f> {
-    /// Source and destination are one file.
-    One(Draft<'f>),
-    Two {
-        src: Draft<'f>,
-        dst: Draft<'f>,
-    },
+struct Drafts<'f> {
+    dst: Draft<'f>,
+    /// Where that is another file.
+    src: Option<Draft<'f>>,
 }
 
 impl<'f> Drafts<'f> {
     fn lock(src: &'f InodeCore, dst: &'f InodeCore) -> Self {
-        match src.ino.cmp(&dst.ino) {
-            std::cmp::Ordering::Equal => Self::One(Draft::lock(dst)),
-            std::cmp::Ordering::Less => {
-                let src = Draft::lock(src);
-                Self::Two { src, dst: Draft::lock(dst) }
-            }
-            std::cmp::Ordering::Greater => {
-                let dst = Draft::lock(dst);
-                Self::Two { src: Draft::lock(src), dst }
-            }
+        if src.ino < dst.ino {
+            let src = Some(Draft::lock(src));
+            return Self { dst: Draft::lock(dst), src };
         }
+        let first = Draft::lock(dst);
+        Self { dst: first, src: (src.ino > dst.ino).then(|| Draft::lock(src)) }
     }
 
     fn src(&mut self) -> &mut Draft<'f> {
-        match self {
-            Self::One(draft) | Self::Two { src: draft, .. } => draft,
-        }
+        self.src.as_mut().unwrap_or(&mut self.dst)
     }
 
     fn dst(&mut self) -> &mut Draft<'f> {
-        match self {
-            Self::One(draft) | Self::Two { dst: draft, .. } => draft,
-        }
+        &mut self.dst
     }
 
     fn stage(&self, op: &mut Op<'_>) -> Result<()> {
-        match self {
-            Self::One(draft) => draft.stage(op),
-            Self::Two { src, dst } => {
-                src.stage(op)?;
-                dst.stage(op)
-            }
-        }
+        self.dst.stage(op)?;
+        self.src.as_ref().map_or(Ok(()), |src| src.stage(op))
     }
 
     fn publish(self, fs: &Fs) -> Result<()> {
-        match self {
-            Self::One(draft) => draft.publish(fs.region()),
-            Self::Two { src, dst } => {
-                src.publish(fs.region())?;
-                dst.publish(fs.region())
-            }
-        }
+        self.dst.publish(fs.region())?;
+        self.src.map_or(Ok(()), |src| src.publish(fs.region()))
     }
 }

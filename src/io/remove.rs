@@ -5,7 +5,7 @@
 
 use crate::alloc::Op;
 use crate::error::Result;
-use crate::extent::{ExtentMap, ExtentMapMut};
+use crate::extent::{Extent, ExtentMap, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, shares};
 use crate::io::{group, xattr};
 use crate::layout::FileKind;
@@ -164,10 +164,10 @@ pub fn free_range<'f>(
 ) -> Result<FileBlock> {
     let (ino, geometry) = (draft.ino(), fs.journal().geometry());
     let (mut rest, mut freed, mut full) = (range, 0, false);
-    while let Some(piece) = shares::first_step(fs, op, intents.as_ref(), (ino, &draft.inode.root), &rest)? {
+    while let Some(piece) = first_step(fs, op, intents.as_ref(), draft, &rest)? {
         ExtentMapMut::new(op, &mut draft.inode.root, ino, geometry)
             .remove(piece.file..piece.end(), |_, _| Ok(ControlFlow::Continue(())))?;
-        shares::release(fs, op, intents, &piece)?;
+        shares::release(fs, op, intents, piece.run(), piece.shared)?;
         freed += piece.len;
         if !piece.written {
             op.count_unwritten(-(piece.len as i64));
@@ -180,6 +180,25 @@ pub fn free_range<'f>(
     }
     draft.inode.blocks = draft.inode.blocks.saturating_sub(freed);
     Ok(if full { rest.start } else { rest.end })
+}
+
+/// The part of the first extent in `range` that goes in one step: of shared blocks, as far as the counts of owners that
+/// change fit the record.
+fn first_step(
+    fs: &Fs,
+    op: &Op<'_>,
+    intents: Option<&Intents<'_>>,
+    draft: &Draft<'_>,
+    range: &Range<FileBlock>,
+) -> Result<Option<Extent>> {
+    let map = ExtentMap::new(op, &draft.inode.root, draft.ino(), fs.journal().geometry());
+    match map.first_in(range)?.and_then(|extent| extent.clip(range)) {
+        Some(piece) if piece.shared => {
+            let len = shares::reach(fs, op, intents, piece.run())?.len;
+            Ok(Some(Extent { len, ..piece }))
+        }
+        piece => Ok(piece),
+    }
 }
 
 /// Does what was left for the moment when nobody holds the inode any more.

@@ -255,5 +255,5 @@ fn exchange<'f>(
     let mut map = ExtentMapMut::new(op, draft.root(), ino, geometry);
     map.remove(range, |_, _| Ok(ControlFlow::Continue(())))?;
     map.insert(Extent { pool: new.start, shared: false, ..old })?;
-    shares::release(fs, op, intents, &found)
+    shares::release(fs, op, intents, found.run(), found.shared)
 }

@@ -289,7 +289,7 @@ impl<'f> Writer<'f> {
         let (fs, ino, geometry) = (self.fs, draft.ino(), self.fs.journal().geometry());
         let mut freed = 0;
         ExtentMapMut::new(&mut self.op, draft.root(), ino, geometry).remove(range, |op, extent| {
-            shares::release(fs, op, intents, &extent)?;
+            shares::release(fs, op, intents, extent.run(), extent.shared)?;
             op.count_unwritten(if extent.written { 0 } else { -(extent.len as i64) });
             freed += extent.len;
             Ok(ControlFlow::Continue(()))

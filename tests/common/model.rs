@@ -413,8 +413,8 @@ impl Model {
                 On::Open(handle) => Ok(self.handles.get(&handle).copied()),
             }
         };
-        let (from, to) = (find(from)?, find(to)?);
-        Ok(from.zip(to))
+        let from = find(from)?;
+        Ok(from.zip(find(to)?))
     }
 
     fn reflink(&mut self, from: On, to: On, at: u64, to_at: u64, len: u64, same: bool) -> Answer {
@@ -436,9 +436,7 @@ impl Model {
         self.share(src, dst, at / BLOCK, to_at / BLOCK, len.div_ceil(BLOCK));
         let node = self.node_mut(dst);
         node.size = old.max(to_at + len);
-        if !same {
-            node.mtime = None;
-        }
+        node.mtime = node.mtime.filter(|_| same);
         Ok(Outcome::Done)
     }
 

@@ -267,9 +267,8 @@ impl ToyFile {
         let mut inside = self.inside.lock();
         let pool = match inside.cell(page) {
             Cell::Unwritten(pool) => pool,
-            Cell::Mapped(_) if is_shared && !inside.is_shared(page) => {
-                return Err(Error::InvalidArgument("a fault gave blocks to who writes"));
-            }
+            // A store got the file a page of its own before this had the turn: it is the place.
+            Cell::Mapped(pool) if is_shared && !inside.is_shared(page) => pool,
             Cell::Mapped(_) if is_shared => inside.page().ok_or(Error::NoSpace { needed: 1, free: 0 })?,
             Cell::Hole => inside.page().ok_or(Error::NoSpace { needed: 1, free: 0 })?,
             Cell::Mapped(_) => return Err(Error::InvalidArgument("a fault gave blocks to who writes")),

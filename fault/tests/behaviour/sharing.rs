@@ -3,7 +3,9 @@
 //! A store through a mapping of a copy must not be seen in the original, nor the other way round; and whoever maps the same
 //! file sees it.
 
-use crate::common::{MEDIA, PAGE, Pool, SLOT, byte, everywhere, private, read, read_only, shared, touch};
+use crate::common::{
+    MEDIA, PAGE, Pool, SLOT, address, byte, everywhere, private, read, read_only, shared, touch,
+};
 use daxstore::{AllocateMode, Error, File};
 use daxstore_fault::{Count, MapOptions, Mode};
 
@@ -74,9 +76,7 @@ fn a_write_to_shared_blocks_is_seen_through_mappings() {
         let mut page = vec![0; PAGE as usize];
         maps[0].read(5 * PAGE, &mut page).unwrap();
         b.write_all_at(&page, 6 * PAGE).unwrap();
-        // SAFETY: nobody stores to these bytes while the slice lives: they are read, and the file gets others.
-        let source =
-            unsafe { std::slice::from_raw_parts(maps[0].as_ptr().wrapping_add(9 * PAGE as usize), 4096) };
+        let source = touch::bytes(address(&maps[0], 9 * PAGE), PAGE as usize);
         b.write_all_at(source, 9 * PAGE).unwrap();
         assert_eq!(byte(&maps[1], 9 * PAGE), 7);
         maps[0].write(20 * PAGE, &[1]).unwrap();
