@@ -11,7 +11,7 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use daxstore::pmem::{Region, RegionOptions};
 use daxstore::units::PoolOff;
-use daxstore::{OpenOptions, Store, StoreOptions};
+use daxstore::{Durability, OpenOptions, Store, StoreOptions};
 use std::fs;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
@@ -99,6 +99,29 @@ fn blocks(c: &mut Criterion) {
                 log.set_len(0).unwrap();
             }
         });
+    });
+    // Made durable after every 8 MiB, which is in the time.
+    let log = store.create("/ordered").unwrap();
+    log.set_durability(Some(Durability::Ordered)).unwrap();
+    store.set_ordered_bounds(8 << 20, Duration::MAX).unwrap();
+    group.bench_function("store, ordered", |b| {
+        b.iter(|| {
+            if log.append(&source).unwrap() > FILE / 2 {
+                log.set_len(0).unwrap();
+            }
+        });
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("overwrite 4 KiB, old or new as a whole");
+    let file = store.create("/whole").unwrap();
+    file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
+    group.bench_function("atomic-data", |b| {
+        b.iter(|| file.write_atomic(black_box(&source), at() % (1 << 20)).unwrap());
+    });
+    file.set_durability(Some(Durability::Ordered)).unwrap();
+    group.bench_function("ordered", |b| {
+        b.iter(|| file.write_at(black_box(&source), at() % (1 << 20)).unwrap());
     });
     group.finish();
 }

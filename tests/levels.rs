@@ -245,6 +245,47 @@ fn reports_show_what_waits() {
     assert_eq!(f.extents(0, 1 << 20).unwrap(), extents);
 }
 
+/// However full the pool is when ordered writes begin: one that finds no space says so and changes nothing, and what
+/// was accepted is committed.
+#[test]
+fn no_space_is_an_answer_of_the_write_and_never_of_the_commit() {
+    let geometry = Geometry { size: 8 << 20, lanes: 2, lane_bytes: 32 << 10, arena_blocks: 1 };
+    let mut refused = 0;
+    for spare in 0..24_u64 {
+        let sim = Arc::new(Sim::new(8 << 20).unwrap());
+        let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(geometry)).unwrap();
+        store.set_ordered_bounds(u64::MAX, Duration::MAX).unwrap();
+        let file = file(&store, "/f", 300);
+        let filler = store.create("/filler").unwrap();
+        let mut blocks = store.statfs().free;
+        while filler.allocate(0, blocks * 4096, AllocateMode::Allocate).is_err() {
+            blocks -= 1;
+        }
+        filler.set_len((blocks - spare) * 4096).unwrap();
+        file.set_durability(Some(Durability::Ordered)).unwrap();
+        let mut model = content(&file);
+        for i in 0..150_usize {
+            // Every other block: each cuts an extent, and the tree grows.
+            let (at, fill) = (i * 8192 % model.len() + i % 5, 2 + i as u8);
+            match file.write_at(&[fill; 4096], at as u64) {
+                Ok(wrote) => model[at..at + wrote].fill(fill),
+                Err(Error::NoSpace { .. }) => refused += 1,
+                Err(error) => panic!("{spare} spare, write {i}: {error}"),
+            }
+            if i % 40 == 39 {
+                store.sync().unwrap_or_else(|error| panic!("{spare} spare, sync after {i}: {error}"));
+            }
+        }
+        assert!(content(&file) == model, "{spare} spare");
+        store.sync().unwrap();
+        drop((file, filler));
+        store.close().unwrap();
+        let store = Store::open_sim(sim).unwrap();
+        assert!(store.read("/f").unwrap() == model && store.check().unwrap().is_clean(), "{spare} spare");
+    }
+    assert!(refused > 0, "the pool was full now and then");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write { file: usize, at: u64, len: u64, fill: u8 },
