@@ -78,6 +78,13 @@ fn blocks(c: &mut Criterion) {
     group.bench_function("raw copy", |b| b.iter(|| raw.read(PoolOff(at()), black_box(&mut sink)).unwrap()));
     group.bench_function("store", |b| b.iter(|| file.read_at(black_box(&mut sink), at()).unwrap()));
     group.finish();
+}
+
+/// What is made durable at once, in order later, and as a whole.
+fn levels(c: &mut Criterion) {
+    let dir = dir();
+    let store = Store::create(dir.path().join("pool"), 2 * FILE, &options()).unwrap();
+    let (source, mut at) = (vec![7; BLOCK], random());
 
     let mut group = c.benchmark_group("append 4 KiB");
     let host = fs::File::create(dir.path().join("host")).unwrap();
@@ -311,5 +318,5 @@ fn pools(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks, parallel, names, pools);
+criterion_group!(benches, blocks, levels, parallel, names, pools);
 criterion_main!(benches);
