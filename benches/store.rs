@@ -11,7 +11,7 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use daxstore::pmem::{Region, RegionOptions};
 use daxstore::units::PoolOff;
-use daxstore::{IoQueue, IoQueueOptions, IoRequest, OpenOptions, Queued, Store, StoreOptions};
+use daxstore::{Durability, IoQueue, IoQueueOptions, IoRequest, OpenOptions, Queued, Store, StoreOptions};
 use std::collections::VecDeque;
 use std::fs;
 use std::hint::black_box;
@@ -79,6 +79,13 @@ fn blocks(c: &mut Criterion) {
     group.bench_function("raw copy", |b| b.iter(|| raw.read(PoolOff(at()), black_box(&mut sink)).unwrap()));
     group.bench_function("store", |b| b.iter(|| file.read_at(black_box(&mut sink), at()).unwrap()));
     group.finish();
+}
+
+/// What is made durable at once, in order later, and as a whole.
+fn levels(c: &mut Criterion) {
+    let dir = dir();
+    let store = Store::create(dir.path().join("pool"), 2 * FILE, &options()).unwrap();
+    let (source, mut at) = (vec![7; BLOCK], random());
 
     let mut group = c.benchmark_group("append 4 KiB");
     let host = fs::File::create(dir.path().join("host")).unwrap();
@@ -100,6 +107,29 @@ fn blocks(c: &mut Criterion) {
                 log.set_len(0).unwrap();
             }
         });
+    });
+    // Made durable after every 8 MiB, which is in the time.
+    let log = store.create("/ordered").unwrap();
+    log.set_durability(Some(Durability::Ordered)).unwrap();
+    store.set_ordered_bounds(8 << 20, Duration::MAX).unwrap();
+    group.bench_function("store, ordered", |b| {
+        b.iter(|| {
+            if log.append(&source).unwrap() > FILE / 2 {
+                log.set_len(0).unwrap();
+            }
+        });
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("overwrite 4 KiB, old or new as a whole");
+    let file = store.create("/whole").unwrap();
+    file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
+    group.bench_function("atomic-data", |b| {
+        b.iter(|| file.write_atomic(black_box(&source), at() % (1 << 20)).unwrap());
+    });
+    file.set_durability(Some(Durability::Ordered)).unwrap();
+    group.bench_function("ordered", |b| {
+        b.iter(|| file.write_at(black_box(&source), at() % (1 << 20)).unwrap());
     });
     group.finish();
 }
@@ -324,5 +354,5 @@ fn pools(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks, parallel, queued, names, pools);
+criterion_group!(benches, blocks, levels, parallel, queued, names, pools);
 criterion_main!(benches);

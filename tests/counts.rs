@@ -10,8 +10,8 @@ use daxstore::iomap::{FaultOps, FileRange, Placement};
 use daxstore::pmem::sim::Sim;
 use daxstore::units::CHUNK_BYTES;
 use daxstore::{
-    AllocateMode, Dir, File, Follow, OpenOptions, RenameMode, SetAttributes, Store, StoreOptions, WriteFlags,
-    XattrMode,
+    AllocateMode, Dir, Durability, File, Follow, OpenOptions, RenameMode, SetAttributes, Store, StoreOptions,
+    WriteFlags, XattrMode,
 };
 use std::sync::Arc;
 
@@ -228,6 +228,30 @@ fn blocks_of_a_fault_cost_two_fences_and_one_where_they_were_zeroed_ahead() {
     assert_eq!(populate(4 * CHUNK_BYTES, CHUNK_BYTES, Placement::Whole), (2, 0), "another slot");
     std::thread::sleep(std::time::Duration::from_millis(10));
     assert_eq!(pool.cost(|_| file.touch().unwrap()), (0, 1), "times");
+}
+
+#[test]
+fn levels_of_durability_cost_two_fences_a_call_or_a_commit() {
+    let pool = Pool::new();
+    pool.store.set_ordered_bounds(u64::MAX, std::time::Duration::MAX).unwrap();
+    let file = pool.file("/f", 16);
+    assert_eq!(pool.cost(|_| file.write_atomic(&[2; 4096], 4096).unwrap()), (2, 0), "atomic overwrite");
+    file.set_durability(Some(Durability::AtomicData)).unwrap();
+    assert_eq!(pool.cost(|_| _ = file.write_at(&[2; 4096], 8192).unwrap()), (2, 0), "at the level");
+    assert_eq!(pool.cost(|_| _ = file.write_at(&[2; 9000], 100).unwrap()), (2, 0), "of parts of blocks");
+    assert_eq!(pool.cost(|_| _ = file.append(&[2; 4096]).unwrap()), (2, 0), "append");
+    file.set_durability(Some(Durability::Ordered)).unwrap();
+    let other = pool.file("/g", 1);
+    other.set_durability(Some(Durability::Ordered)).unwrap();
+    for many in [1, 10, 1000] {
+        let writes = |_: &Dir| (0..many).for_each(|_| _ = file.append(&[3; 4096]).unwrap());
+        assert_eq!(pool.cost(writes), (0, 0), "{many} ordered appends");
+        assert_eq!(other.write_at(&[4; 5000], 100).unwrap(), 5000);
+        let before = pool.store.counts();
+        file.sync_all().unwrap();
+        let cost = pool.store.counts().since(before);
+        assert_eq!((cost.fences, cost.flushed_lines), (2, 0), "the commit of {many} and one");
+    }
 }
 
 /// The flushes that make lanes reusable ride on the fences of later records: a long run of creates costs one fence

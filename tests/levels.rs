@@ -245,6 +245,113 @@ fn reports_show_what_waits() {
     assert_eq!(f.extents(0, 1 << 20).unwrap(), extents);
 }
 
+/// However full the pool is when ordered writes begin: one that finds no space says so and changes nothing, and what
+/// was accepted is committed.
+#[test]
+fn no_space_is_an_answer_of_the_write_and_never_of_the_commit() {
+    let geometry = Geometry { size: 8 << 20, lanes: 2, lane_bytes: 32 << 10, arena_blocks: 1 };
+    let mut refused = 0;
+    for spare in 0..24_u64 {
+        let sim = Arc::new(Sim::new(8 << 20).unwrap());
+        let store = Store::create_sim(sim.clone(), &StoreOptions::new().geometry(geometry)).unwrap();
+        store.set_ordered_bounds(u64::MAX, Duration::MAX).unwrap();
+        let file = file(&store, "/f", 300);
+        let filler = store.create("/filler").unwrap();
+        let mut blocks = store.statfs().free;
+        while filler.allocate(0, blocks * 4096, AllocateMode::Allocate).is_err() {
+            blocks -= 1;
+        }
+        filler.set_len((blocks - spare) * 4096).unwrap();
+        file.set_durability(Some(Durability::Ordered)).unwrap();
+        let mut model = content(&file);
+        for i in 0..150_usize {
+            // Every other block: each cuts an extent, and the tree grows.
+            let (at, fill) = (i * 8192 % model.len() + i % 5, 2 + i as u8);
+            match file.write_at(&[fill; 4096], at as u64) {
+                Ok(wrote) => model[at..at + wrote].fill(fill),
+                Err(Error::NoSpace { .. }) => refused += 1,
+                Err(error) => panic!("{spare} spare, write {i}: {error}"),
+            }
+            if i % 40 == 39 {
+                store.sync().unwrap_or_else(|error| panic!("{spare} spare, sync after {i}: {error}"));
+            }
+        }
+        assert!(content(&file) == model, "{spare} spare");
+        store.sync().unwrap();
+        drop((file, filler));
+        store.close().unwrap();
+        let store = Store::open_sim(sim).unwrap();
+        assert!(store.read("/f").unwrap() == model && store.check().unwrap().is_clean(), "{spare} spare");
+    }
+    assert!(refused > 0, "the pool was full now and then");
+}
+
+/// Writers of files of their own and of one file together, at all levels, while others sync, read and make names.
+#[test]
+fn threads_write_at_all_levels_while_others_sync() {
+    let store = pool(Durability::Ordered);
+    let shared = file(&store, "/shared", 16);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|threads| {
+        let writers: Vec<_> = (0..3_u64)
+            .map(|me| {
+                let (store, shared) = (&store, &shared);
+                threads.spawn(move || {
+                    let file = store.create(format!("/{me}")).unwrap();
+                    let mut model = Vec::new();
+                    for round in 0..400_u64 {
+                        let fill = (round % 250) as u8 + 1;
+                        let len = (round * 977 % 9000) as usize + 1;
+                        if round % 3 == 0 {
+                            let at = (round * 131 % (model.len() as u64 + 1)) as usize;
+                            file.write_all_at(&vec![fill; len], at as u64).unwrap();
+                            model.resize(model.len().max(at + len), 0);
+                            model[at..at + len].fill(fill);
+                        } else {
+                            assert_eq!(file.append(&vec![fill; len]).unwrap(), model.len() as u64);
+                            model.resize(model.len() + len, fill);
+                        }
+                        // A block of one byte: never seen in part.
+                        shared.write_all_at(&[fill; 4096], (round + me) % 16 * 4096).unwrap();
+                        match round % 40 {
+                            7 => {
+                                file.set_durability(Some(Durability::ALL[(round / 40 % 3) as usize])).unwrap()
+                            }
+                            20 => {
+                                file.write_atomic(&[fill; 100], 0).map(|()| model[..100].fill(fill)).unwrap()
+                            }
+                            30 => store.sync().unwrap(),
+                            _ => {}
+                        }
+                        assert_eq!(file.len(), model.len() as u64);
+                    }
+                    assert!(content(&file) == model);
+                    (me, model)
+                })
+            })
+            .collect();
+        threads.spawn(|| {
+            let mut block = [0; 4096];
+            for round in (0..u64::MAX).take_while(|_| !is_over()) {
+                shared.read_exact_at(&mut block, round % 16 * 4096).unwrap();
+                assert!(block.iter().all(|byte| *byte == block[0]), "a block is seen as a whole");
+                if round % 64 == 0 {
+                    drop(store.create("/name").unwrap());
+                    store.remove_file("/name").unwrap();
+                }
+            }
+        });
+        let done: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (me, model) in done.into_iter().map(|done| done.unwrap()) {
+            assert!(store.read(format!("/{me}")).unwrap() == model);
+        }
+    });
+    drop(shared);
+    assert!(store.check().unwrap().is_clean());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write { file: usize, at: u64, len: u64, fill: u8 },

@@ -72,6 +72,8 @@ pub enum Command {
     Extents(OneFile),
     /// Move what is not mappable in 2 MiB pieces into whole chunks; contents, sizes and times stay.
     Defrag(Defrag),
+    /// Tell or set what of writes survives a crash: of the pool, a file, or the files to be made in a directory.
+    Durability(Durability),
     /// Verify every invariant of the media; the pool must not be in use.
     Check(Check),
     /// Make a pool larger.
@@ -93,6 +95,9 @@ pub struct Mkfs {
     /// A name for the pool, up to 64 bytes.
     #[arg(long, default_value = "")]
     pub label: String,
+    /// What of writes survives a crash, of files that name no level themselves.
+    #[arg(long, value_enum, default_value = "strict")]
+    pub durability: Level,
     /// Destroy a pool that is there already.
     #[arg(long)]
     pub force: bool,
@@ -320,6 +325,43 @@ pub struct Defrag {
     /// Files, and directories with all they hold.
     #[arg(default_value = "/")]
     pub paths: Vec<PathBuf>,
+}
+
+/// Levels of durability.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Durable when a call returns; overwritten bytes are old or new word by word.
+    Strict,
+    /// Durable when a call returns, and old or new as a whole.
+    AtomicData,
+    /// In order and as a whole, durable at the next sync: a crash leaves a prefix of the calls.
+    Ordered,
+    /// The pool's (of a pool: strict).
+    Pool,
+}
+
+impl Level {
+    /// The level, unless it is the pool's.
+    pub fn named(self) -> Option<daxstore::Durability> {
+        match self {
+            Self::Strict => Some(daxstore::Durability::Strict),
+            Self::AtomicData => Some(daxstore::Durability::AtomicData),
+            Self::Ordered => Some(daxstore::Durability::Ordered),
+            Self::Pool => None,
+        }
+    }
+}
+
+/// `durability POOL [PATH] [--set LEVEL]`.
+#[derive(clap::Args, Debug)]
+pub struct Durability {
+    /// The pool.
+    pub pool: PathBuf,
+    /// A file, or a directory whose new files get the level; without it, the pool.
+    pub path: Option<PathBuf>,
+    /// The level to set.
+    #[arg(long, value_enum)]
+    pub set: Option<Level>,
 }
 
 /// `check POOL [--repair]`.

@@ -30,6 +30,24 @@ fn mkfs_and_info() {
     }
 }
 
+#[test]
+fn levels_of_durability_are_told_and_set() {
+    let cli = Cli::new();
+    cli.run(["mkfs", "p", "--size", "8M", "--durability", "atomic-data"]).good();
+    assert_eq!(cli.run(["durability", "p"]).good(), "atomic-data\n");
+    assert_eq!(cli.run(["info", "p", "--json"]).json()["level"], "atomic-data");
+    cli.run(["mkdir", "p", "/d"]).good();
+    assert_eq!(cli.run(["durability", "p", "/d"]).good(), "atomic-data (the pool's)\n");
+    assert_eq!(cli.run(["durability", "p", "/d", "--set", "ordered"]).good(), "ordered\n");
+    cli.run(["mkdir", "p", "/d/e"]).good();
+    let found = cli.run(["durability", "p", "/d/e", "--json"]).json();
+    assert_eq!(found, json!({"name": "/d/e", "named": "ordered", "level": "ordered"}));
+    assert_eq!(cli.run(["stat", "p", "/d/e", "--json"]).json()["level"], "ordered");
+    assert_eq!(cli.run(["durability", "p", "/d", "--set", "pool"]).good(), "atomic-data (the pool's)\n");
+    assert_eq!(cli.run(["durability", "p", "--set", "strict", "--json"]).json()["level"], "strict");
+    cli.run(["check", "p"]).good();
+}
+
 fn sum(object: &Value, names: &[&str]) -> u64 {
     names.iter().map(|name| object[name].as_u64().unwrap()).sum()
 }

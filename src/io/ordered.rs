@@ -11,7 +11,7 @@
 //! 2. A byte that can be seen after a crash is not stored to before the group's record: whole blocks go to new ones or to
 //!    unwritten space, parts of blocks to a block that waits, past the committed end, or to a copy.
 //! 3. Parts of blocks are stored under the group's lock, from memory of ours: else a commit could make the block visible
-//!    between the look at it and the store. Whole blocks are filled before, from the caller's memory, and are nobody's
+//!    between the look at it and the store. (Zeros past the end go where zeros are, or nobody looks.) Whole blocks are filled before, from the caller's memory, and are nobody's
 //!    until they wait.
 //! 4. Everything a commit needs is there when a write joins: blocks ([`Space::keep_run`](crate::alloc::Space::keep_run)),
 //!    room for nodes, room in the record. No space is an answer of the write.
@@ -433,5 +433,33 @@ impl Added {
             })?;
         }
         Ok(Self { changes, places, old: replaced })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_blocks_and_edges_are_the_range_once_and_in_order() {
+        let marks = [0, 1, 100, 4095, 4096, 4097, 8192, 9000, 12_288, 16_383, 16_384, 20_000];
+        for (start, end) in
+            marks.iter().flat_map(|start| marks.map(|end| (*start, end))).filter(|(a, b)| a < b)
+        {
+            for size in marks {
+                let (whole, edges) = split(FileRange { offset: start, len: end - start }, size);
+                let mut parts: Vec<_> = edges.iter().map(|edge| (edge.offset, edge.end())).collect();
+                if !whole.is_empty() {
+                    parts.push((whole.start.offset(), whole.end.offset().min(end)));
+                }
+                parts.sort_unstable();
+                let joined = parts.windows(2).all(|pair| pair[0].1 == pair[1].0);
+                let all = (parts.first().map(|part| part.0), parts.last().map(|part| part.1));
+                assert!(joined && all == (Some(start), Some(end)), "{start}..{end} of {size}: {parts:?}");
+                assert!(edges.iter().all(|edge| block_start(edge.offset) == block_start(edge.end() - 1)));
+                // The end of the file within a whole block is the write's.
+                assert!(whole.is_empty() || whole.end.offset() <= end || end >= size);
+            }
+        }
     }
 }

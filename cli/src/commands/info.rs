@@ -34,6 +34,8 @@ struct Info {
     eadr: bool,
     durability: String,
     survives_power_loss: bool,
+    /// Of writes to files that name none.
+    level: &'static str,
     geometry: Geometry,
     features: Features,
     space: Space,
@@ -115,6 +117,7 @@ impl Info {
             eadr: info.region.eadr,
             durability: info.region.durability.to_string(),
             survives_power_loss: info.region.durability.survives_power_loss(),
+            level: info.durability.name(),
             geometry: Geometry {
                 size: info.geometry.size,
                 block_bytes: BLOCK_BYTES,
@@ -194,6 +197,7 @@ fn rows(info: &Info, pool: &Path) -> Vec<(&'static str, String)> {
         ("medium", info.medium.clone()),
         ("backend", info.backend.clone()),
         ("durability", info.durability.clone()),
+        ("level", info.level.to_owned()),
         ("size", format!("{} ({} bytes)", human(geometry.size), grouped(geometry.size))),
         ("journal", format!("{} lanes of {}", geometry.lanes, human(geometry.lane_bytes.into()))),
         ("arenas", format!("{} blocks", geometry.arena_blocks)),

@@ -21,7 +21,8 @@ struct Made<'a> {
 
 /// `mkfs`.
 pub fn mkfs(opener: Opener, args: &Mkfs, output: &mut Output) -> Result<Verdict> {
-    let options = opener.options().label(&args.label).force(args.force);
+    let level = args.durability.named().unwrap_or_default();
+    let options = opener.options().label(&args.label).force(args.force).durability(level);
     let store = Store::create(&args.pool, args.size, &options);
     close(store.context(|| format!("make {}", shown(&args.pool)))?, &args.pool)?;
     let size = args.size - args.size % CHUNK_BYTES;

@@ -3,6 +3,7 @@
 mod check;
 mod data;
 mod defrag;
+mod durability;
 mod extents;
 mod info;
 mod ls;
@@ -42,6 +43,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<Verdict> {
         Command::Fallocate(fallocate) => data::fallocate(opener, &fallocate, output),
         Command::Extents(file) => extents::extents(opener, &file, output),
         Command::Defrag(defrag) => defrag::defrag(opener, &defrag, output),
+        Command::Durability(args) => durability::durability(opener, &args, output),
         Command::Check(check) => check::check(opener, &check, output),
         Command::Map(map) => map::map(opener, &map, output),
         Command::Demo(demo) => crate::demo::demo(&demo, output),

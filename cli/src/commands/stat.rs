@@ -7,7 +7,7 @@ use crate::output::{Output, Verdict};
 use crate::pool::Opener;
 use crate::size::grouped;
 use crate::time;
-use daxstore::{FileKind, Follow, Metadata};
+use daxstore::{Durability, FileKind, Follow, Metadata};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -30,6 +30,9 @@ pub struct Attributes {
     mtime: i64,
     ctime: i64,
     btime: i64,
+    /// The level of durability that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<&'static str>,
 }
 
 impl Attributes {
@@ -49,6 +52,7 @@ impl Attributes {
             mtime: metadata.mtime,
             ctime: metadata.ctime,
             btime: metadata.btime,
+            level: metadata.durability.map(Durability::name),
         }
     }
 }
@@ -155,6 +159,9 @@ fn rows(
         ("change", time::full(metadata.ctime)),
         ("birth", time::full(metadata.btime)),
     ];
+    if let Some(level) = metadata.durability {
+        rows.push(("level", level.to_string()));
+    }
     if let Some(target) = target {
         rows.push(("target", shown(target)));
     }
