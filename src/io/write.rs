@@ -15,7 +15,7 @@ use crate::iomap::{self, Before, FileRange, Intent, IomapOps, State, WriteMap};
 use crate::mapper::{FileMap, Writer};
 use crate::pmem::DataWriter;
 use crate::pmem::mutation::{self, Mutation};
-use crate::units::{BLOCK_BYTES, FileBlock};
+use crate::units::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 use std::io::IoSlice;
 use std::ops::ControlFlow;
 
@@ -81,9 +81,32 @@ pub fn write_vectored(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> 
     if range.len == 0 {
         return Ok(0);
     }
-    let (_guard, size) = hold(handle.core(), range);
-    sequential::admit(handle.core(), range, size)?;
-    write_held(handle, buffers, range, size, Take::Some)
+    let core = handle.core();
+    let (guard, size) = hold(core, range);
+    sequential::admit(core, range, size)?;
+    let window = hinted(core, range);
+    if window == range {
+        return write_held(handle, buffers, range, Held { window, size, take: Take::Some });
+    }
+    if range.end() <= size && overwrite(handle, buffers, range)? {
+        return Ok(range.len as usize);
+    }
+    // Space may be given to more than is written: that is held too.
+    drop(guard);
+    let (_guard, size) = hold(core, window);
+    sequential::admit(core, range, size)?;
+    write_held(handle, buffers, range, Held { window, size, take: Take::Some })
+}
+
+/// `range` rounded outwards to what the file's extent-size hint says.
+pub(super) fn hinted(core: &InodeCore, range: FileRange) -> FileRange {
+    let unit = core.hint() * BLOCK_BYTES;
+    if unit <= BLOCK_BYTES {
+        return range;
+    }
+    let offset = range.offset - range.offset % unit;
+    let end = range.end().checked_next_multiple_of(unit).unwrap_or(MAX_FILE_BYTES).min(MAX_FILE_BYTES);
+    FileRange { offset, len: end - offset }
 }
 
 /// Writes all of `buffers` at the end of the file, wherever that is; returns the offset they got.
@@ -102,7 +125,10 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> 
         if core.size() == size || mutation::is(Mutation::StaleEnd) {
             if len > 0 {
                 sequential::admit(core, range, size)?;
-                write_held(handle, buffers, range, size, Take::All)?;
+                // From the end on all is held.
+                let window = hinted(core, range);
+                let window = FileRange { offset: block_start(size), len: window.end() - block_start(size) };
+                write_held(handle, buffers, range, Held { window, size, take: Take::All })?;
             }
             return Ok(size);
         }
@@ -111,6 +137,16 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>]) -> Result<u64> 
 
 fn total(buffers: &[IoSlice<'_>]) -> u64 {
     buffers.iter().map(|b| b.len() as u64).sum()
+}
+
+/// What is known of a write under its lock.
+#[derive(Clone, Copy)]
+struct Held {
+    /// What is held, the range that is written and perhaps more.
+    window: FileRange,
+    /// The file's size.
+    size: u64,
+    take: Take,
 }
 
 /// What of its bytes a write must take.
@@ -126,15 +162,14 @@ fn write_held(
     handle: &Handle,
     buffers: &[IoSlice<'_>],
     range: FileRange,
-    size: u64,
-    take: Take,
+    Held { window, size, take }: Held,
 ) -> Result<usize> {
     let (fs, core) = (handle.fs(), handle.core());
     if range.end() <= size && overwrite(handle, buffers, range)? {
         return Ok(range.len as usize);
     }
-    let turn = turn::allocate(fs, core, range, size, range.end() > size)?;
-    let mut map = Writer::new(fs, core, range, size)?;
+    let turn = turn::allocate(fs, core, window, size, range.end() > size)?;
+    let mut map = Writer::new(fs, core, range, size)?.within(window);
     let mut data = fs.region().data_writer();
     if range.offset > size && !mutation::is(Mutation::NoTailZero) {
         zero_tail(fs, core, &mut data, size, range.offset)?;

@@ -30,6 +30,9 @@ pub struct Attributes {
     mtime: i64,
     ctime: i64,
     btime: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequential_capacity: Option<u64>,
+    extent_hint: u64,
 }
 
 impl Attributes {
@@ -49,6 +52,8 @@ impl Attributes {
             mtime: metadata.mtime,
             ctime: metadata.ctime,
             btime: metadata.btime,
+            sequential_capacity: metadata.capacity,
+            extent_hint: metadata.extent_hint,
         }
     }
 }
@@ -155,6 +160,13 @@ fn rows(
         ("change", time::full(metadata.ctime)),
         ("birth", time::full(metadata.btime)),
     ];
+    if let Some(capacity) = metadata.capacity {
+        let (pointer, capacity) = (grouped(metadata.size), grouped(capacity));
+        rows.push(("written", format!("at its end alone, byte {pointer} of {capacity}")));
+    }
+    if metadata.extent_hint > 0 {
+        rows.push(("hint", format!("space in pieces of {} bytes", grouped(metadata.extent_hint))));
+    }
     if let Some(target) = target {
         rows.push(("target", shown(target)));
     }
