@@ -144,7 +144,8 @@ fn a_hint_never_makes_a_pool_full() {
         }
         // What is not written lies between, a third of it written: the pool was not given away to pieces.
         let free = store.statfs().free;
-        assert!(free < 64, "hint {hint}: {free} blocks free, {written} written");
+        // Some blocks are set aside for what removes and converts.
+        assert!(free < 200, "hint {hint}: {free} blocks free, {written} written");
         assert!(file.metadata().blocks >= written);
         let rest = file.allocate(0, at, AllocateMode::Allocate);
         assert!(matches!(rest, Err(Error::NoSpace { .. })));
