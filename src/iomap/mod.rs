@@ -16,7 +16,7 @@ mod fault;
 
 pub use access::Access;
 pub use adapter::{Blocks, ByBlocks, GetBlocks};
-pub use fault::{AddressSpace, FaultOps, Memory, Placement, SpaceSlot, Transition};
+pub use fault::{AddressSpace, FaultOps, MakeDurable, Memory, Placement, SpaceSlot, Transition};
 
 use crate::error::{Error, Result};
 use crate::units::PoolOff;

@@ -351,7 +351,7 @@ fn the_pool_touches_a_chunk_before_a_part_of_it_is_mapped() {
     let primed: Vec<_> = file.primed().into_iter().map(chunk_of).collect();
     assert!(primed.contains(&2) && primed.contains(&3) && !primed.contains(&5), "{primed:?}");
     assert_eq!(view.store(2 * SLOT, 2), Ok(()));
-    assert_eq!(file.primed().into_iter().map(chunk_of).last(), Some(4));
+    assert_eq!(file.primed().into_iter().map(chunk_of).next_back(), Some(4));
     let plain = ToyFile::new(1, 2);
     (0..9).for_each(|page| plain.place(page, page, 1));
     let view = map(&plain, SHARED);
