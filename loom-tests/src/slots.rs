@@ -30,6 +30,8 @@ fn inode() -> Inode {
         xattrs: PoolOff(0),
         xattr_level: 0,
         parent: Ino(0),
+        hint: 0,
+        capacity: 0,
         root: RootArea::default(),
     }
 }
