@@ -302,6 +302,17 @@ pub enum Error {
         /// Bytes asked for.
         asked: u64,
     },
+    /// A pool on a device ends where the device does, at the latest.
+    #[error(
+        "the device has {size} bytes: a pool on it can take all of them and no more, and not {asked}; make the device larger, \
+         or ask for what it has"
+    )]
+    DeviceEnds {
+        /// Bytes of the device.
+        size: u64,
+        /// Bytes asked for.
+        asked: u64,
+    },
     /// The backend does not work on this machine or pool.
     #[error("{backend}: {why}")]
     Unsupported {
@@ -451,6 +462,7 @@ impl Error {
             | Self::IntoItself
             | Self::PoolSize(_)
             | Self::CanNotShrink { .. }
+            | Self::DeviceEnds { .. }
             | Self::NotAPool => libc::EINVAL,
             Self::FileTooLarge { .. }
             | Self::TooBig { .. }

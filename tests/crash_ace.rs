@@ -119,9 +119,11 @@ fn needs(op: &Op) -> Vec<&'static str> {
         Op::Rename { from, to, .. } => vec![Some(from), parent(to)].into_iter().flatten().collect(),
         Op::Write { on: at, .. } | Op::Append { on: at, .. } | Op::Truncate { on: at, .. } => on(at),
         Op::Fallocate { on: at, .. } | Op::SetAttr { on: at, .. } | Op::SetXattr { on: at, .. } => on(at),
-        Op::RemoveXattr { on: at, .. } | Op::Populate { on: at, .. } | Op::Defrag(at) | Op::Reset(at) => {
-            on(at)
-        }
+        Op::RemoveXattr { on: at, .. }
+        | Op::Populate { on: at, .. }
+        | Op::Defrag(at)
+        | Op::Reset(at)
+        | Op::Hint { on: at, .. } => on(at),
         Op::Reflink { from, to, .. } | Op::Become { from, to } => [on(from), on(to)].concat(),
         Op::Close(_) => vec!["a"],
     }

@@ -6,7 +6,7 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use daxstore::iomap::{AddressSpace, FaultOps, FileRange, Placement};
+use daxstore::iomap::{AddressSpace, FaultOps, FileRange, MakeDurable, Placement};
 use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
 use daxstore::units::PoolOff;
@@ -76,11 +76,7 @@ impl AddressSpace for Recorder {
         Ok(0)
     }
 
-    fn write_back(
-        &self,
-        range: FileRange,
-        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> daxstore::Result<()>,
-    ) -> daxstore::Result<()> {
+    fn write_back(&self, range: FileRange, durable: &mut MakeDurable<'_>) -> daxstore::Result<()> {
         self.note("write back", range);
         durable(&[])
     }

@@ -149,7 +149,7 @@ fn appends_of_many_threads_are_whole_and_in_order() {
                     let append = |n: u32| {
                         let mut bytes = vec![thread; len(thread, n)];
                         bytes[..4].copy_from_slice(&n.to_le_bytes());
-                        if n % 3 > 0 {
+                        if !n.is_multiple_of(3) {
                             return file.append(&bytes).unwrap();
                         }
                         // Where the pointer was just now; another thread may have been there first.

@@ -64,6 +64,10 @@ pub enum Command {
     Cat(Cat),
     /// Write standard input into a file.
     Write(Write),
+    /// Make an empty file; with --sequential one that is written at its end alone.
+    Create(Create),
+    /// Take everything out of a sequential file.
+    Reset(OneFile),
     /// Set the length of a file.
     Truncate(Truncate),
     /// Allocate or free space of a file.
@@ -266,6 +270,24 @@ pub struct Write {
     /// Write at the end of the file.
     #[arg(long, conflicts_with = "offset")]
     pub append: bool,
+}
+
+/// `create POOL PATH [--sequential] [--capacity S] [--extent-hint S]`.
+#[derive(clap::Args, Debug)]
+pub struct Create {
+    /// The pool.
+    pub pool: PathBuf,
+    /// The file; there must be none.
+    pub path: PathBuf,
+    /// Bytes are added at its end, in order, and nothing else changes it but `reset`.
+    #[arg(long)]
+    pub sequential: bool,
+    /// How many bytes a sequential file can hold: any number, unless said.
+    #[arg(long, value_parser = parse_size, requires = "sequential")]
+    pub capacity: Option<u64>,
+    /// In which pieces space is best given to it: a multiple of 4K, up to 1G.
+    #[arg(long, value_parser = parse_size)]
+    pub extent_hint: Option<u64>,
 }
 
 /// `truncate POOL PATH --size S`.

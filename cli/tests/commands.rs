@@ -223,6 +223,47 @@ fn defrag_makes_slots_huge_and_keeps_what_they_hold() {
 }
 
 #[test]
+fn sequential_files_and_moves() {
+    let cli = Cli::with_pool();
+    cli.run(["create", "pool", "/s", "--sequential", "--capacity", "10K", "--extent-hint", "64K"]).good();
+    cli.feed(["write", "pool", "/s", "--append"], b"first\n").good();
+    cli.feed(["write", "pool", "/s", "--append"], b"second\n").good();
+    assert_eq!(cli.run(["cat", "pool", "/s"]).good(), "first\nsecond\n");
+    let refused = cli.feed(["write", "pool", "/s", "--offset", "3"], b"x").refused();
+    assert!(refused.contains("byte 13"), "{refused}");
+    let refused = cli.feed(["write", "pool", "/s", "--append"], &[1; 20_000]).refused();
+    assert!(refused.contains("10240 bytes"), "{refused}");
+    let stat = cli.run(["stat", "pool", "/s"]).good();
+    assert!(
+        stat.contains("at its end alone, byte 13 of 10 240") || stat.contains("byte 13 of 10,240"),
+        "{stat}"
+    );
+    let stat = cli.run(["stat", "pool", "/s", "--json"]).json();
+    assert_eq!(
+        (stat["sequential_capacity"].as_u64(), stat["extent_hint"].as_u64()),
+        (Some(10240), Some(65536))
+    );
+    assert!(cli.run(["truncate", "pool", "/s", "-s", "0"]).refused().contains("write pointer"));
+    cli.run(["reset", "pool", "/s"]).good();
+    assert_eq!(cli.run(["cat", "pool", "/s"]).good(), "");
+    assert!(cli.run(["create", "pool", "/s"]).refused().contains("exists"));
+
+    let pages: Vec<u8> = (0..4).flat_map(|n| [b'a' + n; 4096]).collect();
+    cli.feed(["write", "pool", "/p"], &pages).good();
+    let fallocate = |mode, offset, length| {
+        cli.run(["fallocate", "pool", "/p", "--mode", mode, "--offset", offset, "--length", length])
+    };
+    fallocate("collapse", "4K", "8K").good();
+    assert_eq!(cli.run(["cat", "pool", "/p"]).good(), "a".repeat(4096) + &"d".repeat(4096));
+    fallocate("insert", "4K", "4K").good();
+    let text = cli.run(["cat", "pool", "/p"]).good();
+    assert!(text.starts_with("aaaa") && text.ends_with("dddd") && text.len() == 12288);
+    assert!(fallocate("collapse", "0", "12K").refused().contains("truncate it instead"));
+    assert!(fallocate("insert", "5", "4K").refused().contains("whole blocks"));
+    cli.run(["check", "pool"]).good();
+}
+
+#[test]
 fn grow_and_check() {
     let cli = Cli::with_pool();
     cli.feed(["write", "pool", "/f"], b"stays").good();

@@ -15,7 +15,7 @@ use crate::mutation::{self, Mutation};
 use crate::table::Table;
 use crate::turns::{Kind, TurnId, Turns};
 use crate::view::{View, ViewParams};
-use daxstore::iomap::{AddressSpace, FaultOps, FileRange, Memory};
+use daxstore::iomap::{AddressSpace, FaultOps, FileRange, MakeDurable, Memory};
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, Weak};
 use daxstore::units::{BLOCK_BYTES, PoolOff};
@@ -244,11 +244,7 @@ impl AddressSpace for FileSpace {
         Self::sync(&self, file, range)
     }
 
-    fn write_back(
-        &self,
-        range: FileRange,
-        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>,
-    ) -> Result<()> {
+    fn write_back(&self, range: FileRange, durable: &mut MakeDurable<'_>) -> Result<()> {
         let whole = self.whole(range);
         let places = self.lost(whole);
         if !places.is_empty() && !mutation::is(Mutation::MoveUnflushed) {

@@ -185,7 +185,8 @@ impl InodeCore {
 /// How many bytes `inode` may have if it is a sequential file.
 fn capacity(inode: &Inode) -> Option<u64> {
     let is_sequential = inode.kind == FileKind::Regular && inode.flags & INODE_SEQUENTIAL != 0;
-    is_sequential.then(|| if inode.capacity == 0 { MAX_FILE_BYTES } else { inode.capacity })
+    let most = if inode.capacity == 0 { MAX_FILE_BYTES } else { inode.capacity };
+    is_sequential.then_some(most)
 }
 
 /// Zeroes the lazy word of `ino`, durably, unless it is zero.

@@ -9,7 +9,7 @@ use super::group;
 use super::read::{check_medium, check_regular};
 use super::remove::{self, publish_intents};
 use super::resize::hold_from;
-use super::write::zero_tail;
+use super::write::{hinted, zero_tail};
 use super::{sequential, shift, turn, unshare};
 use crate::alloc::{Op, Want};
 use crate::error::{Error, Result};
@@ -66,8 +66,13 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
         AllocateMode::Punch => RangeChange::Punch,
         AllocateMode::Zero => RangeChange::Zero,
     };
-    let (_guard, size) = hold_from(handle, offset);
     let (fs, core) = (handle.fs(), handle.core());
+    let gives = change == RangeChange::Allocate;
+    let wide = if gives { hinted(core, range) } else { range };
+    let (_guard, size) = hold_from(handle, wide.offset);
+    // A hint gives no space beyond what is asked for and what the file has.
+    let end = wide.end().min(FileBlock::ceil(range.end().max(size)).offset()).max(range.end());
+    let wide = FileRange { len: end - wide.offset, ..wide };
     group::settle(fs)?;
     let inner = FileBlock::ceil(offset)..FileBlock::of(range.end());
     let outer = FileBlock::of(offset)..FileBlock::ceil(range.end());
@@ -81,15 +86,23 @@ pub fn allocate(handle: &Handle, offset: u64, len: u64, mode: AllocateMode) -> R
     unshare::tail(fs, core, size, grown)?;
     let turn = match replaces {
         true => turn::replace(core, range, size, grows),
-        false => turn::allocate(fs, core, range, size, grows)?,
+        false => turn::allocate(fs, core, wide, size, grows)?,
     };
-    let blocks = if replaces { inner.clone() } else { outer.clone() };
+    let blocks =
+        if replaces { inner.clone() } else { FileBlock::of(wide.offset)..FileBlock::ceil(wide.end()) };
     let mut chain = Chain::new(fs, core, change, blocks, grown);
-    chain.keep = mode == AllocateMode::KeepSize && range.end() > size;
     if mode == AllocateMode::Zero {
         chain.edges = edges(&inner, &outer);
     }
-    chain.reserve()?;
+    match chain.reserve() {
+        // There is no room for what a hint adds.
+        Err(Error::NoSpace { .. }) if wide != range => {
+            chain = Chain::new(fs, core, change, outer, grown);
+            chain.reserve()?;
+        }
+        reserved => reserved?,
+    }
+    chain.keep = mode == AllocateMode::KeepSize && range.end() > size;
     if replaces {
         chain.zeros = edges_to_zero(fs, core, range, &inner)?;
     }

@@ -12,7 +12,7 @@
 use super::Handle;
 use super::group;
 use super::read::{check_medium, check_regular};
-use super::write::{Source, Take, block_start, hold, total, write_held};
+use super::write::{Held, Source, Take, block_start, hold, total, write_held};
 use super::{turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore};
@@ -55,7 +55,7 @@ pub(super) fn write_whole(
 ) -> Result<usize> {
     let (fs, core) = (handle.fs(), handle.core());
     if !overwrites(fs, core, range, size)? {
-        return write_held(handle, buffers, range, size, Take::All);
+        return write_held(handle, buffers, range, Held { window: range, size, take: Take::All });
     }
     // A record that takes shares of blocks is longer than one that frees them: they become the file's own before.
     unshare::tail(fs, core, range.offset, range.end())?;

@@ -16,7 +16,7 @@ use crate::layout::Durability;
 use crate::mapper::{FileMap, Writer};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{DataWriter, Durable};
-use crate::units::{BLOCK_BYTES, FileBlock, PoolOff};
+use crate::units::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES, PoolOff};
 use std::io::IoSlice;
 use std::ops::ControlFlow;
 
@@ -107,9 +107,35 @@ pub fn write_vectored(
     if range.len == 0 {
         return Ok(0);
     }
-    let (_guard, size) = hold(handle.core(), range);
-    sequential::admit(handle.core(), range, size)?;
-    write_as_asked(handle, buffers, (range, size), Take::Some, flags)
+    let core = handle.core();
+    let (guard, size) = hold(core, range);
+    sequential::admit(core, range, size)?;
+    let window = hinted(core, range);
+    if window == range {
+        return write_as_asked(handle, buffers, range, Held { window, size, take: Take::Some }, flags);
+    }
+    if range.end() <= size && handle.fs().durability_of(core) == Durability::Strict {
+        group::settle(handle.fs())?;
+        if overwrite(handle, buffers, range)? {
+            return Ok(range.len as usize);
+        }
+    }
+    // Space may be given to more than is written: that is held too.
+    drop(guard);
+    let (_guard, size) = hold(core, window);
+    sequential::admit(core, range, size)?;
+    write_as_asked(handle, buffers, range, Held { window, size, take: Take::Some }, flags)
+}
+
+/// `range` rounded outwards to what the file's extent-size hint says.
+pub(super) fn hinted(core: &InodeCore, range: FileRange) -> FileRange {
+    let unit = core.hint() * BLOCK_BYTES;
+    if unit <= BLOCK_BYTES {
+        return range;
+    }
+    let offset = range.offset - range.offset % unit;
+    let end = range.end().checked_next_multiple_of(unit).unwrap_or(MAX_FILE_BYTES).min(MAX_FILE_BYTES);
+    FileRange { offset, len: end - offset }
 }
 
 /// Writes all of `buffers` at the end of the file, wherever that is; returns the offset they got.
@@ -128,7 +154,10 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>], flags: WriteFla
         if core.size() == size || mutation::is(Mutation::StaleEnd) {
             if len > 0 {
                 sequential::admit(core, range, size)?;
-                write_as_asked(handle, buffers, (range, size), Take::All, flags)?;
+                // From the end on all is held.
+                let window = hinted(core, range);
+                let window = FileRange { offset: block_start(size), len: window.end() - block_start(size) };
+                write_as_asked(handle, buffers, range, Held { window, size, take: Take::All }, flags)?;
             }
             return Ok(size);
         }
@@ -137,6 +166,16 @@ pub fn append_vectored(handle: &Handle, buffers: &[IoSlice<'_>], flags: WriteFla
 
 pub(super) fn total(buffers: &[IoSlice<'_>]) -> u64 {
     buffers.iter().map(|b| b.len() as u64).sum()
+}
+
+/// What is known of a write under its lock.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    /// What is held, the range that is written and perhaps more.
+    pub window: FileRange,
+    /// The file's size.
+    pub size: u64,
+    pub take: Take,
 }
 
 /// What of its bytes a write must take.
@@ -152,11 +191,11 @@ pub(super) enum Take {
 fn write_as_asked(
     handle: &Handle,
     buffers: &[IoSlice<'_>],
-    (range, size): (FileRange, u64),
-    take: Take,
+    range: FileRange,
+    held: Held,
     flags: WriteFlags,
 ) -> Result<usize> {
-    let fs = handle.fs();
+    let (fs, size) = (handle.fs(), held.size);
     let level = fs.durability_of(handle.core());
     if level == Durability::Ordered && ordered::write(handle, buffers, range, size)? {
         if flags.writes_through() {
@@ -166,7 +205,7 @@ fn write_as_asked(
     }
     group::settle(fs)?;
     match level {
-        Durability::Strict => write_held(handle, buffers, range, size, take),
+        Durability::Strict => write_held(handle, buffers, range, held),
         Durability::AtomicData | Durability::Ordered => {
             super::atomic::write_whole(handle, buffers, range, size)
         }
@@ -177,16 +216,15 @@ pub(super) fn write_held(
     handle: &Handle,
     buffers: &[IoSlice<'_>],
     range: FileRange,
-    size: u64,
-    take: Take,
+    Held { window, size, take }: Held,
 ) -> Result<usize> {
     let (fs, core) = (handle.fs(), handle.core());
     if range.end() <= size && overwrite(handle, buffers, range)? {
         return Ok(range.len as usize);
     }
     unshare::tail(fs, core, size, range.offset)?;
-    let turn = turn::allocate(fs, core, range, size, range.end() > size)?;
-    let mut map = Writer::new(fs, core, range, size)?;
+    let turn = turn::allocate(fs, core, window, size, range.end() > size)?;
+    let mut map = Writer::new(fs, core, range, size)?.within(window);
     let mut data = fs.region().data_writer();
     if range.offset > size && !mutation::is(Mutation::NoTailZero) {
         zero_tail(fs, core, &mut data, size, range.offset)?;

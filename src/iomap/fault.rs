@@ -179,6 +179,9 @@ pub trait FaultOps: Debug + Send + Sync {
     fn detach(&self);
 }
 
+/// Makes what lies at these places of the pool (each with its bytes) durable.
+pub type MakeDurable<'d> = dyn FnMut(&[(PoolOff, u64)]) -> Result<()> + 'd;
+
 /// The mappings of a file, as the store sees them. Begun and ended through [`Transition`] only.
 pub trait AddressSpace: Debug + Send + Sync + Any {
     /// Waits for the faults and transitions that are under way in `range` and keeps new ones out, but for loads, until
@@ -206,11 +209,7 @@ pub trait AddressSpace: Debug + Send + Sync + Any {
     ///
     /// # Errors
     /// Those of `durable`; the next sync makes up for it.
-    fn write_back(
-        &self,
-        range: FileRange,
-        durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>,
-    ) -> Result<()> {
+    fn write_back(&self, range: FileRange, durable: &mut MakeDurable<'_>) -> Result<()> {
         let _nothing_noted = (range, durable);
         Ok(())
     }
@@ -318,7 +317,7 @@ impl Transition {
     ///
     /// # Errors
     /// Those of `durable`.
-    pub fn write_back(&self, durable: &mut dyn FnMut(&[(PoolOff, u64)]) -> Result<()>) -> Result<()> {
+    pub fn write_back(&self, durable: &mut MakeDurable<'_>) -> Result<()> {
         self.space.as_ref().map_or(Ok(()), |space| space.write_back(self.range, durable))
     }
 }

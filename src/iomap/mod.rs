@@ -16,7 +16,9 @@ mod fault;
 
 pub use access::Access;
 pub use adapter::{Blocks, ByBlocks, GetBlocks};
-pub use fault::{AddressSpace, DetachedTransition, FaultOps, Memory, Placement, SpaceSlot, Transition};
+pub use fault::{
+    AddressSpace, DetachedTransition, FaultOps, MakeDurable, Memory, Placement, SpaceSlot, Transition,
+};
 
 use crate::error::{Error, Result};
 use crate::units::PoolOff;

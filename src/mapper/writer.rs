@@ -22,7 +22,7 @@ use std::ops::{ControlFlow, Range};
 /// Bytes of record kept free while places are given out: the tree's nodes, the inode, an intent.
 const ROOM_LEFT: u64 = 3000;
 /// Bytes of record that a further piece can need in the tree's nodes.
-const PIECE_BYTES: u64 = 48;
+const PIECE_BYTES: u64 = 64;
 /// Bytes of record that a piece needs more where it replaces bad blocks: what is left of their extent, and the descriptor
 /// of their chunk.
 const REPLACED_BYTES: u64 = 256;
@@ -35,8 +35,11 @@ const SHARE_NODES: u64 = 4;
 /// Blocks that a write filled or will fill.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
+    /// The first block that holds data.
     file: FileBlock,
     run: Run,
+    /// How many of the run's blocks come before it, for the sake of a hint.
+    lead: u64,
     /// How many of the run's blocks hold data; the rest was reserved ahead.
     filled: u64,
     /// The run is new to the file, not unwritten space that it had.
@@ -48,8 +51,15 @@ struct Piece {
 /// A place that was given out: its blocks, and what of the file it replaces.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    run: Run,
+    place: Place,
     replaces: Option<Old>,
+}
+
+/// Blocks that are reserved for a hole, with `lead` more in front.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    run: Run,
+    lead: u64,
 }
 
 /// A file's mapping, for one write.
@@ -63,6 +73,8 @@ pub struct Writer<'f> {
     pieces: Vec<Piece>,
     /// The file's size before the write.
     size: u64,
+    /// What is held beyond the range that is written, so that a hint can be followed there.
+    window: FileRange,
     /// Blocks of places given out and not yet ended.
     open: Option<Open>,
     /// Pieces that replace bad blocks, and shared ones.
@@ -123,11 +135,20 @@ impl<'f> Writer<'f> {
             op.ensure(holes)?;
         }
         let (pieces, ready) = (Vec::new(), VecDeque::new());
-        let mut writer = Self { fs, core, map, view, op, pieces, size, open: None, bad: 0, shared: 0, ready };
+        let (window, open, bad, shared) = (range, None, 0, 0);
+        let mut writer = Self { fs, core, map, view, op, pieces, size, window, open, bad, shared, ready };
         if survey.overwrites {
             writer.set_aside(&survey)?;
         }
         Ok(writer)
+    }
+
+    /// Lets space be given to all of `window`, which holds the range that is written and is held as that is, where the
+    /// file's extent-size hint says so.
+    #[must_use]
+    pub fn within(mut self, window: FileRange) -> Self {
+        self.window = window;
+        self
     }
 
     fn set_aside(&mut self, survey: &Survey) -> Result<()> {
@@ -203,6 +224,32 @@ impl<'f> Writer<'f> {
         })
     }
 
+    /// Reserves blocks for file blocks `from` to `to` (exclusive) of a hole, as many as the file's hint says, as far as there
+    /// is room: `None` where there is no hint, or none that helps.
+    fn reserve_hinted(&mut self, from: FileBlock, to: FileBlock) -> Result<Option<Place>> {
+        let hint = self.core.hint();
+        let (_, all) = blocks_of(self.window);
+        let spare = self.fs.journal().geometry().usable_blocks() / 16;
+        // What a hint takes is nothing that the write, or anybody else, will miss.
+        if hint <= 1 || self.fs.space.free_blocks() < spare + all.min(2 * hint + self.view.range.len) {
+            return Ok(None);
+        }
+        let hole = self.map.around(from.offset(), self.window)?;
+        // The pieces so far are not in the tree yet.
+        let given =
+            self.pieces.last().map_or(FileBlock(0), |last| FileBlock(last.file.0 + last.run.len - last.lead));
+        let start = FileBlock(from.0 - from.0 % hint).max(FileBlock::ceil(hole.range.offset)).max(given);
+        let end = FileBlock(to.0.next_multiple_of(hint)).min(FileBlock::of(hole.range.end())).max(to);
+        let lead = from.0 - start.0;
+        let run =
+            self.op.reserve(&Want { blocks: end.0 - start.0, file_block: start, goal: self.goal(start)? })?;
+        if run.len <= lead {
+            self.op.give_back(run);
+            return Ok(None);
+        }
+        Ok(Some(Place { run, lead }))
+    }
+
     /// Reserves a run for file blocks `from` to `to` (exclusive), perhaps shorter, perhaps with more ahead.
     fn reserve(&mut self, from: FileBlock, to: FileBlock) -> Result<Run> {
         let needed = to.0 - from.0;
@@ -228,7 +275,8 @@ impl<'f> Writer<'f> {
         let (mut beyond, mut intents) = (false, None);
         for piece in std::mem::take(&mut self.pieces) {
             self.place(&mut draft, &mut intents, piece)?;
-            beyond |= piece.run.len > piece.filled;
+            let last = FileBlock(piece.file.0 + piece.run.len - piece.lead);
+            beyond |= piece.run.len > piece.filled && last > FileBlock::ceil(draft.inode.size.max(end));
         }
         draft.inode.size = draft.inode.size.max(end);
         draft.touch(now());
@@ -254,7 +302,7 @@ impl<'f> Writer<'f> {
         intents: &mut Option<Intents<'f>>,
         piece: Piece,
     ) -> Result<()> {
-        let Piece { file, run, filled, new, replaces } = piece;
+        let Piece { file, run, lead, filled, new, replaces } = piece;
         let ino = draft.ino();
         let geometry = self.fs.journal().geometry();
         if replaces.is_some() {
@@ -266,12 +314,16 @@ impl<'f> Writer<'f> {
             self.op.count_unwritten(-(converted as i64));
             return Ok(());
         }
-        map.insert(Extent { file, pool: run.start, len: filled, written: true, shared: false })?;
-        let ahead = run.len - filled;
-        if ahead > 0 {
-            let (file, pool) = (FileBlock(file.0 + filled), Block(run.start.0 + filled));
-            map.insert(Extent { file, pool, len: ahead, written: false, shared: false })?;
-            self.op.count_unwritten(ahead as i64);
+        let ahead = run.len - lead - filled;
+        let first = FileBlock(file.0 - lead);
+        for (from, len, written) in [(0, lead, false), (lead, filled, true), (lead + filled, ahead, false)] {
+            if len > 0 {
+                let (file, pool) = (FileBlock(first.0 + from), Block(run.start.0 + from));
+                map.insert(Extent { file, pool, len, written, shared: false })?;
+            }
+        }
+        if lead + ahead > 0 {
+            self.op.count_unwritten((lead + ahead) as i64);
         }
         draft.inode.blocks += run.len;
         Ok(())
@@ -279,6 +331,15 @@ impl<'f> Writer<'f> {
 }
 
 impl<'f> Writer<'f> {
+    /// A place for file blocks `from` to `to` (exclusive) of a hole, or of blocks that are to be replaced (`old`).
+    fn place_for(&mut self, from: FileBlock, to: FileBlock, old: bool) -> Result<Place> {
+        let hinted = if old { None } else { self.reserve_hinted(from, to)? };
+        match hinted {
+            Some(place) => Ok(place),
+            None => Ok(Place { run: self.reserve(from, to)?, lead: 0 }),
+        }
+    }
+
     /// Takes the blocks of `range` from the file, to be freed with its record unless others own them.
     fn remove_old(
         &mut self,
@@ -315,18 +376,20 @@ impl WriteOps for Writer<'_> {
             State::Unwritten(at) => (at, Before::Unwritten),
             State::Hole | State::Reserved => {
                 let is_ready = self.ready.front().is_some_and(|(file, _)| *file == from);
-                let run = match if is_ready { self.ready.pop_front() } else { None } {
-                    Some((_, run)) => run,
-                    None => self.reserve(from, FileBlock::ceil(covered.end()))?,
+                let place = match if is_ready { self.ready.pop_front() } else { None } {
+                    Some((_, run)) => Place { run, lead: 0 },
+                    None => self.place_for(from, FileBlock::ceil(covered.end()), old.is_some())?,
                 };
-                self.open = Some(Open { run, replaces: old });
-                covered.len = covered.len.min(FileBlock(from.0 + run.len).offset() - range.offset);
+                self.open = Some(Open { place, replaces: old });
+                let Place { run, lead } = place;
+                covered.len = covered.len.min(FileBlock(from.0 + run.len - lead).offset() - range.offset);
+                let first = Block(run.start.0 + lead).offset();
                 let into = range.offset % crate::units::BLOCK_BYTES;
                 let before = match old {
                     Some(Old::Shared(block)) => Before::Shared(block.offset().plus(into)),
                     _ => Before::New,
                 };
-                (run.start.offset().plus(into), before)
+                (first.plus(into), before)
             }
         };
         Ok(Some(WriteMap { range: covered, at, before, cookie }))
@@ -336,10 +399,10 @@ impl WriteOps for Writer<'_> {
         let file = FileBlock::of(map.range.offset);
         let filled = if written == 0 { 0 } else { FileBlock::ceil(map.range.offset + written).0 - file.0 };
         match (self.open.take(), map.before) {
-            (Some(Open { run, .. }), _) if filled == 0 => self.op.give_back(run),
-            (Some(Open { run, replaces }), _) => {
+            (Some(Open { place, .. }), _) if filled == 0 => self.op.give_back(place.run),
+            (Some(Open { place: Place { run, lead }, replaces }), _) => {
                 // What lies ahead is kept only where the write went to the end of the place.
-                let kept = if written == map.range.len { run.len } else { filled };
+                let kept = if written == map.range.len { run.len } else { lead + filled };
                 if kept < run.len {
                     self.op.give_back(Run::new(Block(run.start.0 + kept), run.len - kept));
                 }
@@ -349,11 +412,11 @@ impl WriteOps for Writer<'_> {
                     None => {}
                 }
                 let run = Run::new(run.start, kept);
-                self.pieces.push(Piece { file, run, filled, new: true, replaces });
+                self.pieces.push(Piece { file, run, lead, filled, new: true, replaces });
             }
             (None, Before::Unwritten) if filled > 0 => {
                 let run = Run::new(map.at.block(), filled);
-                self.pieces.push(Piece { file, run, filled, new: false, replaces: None });
+                self.pieces.push(Piece { file, run, lead: 0, filled, new: false, replaces: None });
             }
             (None, _) => {}
         }

@@ -162,10 +162,9 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::CanNotShrink`], [`Error::ReadOnly`]; [`Error::PoolSize`] for more than 16 TiB or part of a block;
-    /// [`Error::Unsupported`] for a device, and where the addresses behind the mapping were not to be had;
+    /// [`Error::DeviceEnds`]; [`Error::Unsupported`] where the addresses behind the mapping were not to be had;
     /// [`Error::Io`]. Nothing was changed, except perhaps the file's length.
     pub fn grow(&self, new_len: u64) -> Result<()> {
-        let unsupported = |why| Err(Error::Unsupported { backend: self.info.backend, why });
         #[cfg(feature = "sim")]
         if let Backend::Sim(sim) = &self.backend {
             return self.extend(new_len, || {
@@ -174,7 +173,7 @@ impl Region {
             });
         }
         let Some(Host { file, growing: Some(growing) }) = &self.host else {
-            return unsupported("only a pool in a file can grow");
+            return Err(beyond_device(self.info.backend, self.info.medium, self.len(), new_len));
         };
         let _growing = growing.lock();
         self.extend(new_len, || file.set_len(new_len).and_then(|()| file.sync_all()))
@@ -391,6 +390,14 @@ fn by_libpmem(_mapping: LineMapping) -> Result<Backend> {
 }
 
 #[cfg(not(loom))]
+/// Why a region of `len` bytes that is no file of the host does not become `asked` bytes long.
+fn beyond_device(backend: &'static str, medium: Medium, len: u64, asked: u64) -> Error {
+    match medium {
+        Medium::Devdax { .. } => Error::DeviceEnds { size: len, asked },
+        _ => Error::Unsupported { backend, why: "only a pool in a file or on a device can grow" },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +410,16 @@ mod tests {
         RegionOptions { read_only: false, assume_persistent: true, force: false, libpmem: false };
     const PAGES: RegionOptions = RegionOptions { assume_persistent: false, ..LINES };
     const READ: RegionOptions = RegionOptions { read_only: true, ..PAGES };
+
+    #[test]
+    fn a_pool_that_is_to_outgrow_its_device_is_told_how_large_that_is() {
+        let error = beyond_device("cache lines", Medium::Devdax { align: 2 << 20 }, 64 << 20, 1 << 30);
+        assert_eq!(error.errno(), libc::EINVAL);
+        let text = error.to_string();
+        assert!(text.contains("the device has 67108864 bytes") && text.contains("1073741824"), "{text}");
+        let other = beyond_device("cache lines", Medium::PlainFile, 64 << 20, 1 << 30);
+        assert!(matches!(other, Error::Unsupported { .. }), "{other}");
+    }
 
     fn shm() -> tempfile::TempDir {
         tempfile::tempdir_in("/dev/shm").unwrap()

@@ -98,6 +98,12 @@ impl Model {
                 let capacity = Some(if capacity == 0 { 1 << 62 } else { capacity });
                 self.add(path, Node { capacity, ..Node::new(0o644, Kind::File(BTreeMap::new())) }).map(drop)
             }
+            Op::Hint { on, .. } => {
+                return self.on_node(on, |node| {
+                    node.grown = true;
+                    node.cells().map(drop)
+                });
+            }
             Op::Reset(on) => return self.on_file(on, Node::reset),
             Op::CreateUnnamed { path, len, fill } => self.create_unnamed(path, len, fill),
             Op::Mkdir(path) => self.add(path, Node::new(0o755, Kind::Directory(BTreeMap::new()))).map(drop),

@@ -64,6 +64,11 @@ pub enum Op {
         path: &'static str,
         capacity: u64,
     },
+    /// Says in which pieces space is to be given: what a user sees stays, but that holes may have space.
+    Hint {
+        on: On,
+        blocks: u64,
+    },
     /// Empties a sequential file.
     Reset(On),
     /// A file without a name, with `len` bytes, that is then given the name.
@@ -240,6 +245,7 @@ fn data_op(most: u64) -> impl Strategy<Value = Op> {
             Op::Fallocate { on, blocks, at: at * BLOCK, len: len * BLOCK }
         }),
         1 => on().prop_map(Op::Reset),
+        1 => (on(), 0..20_u64).prop_map(|(on, blocks)| Op::Hint { on, blocks }),
         2 => (on(), 0..most / BLOCK, 1..5_u64).prop_map(|(on, at, len)| {
             Op::Populate { on, at: at * BLOCK, len: len * BLOCK, whole: false }
         }),

@@ -43,6 +43,9 @@ impl Real {
                 let options = OpenOptions::new().write(true).create_new(true);
                 root.open(path, &options.sequential(true).capacity(capacity)).map(drop)
             }
+            Op::Hint { on, blocks } => {
+                return self.on_file(on, |file| file.set_extent_hint(blocks * BLOCK).map(|()| Outcome::Done));
+            }
             Op::Reset(on) => return self.on_file(on, |file| file.reset().map(|()| Outcome::Done)),
             Op::CreateUnnamed { path, len, fill } => create_unnamed(root, path, len, fill),
             Op::Mkdir(path) => root.create_dir(path, 0o755).map(drop),

@@ -1,6 +1,6 @@
 //! How do a file's bytes get in and out?
 
-use crate::args::{Cat, Fallocate, Mode, Truncate, Write};
+use crate::args::{Cat, Create, Fallocate, Mode, OneFile, Truncate, Write};
 use crate::failure::{Context, Failure, Result};
 use crate::names::{JsonName, shown};
 use crate::output::{Output, Verdict};
@@ -114,6 +114,28 @@ struct Resized {
     path: JsonName,
     size: u64,
     blocks: u64,
+}
+
+/// `create`.
+pub fn create(opener: Opener, args: &Create, output: &mut Output) -> Result<Verdict> {
+    let what = || format!("create {}", shown(&args.path));
+    let store = opener.write(&args.pool)?;
+    let options = OpenOptions::new().write(true).create_new(true).sequential(args.sequential);
+    let options = options.capacity(args.capacity.unwrap_or(0));
+    let file = store.open(&args.path, &options).context(what)?;
+    if let Some(bytes) = args.extent_hint {
+        file.set_extent_hint(bytes).context(what)?;
+    }
+    finish_resize(store, file, &args.pool, &args.path, output)
+}
+
+/// `reset`.
+pub fn reset(opener: Opener, args: &OneFile, output: &mut Output) -> Result<Verdict> {
+    let what = || format!("reset {}", shown(&args.path));
+    let store = opener.write(&args.pool)?;
+    let file = store.open(&args.path, &OpenOptions::new().write(true)).context(what)?;
+    file.reset().context(what)?;
+    finish_resize(store, file, &args.pool, &args.path, output)
 }
 
 /// `truncate`.

@@ -39,6 +39,8 @@ pub fn run(args: Args, output: &mut Output) -> Result<Verdict> {
         Command::Get(get) => transfer::get(opener, &get, output),
         Command::Cat(cat) => data::cat(opener, &cat, output),
         Command::Write(write) => data::write(opener, &write, output),
+        Command::Create(create) => data::create(opener, &create, output),
+        Command::Reset(file) => data::reset(opener, &file, output),
         Command::Truncate(truncate) => data::truncate(opener, &truncate, output),
         Command::Fallocate(fallocate) => data::fallocate(opener, &fallocate, output),
         Command::Extents(file) => extents::extents(opener, &file, output),

@@ -33,6 +33,9 @@ pub struct Attributes {
     /// The level of durability that it names.
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequential_capacity: Option<u64>,
+    extent_hint: u64,
 }
 
 impl Attributes {
@@ -53,6 +56,8 @@ impl Attributes {
             ctime: metadata.ctime,
             btime: metadata.btime,
             level: metadata.durability.map(Durability::name),
+            sequential_capacity: metadata.capacity,
+            extent_hint: metadata.extent_hint,
         }
     }
 }
@@ -161,6 +166,13 @@ fn rows(
     ];
     if let Some(level) = metadata.durability {
         rows.push(("level", level.to_string()));
+    }
+    if let Some(capacity) = metadata.capacity {
+        let (pointer, capacity) = (grouped(metadata.size), grouped(capacity));
+        rows.push(("written", format!("at its end alone, byte {pointer} of {capacity}")));
+    }
+    if metadata.extent_hint > 0 {
+        rows.push(("hint", format!("space in pieces of {} bytes", grouped(metadata.extent_hint))));
     }
     if let Some(target) = target {
         rows.push(("target", shown(target)));

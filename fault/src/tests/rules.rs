@@ -283,21 +283,25 @@ fn lost_by_moving(change: impl Fn(&ToyFile), after: &[u64]) -> Vec<u64> {
     lost
 }
 
-#[test]
-fn what_was_stored_is_durable_after_a_sync_where_it_has_moved_to() {
+/// A collapse, and stores before it and into what moved; an insert, and stores before it and where nothing is any more.
+fn lost_by_moves() -> (Vec<u64>, Vec<u64>) {
     let collapse = |file: &ToyFile| file.collapse(10..210).unwrap();
     let insert = |file: &ToyFile| file.insert(10..210).unwrap();
-    // A page before the range, and one where nothing is any more.
-    let lost = || (lost_by_moving(collapse, &[5]), lost_by_moving(insert, &[5, 51]));
-    assert_eq!(lost(), (vec![], vec![]));
-    #[cfg(feature = "mutations")]
-    {
-        use crate::mutation::{self, Mutation};
-        mutation::set(Some(Mutation::MoveUnflushed));
-        let lost = lost();
-        mutation::set(None);
-        assert!(!lost.0.is_empty() && !lost.1.is_empty(), "MoveUnflushed goes unnoticed: {lost:?}");
-    }
+    (lost_by_moving(collapse, &[5]), lost_by_moving(insert, &[5, 51]))
+}
+
+#[test]
+fn what_was_stored_is_durable_after_a_sync_where_it_has_moved_to() {
+    assert_eq!(lost_by_moves(), (vec![], vec![]));
+}
+
+#[cfg(feature = "mutations")]
+#[test]
+fn what_moves_without_being_flushed_is_noticed() {
+    crate::mutation::set(Some(crate::mutation::Mutation::MoveUnflushed));
+    let lost = lost_by_moves();
+    crate::mutation::set(None);
+    assert!(!lost.0.is_empty() && !lost.1.is_empty(), "MoveUnflushed goes unnoticed: {lost:?}");
 }
 
 #[test]
@@ -347,7 +351,7 @@ fn the_pool_touches_a_chunk_before_a_part_of_it_is_mapped() {
     let primed: Vec<_> = file.primed().into_iter().map(chunk_of).collect();
     assert!(primed.contains(&2) && primed.contains(&3) && !primed.contains(&5), "{primed:?}");
     assert_eq!(view.store(2 * SLOT, 2), Ok(()));
-    assert_eq!(file.primed().into_iter().map(chunk_of).last(), Some(4));
+    assert_eq!(file.primed().into_iter().map(chunk_of).next_back(), Some(4));
     let plain = ToyFile::new(1, 2);
     (0..9).for_each(|page| plain.place(page, page, 1));
     let view = map(&plain, SHARED);

@@ -103,6 +103,41 @@ fn blocks_that_were_cut_off_are_out_of_reach_when_the_file_grows_again() {
     });
 }
 
+/// What is stored before and after blocks move, and what is loaded then, is that of the blocks, wherever they are.
+#[test]
+fn blocks_that_moved_are_found_where_they_are_now() {
+    everywhere(32 << 20, |pool, mode| {
+        let (file, maps) = installed(pool, mode);
+        let word = |at: u64| read(&file, at);
+        for (i, map) in maps.iter().enumerate() {
+            map.write(SLOT + i as u64 * PAGE, &[20 + i as u8]).unwrap();
+        }
+        file.allocate(PAGE, 100 * PAGE, AllocateMode::Collapse).unwrap();
+        let reuse = pool.reuse(FOREIGN);
+        let moved = SLOT - 100 * PAGE;
+        for map in &maps {
+            assert_eq!((byte(map, 0), byte(map, moved), byte(map, moved + PAGE)), (7, 20, 21));
+            assert_eq!(raised(map, 2 * SLOT - 100 * PAGE), Some(libc::SIGBUS), "the end moved too");
+        }
+        maps[0].write(moved, &[30]).unwrap();
+        assert_eq!((byte(&maps[1], moved), word(moved)), (30, 30));
+        assert!(all(&reuse, FOREIGN), "nobody stores to another file's blocks");
+        reuse.set_len(reuse.len() - 4 * SLOT).unwrap();
+        file.allocate(PAGE, 100 * PAGE, AllocateMode::Insert).unwrap();
+        for map in &maps {
+            assert!((PAGE..101 * PAGE).step_by(PAGE as usize).all(|at| byte(map, at) == 0));
+            assert_eq!((byte(map, SLOT), byte(map, SLOT + PAGE), byte(map, 2 * SLOT - 1)), (30, 21, 7));
+        }
+        maps[1].write(50 * PAGE, &[9]).unwrap();
+        assert_eq!((byte(&maps[0], 50 * PAGE), word(50 * PAGE), word(49 * PAGE)), (9, 9, 0));
+        maps[0].sync(0, 2 * SLOT).unwrap();
+        drop(maps);
+        assert!(all(&reuse, FOREIGN));
+        drop((file, reuse));
+        assert!(pool.is_clean());
+    });
+}
+
 #[test]
 fn a_mapped_file_without_a_name_lives() {
     everywhere(32 << 20, |pool, mode| {

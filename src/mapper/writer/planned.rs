@@ -116,7 +116,7 @@ impl Planned {
             Writer { fs, core, map, view, op, pieces, size, open: None, bad: 0, shared: 0, ready };
         let mut beyond = false;
         for piece in self.pieces {
-            debug_assert!(piece.filled > 0 && piece.run.len >= piece.filled);
+            debug_assert!(piece.filled > 0 && piece.run.len >= piece.filled && piece.lead == 0);
             beyond |= piece.run.len > piece.filled;
             writer.place(draft, intents, piece)?;
         }
