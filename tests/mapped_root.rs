@@ -9,7 +9,6 @@
 use daxstore::iomap::{AddressSpace, FaultOps, FileRange, MakeDurable, Placement};
 use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
-use daxstore::units::PoolOff;
 use daxstore::{
     AllocateMode, Error, File, IoQueue, IoQueueOptions, IoRequest, OpenOptions, State, Store, StoreOptions,
 };

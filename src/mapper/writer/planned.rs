@@ -112,8 +112,8 @@ impl Planned {
         let map = FileMap::new(fs, core);
         let view = WriterMap { map, range, size };
         let (pieces, ready) = (Vec::new(), VecDeque::new());
-        let mut writer =
-            Writer { fs, core, map, view, op, pieces, size, open: None, bad: 0, shared: 0, ready };
+        let (window, open, bad, shared) = (range, None, 0, 0);
+        let mut writer = Writer { fs, core, map, view, op, pieces, size, window, open, bad, shared, ready };
         let mut beyond = false;
         for piece in self.pieces {
             debug_assert!(piece.filled > 0 && piece.run.len >= piece.filled && piece.lead == 0);
