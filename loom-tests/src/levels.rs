@@ -63,6 +63,7 @@ fn a_change_of_the_inode_keeps_what_waits() {
             }),
         ]);
         assert_eq!((file.len(), file.metadata().mode), (5100, 0o600));
+        assert_eq!(file.read_at(&mut [0; 6000], 0).unwrap(), 5100, "the size that readers and writers go by");
         drop(file);
         assert_eq!(store.read("/g").unwrap()[100..], [b'a'; 5000]);
         assert_settled(&sim, store, &["/f", "/g"], 1);

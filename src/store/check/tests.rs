@@ -6,9 +6,9 @@ use super::repair::check_region;
 use super::{CheckReport, FaultKind, Repair};
 use crate::error::{Error, Result, Structure};
 use crate::journal::Journal;
-use crate::layout::{SUPERBLOCK_A, SUPERBLOCK_B};
-use crate::pmem::Region;
+use crate::layout::{Durability, Inode, SUPERBLOCK_A, SUPERBLOCK_B};
 use crate::pmem::sim::Sim;
+use crate::pmem::{Durable, Region};
 use crate::store::{OpenOptions, Store, StoreOptions};
 use crate::sync::Arc;
 use crate::units::{BLOCK_BYTES, CHUNK_BYTES, PoolOff};
@@ -65,4 +65,34 @@ fn a_lost_lane_is_an_error_that_names_it() {
     let Err(Error::Corrupt(damage)) = lost else { panic!("{lost:?}") };
     assert_eq!(damage.structure, Structure::Medium);
     assert_eq!(damage.at.block(), ring.block());
+}
+
+#[test]
+fn a_link_with_a_level_of_durability_is_named_and_mended_and_others_are_sound() {
+    let sim = Arc::new(Sim::new(4 * CHUNK_BYTES).unwrap());
+    let store = Store::create_sim(sim.clone(), &StoreOptions::new().durability(Durability::Ordered)).unwrap();
+    store.write("/f", b"content").unwrap();
+    store.symlink("/f", "/l").unwrap();
+    store.create_dir("/d", 0o755).unwrap();
+    let set = |path: &str, flags| {
+        let ino = store.symlink_metadata(path).unwrap().ino;
+        let space = &store.inner.fs.space;
+        let mut op = space.begin();
+        let inode = op.read_inode(ino).unwrap().unwrap();
+        op.write_inode(ino, &Inode { flags, ..inode }).unwrap();
+        op.commit(Durable::no_data()).unwrap();
+    };
+    (1..4).for_each(|level| set("/f", level << 2));
+    set("/d", 3 << 2);
+    assert!(store.check().unwrap().is_clean());
+    set("/l", 1 << 2);
+    set("/d", 1 << 4);
+    store.close().unwrap();
+    let kinds = |repair| {
+        let report = check_region(Arc::new(Region::sim(sim.clone())), repair, &|_| ()).unwrap();
+        report.faults.iter().map(|fault| fault.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(true), [FaultKind::Flags, FaultKind::Flags]);
+    assert_eq!(kinds(false), []);
+    assert_eq!(Store::open_sim(sim).unwrap().durability(), Durability::Ordered);
 }
