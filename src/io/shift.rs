@@ -18,7 +18,7 @@ use super::remove::{self, publish_intents};
 use super::resize::hold_from;
 use super::turn;
 use crate::alloc::Op;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::extent::{ExtentMap, ExtentMapMut, MAX_FILE_BLOCKS};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, Shift, ShiftChange, now};
 use crate::iomap::{FileRange, Transition};
@@ -55,8 +55,9 @@ pub(super) fn shift(handle: &Handle, range: FileRange, change: ShiftChange) -> R
 /// Takes up a move that an earlier run began; nobody else uses the file.
 ///
 /// # Errors
-/// Damage, errors of the medium.
+/// Damage, also where the move does not fit the file; errors of the medium.
 pub fn resume_shift(fs: &Fs, core: &InodeCore, shift: Shift) -> Result<()> {
+    check_what_moves(fs, core, &shift)?;
     Shifter { fs, core, shift, has_intent: true }.run()
 }
 
@@ -82,16 +83,23 @@ fn plan(range: FileRange, change: ShiftChange, size: u64) -> Result<Shift> {
     }
 }
 
-/// Reads every extent from the border on, so that none is found to be damaged when others have moved.
+/// Reads every extent from the border on, so that none is found to be damaged when others have moved; and that there is
+/// room for those that move up, which an intent from the media may be wrong about.
 fn check_what_moves(fs: &Fs, core: &InodeCore, shift: &Shift) -> Result<()> {
     let state = core.state.read();
     let map = ExtentMap::new(&*fs.space, &state.root, core.ino, fs.journal().geometry());
+    // Where what moves up will end.
+    let mut reached = 0;
     map.for_each(shift.start, |extent| {
-        if shift.change == ShiftChange::Insert && extent.end().0 + shift.by > MAX_FILE_BLOCKS {
-            return Err(Error::FileTooLarge {
-                offset: extent.end().offset(),
-                len: shift.by.saturating_mul(BLOCK_BYTES),
-            });
+        if shift.change == ShiftChange::Insert && extent.file < shift.end {
+            reached = extent.end().0 + shift.by;
+            if reached > MAX_FILE_BLOCKS {
+                let len = shift.by.saturating_mul(BLOCK_BYTES);
+                return Err(Error::FileTooLarge { offset: extent.end().offset(), len });
+            }
+        } else if extent.file.0 < reached {
+            let at = core.ino.offset();
+            return Err(Damage::new(Structure::Intent, at, "room to move", reached, extent.file.0).into());
         }
         Ok(ControlFlow::Continue(()))
     })

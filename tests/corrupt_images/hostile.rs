@@ -105,6 +105,8 @@ fn lies_of_inodes() {
         }
         liar.inode("generation 0", path, |inode| inode.generation = 0);
         liar.inode("all flags", path, |inode| inode.flags = u32::MAX);
+        liar.inode("a capacity", path, |inode| inode.capacity = 1 << 40);
+        liar.inode("a hint", path, |inode| inode.hint = (1 << 18) + 1);
         liar.inode("blocks", path, |inode| inode.blocks = u64::MAX);
         for level in [1, 7, 24, 25, 255] {
             liar.inode(&format!("level {level}"), path, |inode| inode.root.level ^= level);
@@ -126,6 +128,11 @@ fn lies_of_inodes() {
                 liar.inode(&format!("size {size}"), path, |inode| inode.size = size);
             }
         }
+    }
+    for capacity in [1, (1 << 62) + 1, u64::MAX] {
+        liar.inode(&format!("a sequential file with a capacity of {capacity}"), "/hello", |inode| {
+            (inode.flags, inode.capacity) = (inode.flags | 2, capacity);
+        });
     }
     for path in ["/a", "/a/b", "/"] {
         for parent in [0, 1, 12345, u64::MAX] {
@@ -490,6 +497,32 @@ fn lies_of_shares() {
         root(0, &[extent(0, hello, 1, 3)])
     });
     liar.records("shared and unwritten", "/three", whole(2));
+}
+
+#[test]
+fn lies_of_intents_to_move() {
+    let liar = liar();
+    let owner = liar.bench.map().superblock.intents;
+    let record = |kind: u8, words: [u64; 4]| {
+        let mut bytes = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes
+    };
+    let numbers = ["/hello", "/a/fragments", "/a", "/short"].map(|path| liar.ino(path).0);
+    for number in numbers.into_iter().chain([owner.0, u64::MAX / 4]) {
+        for kind in 4..=7 {
+            for (start, end) in [(0, 0), (0, 1), (1, 4), (3, 1 << 49), (0, 1 << 50), (5, 2), (0, u64::MAX)] {
+                for by in [0, 1, 3, end.wrapping_sub(start), 1 << 50, u64::MAX] {
+                    let key = number.wrapping_mul(4) | 1;
+                    let what = format!("an intent of kind {kind} on {number}, {start} to {end} by {by}");
+                    liar.lie(&what, Expect::NoHarm, |map| {
+                        let root = root(0, &[(key, record(kind, [start, end, 5000, by]))]);
+                        map.reseal_inode(owner, |inode| inode.root = root);
+                    });
+                }
+            }
+        }
+    }
 }
 
 #[test]
