@@ -13,7 +13,7 @@ use super::Handle;
 use super::group;
 use super::read::{check_medium, check_regular};
 use super::write::{Held, Source, Take, block_start, hold, total, write_held};
-use super::{turn, unshare};
+use super::{sequential, turn, unshare};
 use crate::error::{Error, Result};
 use crate::inode::{Fs, InodeCore};
 use crate::iomap::{self, FileRange, Intent, State};
@@ -42,6 +42,7 @@ pub fn write_atomic(handle: &Handle, buffers: &[IoSlice<'_>], offset: u64) -> Re
         return Ok(0);
     }
     let (_guard, size) = hold(handle.core(), range);
+    sequential::admit(handle.core(), range, size)?;
     group::settle(handle.fs())?;
     write_whole(handle, buffers, range, size)
 }
