@@ -26,6 +26,8 @@ pub enum ChunkKind {
     Directory = 4,
     /// A run of chunks of the ordered index.
     Ordered = 5,
+    /// A run of chunks that holds the list of a batch.
+    List = 6,
 }
 
 impl ChunkKind {
@@ -36,6 +38,7 @@ impl ChunkKind {
             3 => Self::Record,
             4 => Self::Directory,
             5 => Self::Ordered,
+            6 => Self::List,
             _ => return None,
         })
     }
