@@ -147,7 +147,11 @@ impl<M: Media> Core<M> {
         }
     }
 
-    fn items<'b>(&self, tree: &Arc<TreeState>, batch: &'b Batch) -> Result<(Vec<Arc<TreeState>>, Vec<Item<'b>>)> {
+    fn items<'b>(
+        &self,
+        tree: &Arc<TreeState>,
+        batch: &'b Batch,
+    ) -> Result<(Vec<Arc<TreeState>>, Vec<Item<'b>>)> {
         let mut trees = vec![tree.clone()];
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {
@@ -209,16 +213,18 @@ impl<M: Media> Core<M> {
         if ready.is_empty() {
             return Ok(None);
         }
-        let sequence = match self.list_buffer(&mut taken.session, ready.len()).and_then(|at| Ok((at, self.sequence()?))) {
-            Ok((list, sequence)) => {
-                self.write_items(&mut taken.session, items, &ready, list, sequence);
-                sequence
-            }
-            Err(error) => {
-                self.give_up(&mut taken.session, &ready)?;
-                return Err(error);
-            }
-        };
+        let sequence =
+            match self.list_buffer(&mut taken.session, ready.len()).and_then(|at| Ok((at, self.sequence()?)))
+            {
+                Ok((list, sequence)) => {
+                    self.write_items(&mut taken.session, items, &ready, list, sequence);
+                    sequence
+                }
+                Err(error) => {
+                    self.give_up(&mut taken.session, &ready)?;
+                    return Err(error);
+                }
+            };
         self.poison(self.media().fence())?;
         taken.session.fenced(self.media(), taken.seen, sequence, || self.env.epochs.advance());
         for Ready { item, at, bytes, place, found } in ready {
@@ -231,7 +237,12 @@ impl<M: Media> Core<M> {
     }
 
     /// Gets everything that the items need.
-    fn prepare(&self, session: &mut Session, items: &[Item<'_>], ready: &mut Vec<Ready>) -> Result<Option<Missing>> {
+    fn prepare(
+        &self,
+        session: &mut Session,
+        items: &[Item<'_>],
+        ready: &mut Vec<Ready>,
+    ) -> Result<Option<Missing>> {
         let media = self.media();
         for (number, item) in items.iter().enumerate() {
             if let Some(ahead) = items.get(number + 2 * AHEAD) {
@@ -293,7 +304,14 @@ impl<M: Media> Core<M> {
     }
 
     /// Writes the records, the list and the note: durable, all together, with the fence that follows.
-    fn write_items(&self, session: &mut Session, items: &[Item<'_>], ready: &[Ready], list: u64, sequence: u64) {
+    fn write_items(
+        &self,
+        session: &mut Session,
+        items: &[Item<'_>],
+        ready: &[Ready],
+        list: u64,
+        sequence: u64,
+    ) {
         let media = self.media();
         for ready in ready {
             let Item { key, value, .. } = &items[ready.item];

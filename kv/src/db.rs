@@ -356,7 +356,11 @@ impl<M: Media> Tree<M> {
     ///
     /// # Errors
     /// As [`Self::put`].
-    pub fn update(&self, key: &[u8], mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>) -> Result<bool> {
+    pub fn update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<bool> {
         let key = self.key_to_change(key)?;
         let mut old = Vec::new();
         self.core().change(&self.state, &key, |found| {

@@ -143,7 +143,9 @@ impl<M: Media> Core<M> {
         if !note.list {
             return self.record(note.at, note.sequence).into_iter().collect();
         }
-        let Some(places) = read_list(self.media(), self.salt, note.at, note.sequence) else { return Vec::new() };
+        let Some(places) = read_list(self.media(), self.salt, note.at, note.sequence) else {
+            return Vec::new();
+        };
         let records: Vec<_> = places.iter().map(|at| self.record(*at, note.sequence)).collect();
         if records.iter().any(Option::is_none) && !mutation::is(Mutation::PartialBatch) {
             return Vec::new();

@@ -225,7 +225,10 @@ impl Session {
 
     /// Whether nothing of it is to be written back.
     pub fn is_clean(&self) -> bool {
-        matches!(self.stage, Stage::Done) && self.dirty.is_empty() && self.superseded.is_empty() && self.changes == 0
+        matches!(self.stage, Stage::Done)
+            && self.dirty.is_empty()
+            && self.superseded.is_empty()
+            && self.changes == 0
     }
 }
 

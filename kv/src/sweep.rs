@@ -115,8 +115,7 @@ impl<M: Media> Core<M> {
             return Ok(false);
         }
         let Some(mut next) = sweep.next.try_lock() else { return Ok(false) };
-        let (slots, bytes) =
-            if class == CLASSES { (1, CHUNK) } else { (slots(class), slot_bytes(class)) };
+        let (slots, bytes) = if class == CLASSES { (1, CHUNK) } else { (slots(class), slot_bytes(class)) };
         let mut free = Vec::new();
         let sequence = self.last_sequence();
         for _ in 0..STEP {

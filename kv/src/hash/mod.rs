@@ -174,9 +174,14 @@ impl Index {
         let (at, bits) = root_parts(root);
         if !(MIN_BITS..40).contains(&bits) || at + (8 << bits) > env.media.len() {
             let what = "a directory within the file";
-            return Err(
-                Damage::new(Structure::Superblock, superblock::DIRECTORY, what, env.media.len(), root).into()
-            );
+            return Err(Damage::new(
+                Structure::Superblock,
+                superblock::DIRECTORY,
+                what,
+                env.media.len(),
+                root,
+            )
+            .into());
         }
         let index = Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt };
         if writable {

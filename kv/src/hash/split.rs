@@ -16,15 +16,14 @@
 //! segment can be used again. So every crash leaves words that recovery can bring to the one or the other state.
 
 use super::{
-    PAIR_BITS,
-    APART, Full, Index, LINES, MAX_PAGES, MIN_PAGES, SLOT, SLOT_BITS, Segment, WAS_USED, root_parts,
+    APART, Full, HELD, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts,
     tag_of,
 };
 use crate::chunks::ChunkKind;
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::layout::superblock::{DIRECTORY, SPLIT};
 use crate::layout::PAGE;
+use crate::layout::superblock::{DIRECTORY, SPLIT};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::pages::PageKind;
@@ -36,6 +35,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 // The bits that choose a pair are among those that an entry keeps, however far depth and window are apart.
 const _: () = assert!(PAIR_BITS + APART + 1 <= 64 - SLOT_BITS);
+
+/// Entries that a page has when there is room for some more: of 256.
+const ROOMY: u64 = 200;
 
 /// Whether a segment was replaced, or had been before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +74,9 @@ impl Image {
         false
     }
 
-    /// The smallest segment for these entries.
-    fn of(entries: &[u64], depth: u32, window: u32) -> Option<Self> {
-        let least = (entries.len() as u64).div_ceil(192).max(MIN_PAGES);
+    /// The smallest segment for these entries, of at least so many pages.
+    fn of(entries: &[u64], depth: u32, window: u32, least: u64) -> Option<Self> {
+        let least = (entries.len() as u64).div_ceil(ROOMY).max(least);
         (least..=MAX_PAGES).find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
             entries.iter().all(|entry| image.enter(*entry)).then_some(image)
@@ -142,7 +144,13 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::NoSpace`], before anything changed; damage.
-    pub fn split<M: Media>(&self, env: &Env<M>, stripes: &Stripes, hash: u64, full: Full) -> Result<Replaced> {
+    pub fn split<M: Media>(
+        &self,
+        env: &Env<M>,
+        stripes: &Stripes,
+        hash: u64,
+        full: Full,
+    ) -> Result<Replaced> {
         let _one = self.splitting.lock();
         let segment = self.segment(&env.media, hash)?;
         if segment.word() != full.word {
@@ -164,7 +172,8 @@ impl Index {
         let (directory, bits) = root_parts(self.root.load(Ordering::Acquire));
         let count = 1 << (bits - segment.depth);
         let first = (hash >> (64 - bits)) / count * count;
-        let change = Change { first, count, old: segment.word(), left: words[0], right: words[words.len() - 1] };
+        let change =
+            Change { first, count, old: segment.word(), left: words[0], right: words[words.len() - 1] };
         if count == 1 || mutation::is(Mutation::NoIntent) {
             change.apply(&env.media, directory)?;
         } else {
@@ -179,23 +188,19 @@ impl Index {
     /// What takes the place of `segment`.
     fn images<M: Media>(&self, env: &Env<M>, segment: Segment) -> Result<Vec<Image>> {
         let lines = (0..segment.bytes() / 64).map(|line| env.media.load_line(segment.at + line * 64));
-        let entries: Vec<u64> = lines.flatten().filter(|entry| entry & SLOT > WAS_USED + 1).collect();
-        // With one page more there must be room for some time.
-        let most = if segment.pages < MAX_PAGES { 192 * (segment.pages + 1) } else { 192 * MAX_PAGES - 128 };
-        if (entries.len() as u64) < most
-            && let Some(image) = Image::of(&entries, segment.depth, segment.window)
-        {
+        let all: Vec<u64> = lines.flatten().filter(|entry| *entry != 0).collect();
+        let used = all.len();
+        let entries: Vec<u64> = all.into_iter().filter(|entry| entry & SLOT > HELD).collect();
+        // What was full of entries gets more room; what was full of former ones is only cleaned.
+        let is_cleaned = used - entries.len() > used / 8;
+        let least = if is_cleaned { MIN_PAGES } else { segment.pages + 1 };
+        if let Some(image) = Image::of(&entries, segment.depth, segment.window, least) {
             return Ok(vec![image]);
         }
         self.halves(env, segment, entries)
     }
 
-    fn halves<M: Media>(
-        &self,
-        env: &Env<M>,
-        segment: Segment,
-        mut entries: Vec<u64>,
-    ) -> Result<Vec<Image>> {
+    fn halves<M: Media>(&self, env: &Env<M>, segment: Segment, mut entries: Vec<u64>) -> Result<Vec<Image>> {
         let depth = segment.depth + 1;
         let mut window = segment.window;
         let mut right_bit = 1 << (63 - (segment.depth - window));
@@ -205,7 +210,7 @@ impl Index {
         }
         let (right, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry & right_bit != 0);
         let image = |entries: &[u64]| {
-            Image::of(entries, depth, window).ok_or(Error::NoSpace { needed: MAX_PAGES * PAGE })
+            Image::of(entries, depth, window, MIN_PAGES).ok_or(Error::NoSpace { needed: MAX_PAGES * PAGE })
         };
         Ok(vec![image(&left)?, image(&right)?])
     }
