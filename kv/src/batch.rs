@@ -13,11 +13,11 @@
 //! Invariant: K10. A batch is replayed when its list is right and every record of it has its sequence number and is right; else nothing of it
 //! is. No slot of its records is used again while its note can be replayed (K6), so a batch that returned is always complete.
 
-use crate::chunks::ChunkKind;
+use crate::chunks::{ChunkKind, Reserve};
 use crate::core::{Change, Core};
 use crate::env::TreeId;
 use crate::error::{Error, Result};
-use crate::hash::{Found, Full, Place};
+use crate::hash::{Found, Full, Place, Room};
 use crate::heap::class_of;
 use crate::layout::PAGE;
 use crate::media::Media;
@@ -139,9 +139,10 @@ impl<M: Media> Core<M> {
         loop {
             match self.attempt_batch(&mut taken, &trees, &items, &locks)? {
                 None => return Ok(()),
-                Some(Missing::Slots(class)) => self.refill(&mut taken, class)?,
+                Some(Missing::Slots(class)) => self.refill(&mut taken, class, Reserve::Keep)?,
                 Some(Missing::Room(hash, full)) => {
-                    self.index.split(&self.env, &self.stripes, hash, full)?;
+                    self.index.split(&self.env, &self.stripes, hash, full, Room::More)?;
+                    self.env.collect()?;
                 }
             }
         }
@@ -185,9 +186,9 @@ impl<M: Media> Core<M> {
         for (class, wanted) in wanted.into_iter().enumerate() {
             while taken.session.kept.len(class) < wanted {
                 let before = taken.session.kept.len(class);
-                self.refill(taken, class)?;
+                self.refill(taken, class, Reserve::Keep)?;
                 if taken.session.kept.len(class) == before {
-                    taken.session.kept.take_slab(&self.env, class)?;
+                    taken.session.kept.take_slab(&self.env, class, Reserve::Keep)?;
                 }
             }
         }

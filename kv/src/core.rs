@@ -10,9 +10,10 @@
 //! 3. All changes of a key are made under its lock, and their sequence numbers ascend.
 //! 4. What a change needs (a slot, an entry) it has before it writes anything.
 
+use crate::chunks::Reserve;
 use crate::env::{Env, TreeId};
 use crate::error::{Error, Result};
-use crate::hash::{Found, Full, Index, Place};
+use crate::hash::{Found, Full, Index, Place, Room};
 use crate::heap::{self, Heap, class_of};
 use crate::layout::superblock::SEQUENCE_LIMIT;
 use crate::media::Media;
@@ -64,8 +65,8 @@ pub enum Action<'v> {
 enum Attempt {
     /// It was made; whether the key had a value before.
     Done(bool),
-    /// There was no free slot of this class.
-    NoSlot(usize),
+    /// There was no free slot of this class; whether the reserve may be used for one.
+    NoSlot(usize, Reserve),
     /// There was no room in the index.
     Full(Full),
 }
@@ -191,9 +192,10 @@ impl<M: Media> Core<M> {
         loop {
             match self.attempt(&mut taken, tree, key, &mut decide)? {
                 Attempt::Done(live) => return Ok(live),
-                Attempt::NoSlot(class) => self.refill(&mut taken, class)?,
+                Attempt::NoSlot(class, reserve) => self.refill(&mut taken, class, reserve)?,
                 Attempt::Full(full) => {
-                    self.index.split(&self.env, &self.stripes, key.hash, full)?;
+                    self.index.split(&self.env, &self.stripes, key.hash, full, Room::Enough)?;
+                    self.env.collect()?;
                 }
             }
         }
@@ -231,7 +233,8 @@ impl<M: Media> Core<M> {
         let head = Head::new(0, key, value.len(), flags);
         let bytes = head.bytes();
         let Some(at) = self.slot(&mut taken.session, bytes)? else {
-            return Ok(Attempt::NoSlot(class_of(bytes).unwrap_or(0)));
+            let reserve = if found.is_some() { Reserve::Use } else { Reserve::Keep };
+            return Ok(Attempt::NoSlot(class_of(bytes).unwrap_or(0), reserve));
         };
         let place = match found {
             Some(found) => found.place,

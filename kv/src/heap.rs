@@ -5,7 +5,7 @@
 //!
 //! Invariant: a slot is in one list of free slots, or in the hands of one change, or named by the index, or waits to be free; never two.
 
-use crate::chunks::ChunkKind;
+use crate::chunks::{ChunkKind, Reserve};
 use crate::env::Env;
 use crate::error::Result;
 use crate::layout::PAGE;
@@ -115,8 +115,8 @@ impl Kept {
     ///
     /// # Errors
     /// [`crate::Error::NoSpace`].
-    pub fn take_slab<M: Media>(&mut self, env: &Env<M>, class: usize) -> Result<()> {
-        let at = env.alloc_pages(PageKind::Slab(class as u16))?;
+    pub fn take_slab<M: Media>(&mut self, env: &Env<M>, class: usize, reserve: Reserve) -> Result<()> {
+        let at = env.alloc_pages_with(PageKind::Slab(class as u16), reserve)?;
         let bytes = slot_bytes(class);
         // A slot that never had a record begins with a word of 0.
         for slot in 0..slots(class) {

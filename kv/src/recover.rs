@@ -13,7 +13,7 @@ use crate::batch::read_list;
 use crate::core::{Core, Parts};
 use crate::env::{Env, TreeId};
 use crate::error::{Error, Result};
-use crate::hash::Index;
+use crate::hash::{Index, Room};
 use crate::layout::superblock::{self, CLEAN};
 use crate::layout::{CHUNK, CHUNK_TABLE, SESSIONS, TREE_BYTES, TREES};
 use crate::media::Media;
@@ -185,7 +185,7 @@ impl<M: Media> Core<M> {
                 None => match self.index.hold(self.media(), key.hash)? {
                     Ok(place) => place,
                     Err(full) => {
-                        self.index.split(&self.env, &self.stripes, key.hash, full)?;
+                        self.index.split(&self.env, &self.stripes, key.hash, full, Room::Enough)?;
                         continue;
                     }
                 },

@@ -3,9 +3,10 @@
 //! Done by whoever changes something, in the course of it: when a group is full, when a session has no slot of a class, and at a close.
 //! No lock of a key is held then.
 
+use crate::chunks::Reserve;
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::heap::{CLASSES, class_of};
+use crate::heap::CLASSES;
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::record::{self, Head};
@@ -140,7 +141,7 @@ impl<M: Media> Core<M> {
     /// # Errors
     /// [`Error::NoSpace`].
     #[cold]
-    pub(crate) fn refill(&self, taken: &mut Taken<'_>, class: usize) -> Result<()> {
+    pub(crate) fn refill(&self, taken: &mut Taken<'_>, class: usize, reserve: Reserve) -> Result<()> {
         let session = &mut *taken.session;
         if session.kept.take_from(&self.heap, class) {
             return Ok(());
@@ -151,7 +152,7 @@ impl<M: Media> Core<M> {
         if session.kept.take_from(&self.heap, class) {
             return Ok(());
         }
-        match session.kept.take_slab(&self.env, class) {
+        match session.kept.take_slab(&self.env, class, reserve) {
             Err(Error::NoSpace { needed }) => self.scrape(taken, class, needed),
             done => done,
         }

@@ -24,7 +24,7 @@
 
 mod split;
 
-pub use split::Replaced;
+pub use split::Room;
 
 use crate::env::Env;
 use crate::error::{Damage, Result, Structure};

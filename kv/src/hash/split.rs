@@ -39,13 +39,16 @@ const _: () = assert!(PAIR_BITS + APART + 1 <= 64 - SLOT_BITS);
 /// Entries that a page has when there is room for some more: of 256.
 const ROOMY: u64 = 200;
 
-/// Whether a segment was replaced, or had been before.
+/// Entries of a page when it is full of former ones rather than of entries: of 256.
+const SPARSE: u64 = 128;
+
+/// How much room is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replaced {
-    /// By this call.
-    Now,
-    /// By another's.
-    Before,
+pub enum Room {
+    /// For a key.
+    Enough,
+    /// For many: the segment grows, whatever it is full of.
+    More,
 }
 
 /// A segment that is being made.
@@ -150,14 +153,15 @@ impl Index {
         stripes: &Stripes,
         hash: u64,
         full: Full,
-    ) -> Result<Replaced> {
+        room: Room,
+    ) -> Result<()> {
         let _one = self.splitting.lock();
         let segment = self.segment(&env.media, hash)?;
         if segment.word() != full.word {
-            return Ok(Replaced::Before);
+            return Ok(());
         }
         let _held = stripes.lock_prefix(hash, segment.depth);
-        let images = self.images(env, segment)?;
+        let images = self.images(env, segment, room)?;
         let depth = images[0].segment.depth;
         while root_parts(self.root.load(Ordering::Acquire)).1 < depth {
             self.double(env)?;
@@ -182,17 +186,15 @@ impl Index {
             Change::forget(&env.media)?;
         }
         env.retire(segment.at);
-        Ok(Replaced::Now)
+        Ok(())
     }
 
     /// What takes the place of `segment`.
-    fn images<M: Media>(&self, env: &Env<M>, segment: Segment) -> Result<Vec<Image>> {
+    fn images<M: Media>(&self, env: &Env<M>, segment: Segment, room: Room) -> Result<Vec<Image>> {
         let lines = (0..segment.bytes() / 64).map(|line| env.media.load_line(segment.at + line * 64));
-        let all: Vec<u64> = lines.flatten().filter(|entry| *entry != 0).collect();
-        let used = all.len();
-        let entries: Vec<u64> = all.into_iter().filter(|entry| entry & SLOT > HELD).collect();
+        let entries: Vec<u64> = lines.flatten().filter(|entry| entry & SLOT > HELD).collect();
         // What was full of entries gets more room; what was full of former ones is only cleaned.
-        let is_cleaned = used - entries.len() > used / 8;
+        let is_cleaned = room == Room::Enough && entries.len() as u64 <= segment.pages * SPARSE;
         let least = if is_cleaned { MIN_PAGES } else { segment.pages + 1 };
         if let Some(image) = Image::of(&entries, segment.depth, segment.window, least) {
             return Ok(vec![image]);
