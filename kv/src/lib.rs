@@ -10,6 +10,7 @@ pub mod media;
 mod chunks;
 mod env;
 mod epoch;
+pub mod ordered;
 mod pages;
 
 pub use error::{Error, Result};
