@@ -186,7 +186,7 @@ impl<S: Space> Cursor<'_, S> {
         let ordered = self.ordered;
         let read = state.leaves[place].read(ordered.memory(), ordered.tree, &mut self.buf, &mut self.content);
         match read {
-            Ok(read) if read.lost => self.errors.push(corrupt(
+            Ok(read) if ordered.misses(&read) => self.errors.push(corrupt(
                 state.leaves[place].page.at,
                 "a leaf of which nothing was lost",
                 0,
@@ -202,6 +202,11 @@ impl<S: Space> Cursor<'_, S> {
             self.errors.extend(state.damaged.iter().map(super::group::Damaged::error));
         }
         let first = index == 0 && place == 0;
+        if first {
+            // Where the keys of a group belonged that can not be read, nobody knows.
+            let damaged = &ordered.top.read().damaged;
+            self.errors.extend(damaged.iter().map(|at| corrupt(*at, "a group that can be read", 1, 0)));
+        }
         self.low = (!first).then(|| state.keys.get(place).to_vec());
         self.high = state.high_of(place).map(<[u8]>::to_vec);
     }

@@ -29,6 +29,7 @@
 
 use super::corrupt;
 use super::keys::common;
+use super::mutation::{self, Mutation};
 use crate::error::Result;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -314,8 +315,9 @@ fn entry_at(sum: u32, page: &[u8], at: usize) -> Option<(&[u8], bool)> {
     let entry = page.get(at..)?;
     let length = u16_at(entry, 5);
     let suffix = entry.get(ENTRY_HEAD..ENTRY_HEAD + usize::from(length & LENGTH))?;
-    let whole = length & PRESENT != 0 && u16_at(entry, 7) == entry_sum(sum, at, &entry[..7], suffix);
-    whole.then_some((suffix, length & DELETED != 0))
+    let whole =
+        u16_at(entry, 7) == entry_sum(sum, at, &entry[..7], suffix) || mutation::is(Mutation::NoEntrySum);
+    (length & PRESENT != 0 && whole).then_some((suffix, length & DELETED != 0))
 }
 
 /// Writes an entry for byte `at` of the leaf whose hash is `sum` into `out`, which it replaces.

@@ -35,8 +35,9 @@ use crate::env::{Env, TreeId};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::media::Media;
 use crate::pages::PageKind;
+use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
-use group::Group;
+use group::{Group, Read};
 use keys::Keys;
 use pending::Pending;
 use writer::Writer;
@@ -103,7 +104,12 @@ impl Sizes {
     /// What databases have.
     pub const DEFAULT: Self = Self { leaf: 2048, group: 2048, root: 4096 };
     /// Small ones, so that few keys make everything happen.
-    pub const SMALL: Self = Self { leaf: 512, group: 256, root: 256 };
+    pub const SMALL: Self = Self { leaf: 256, group: 256, root: 256 };
+
+    /// How many free pages the writer keeps.
+    const fn spare(self) -> usize {
+        if self.leaf < Self::DEFAULT.leaf { 4 } else { 64 }
+    }
 
     const fn table(self) -> u64 {
         if self.root * 16 < MAX_PAGE { self.root * 16 } else { MAX_PAGE }
@@ -129,6 +135,8 @@ pub struct Ordered<S: Space> {
     top: RwLock<Top>,
     pending: Pending,
     writer: Mutex<Writer>,
+    /// Whether what a crash had torn has been replaced, so that what is torn now is damage.
+    whole: AtomicBool,
 }
 
 impl<S: Space> Ordered<S> {
@@ -149,7 +157,8 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Opens the index whose root is at `root`, after a crash or a clean close: reads a few lines a group, and of leaves nothing
-    /// but the first of each group.
+    /// but the first of each group. What was told and not written back before is to be told again, and then written back, before
+    /// anything else: until then what a crash has torn is passed over in silence.
     ///
     /// # Errors
     /// [`Damage`] where nothing of it can be read: [`Self::rebuild`] it.
@@ -157,7 +166,14 @@ impl<S: Space> Ordered<S> {
         let (top, writer) = open::open(space.memory(), tree.0, root)?;
         let (top, writer) = (RwLock::new(top), Mutex::new(writer));
         let lists = if cfg!(loom) { 1 } else { 16 };
-        Ok(Self { space: space.clone(), tree: tree.0, top, pending: Pending::new(lists), writer })
+        Ok(Self {
+            space: space.clone(),
+            tree: tree.0,
+            top,
+            pending: Pending::new(lists),
+            writer,
+            whole: AtomicBool::new(false),
+        })
     }
 
     /// Makes a new index of `keys`, each with the offset of its record, in any order: its root's offset. Durable on return. The
@@ -178,6 +194,11 @@ impl<S: Space> Ordered<S> {
         }
         ordered.write_back(0)?;
         Ok(root)
+    }
+
+    /// Whether keys of the leaf that `read` was taken from are missing.
+    fn misses(&self, read: &Read) -> bool {
+        read.lost || (!read.clean && self.whole.load(Ordering::Acquire))
     }
 
     fn memory(&self) -> &S::Memory {
@@ -206,9 +227,14 @@ impl<S: Space> Ordered<S> {
     /// # Errors
     /// [`Error::NoSpace`]: what was not taken waits, and can be seen by nobody; the medium's.
     pub fn write_back(&self, _session: usize) -> Result<()> {
-        let mut writer = self.writer.lock();
-        let taken = self.take_pending(&mut writer);
-        taken.and(self.commit(&mut writer))
+        self.make_durable(&mut self.writer.lock())?;
+        self.whole.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn make_durable(&self, writer: &mut Writer) -> Result<()> {
+        let taken = self.take_pending(writer);
+        taken.and(self.commit(writer))
     }
 
     /// Takes what waits into the leaves, where readers see it.

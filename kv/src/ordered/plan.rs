@@ -1,6 +1,6 @@
 //! Into how many leaves do these keys go, and how large are they?
 //!
-//! A leaf is filled to 85 parts in a hundred, so that it can be appended to; to 95 where keys come in order and nothing
+//! A leaf is filled to seven eighths, so that it can be appended to; to 95 parts in a hundred where keys come in order and nothing
 //! will. A leaf of long keys is larger, so that there are at least eight in it.
 
 use super::MAX_PAGE;
@@ -28,6 +28,11 @@ pub(super) fn bytes(content: &Content) -> usize {
     needed(content, &(0..content.items.len()), 0)
 }
 
+/// Whether so many bytes are too many for one leaf of `leaf`.
+pub(super) fn overflows(bytes: usize, leaf: u64) -> bool {
+    bytes as u64 > leaf * 7 / 8
+}
+
 /// Cuts all of `content` into leaves of `leaf` bytes or more. `low` is the length of the first one's low bound; `ascending`
 /// says that keys come in order.
 pub(super) fn pieces(content: &Content, leaf: u64, low: usize, ascending: bool) -> Vec<Piece> {
@@ -37,10 +42,10 @@ pub(super) fn pieces(content: &Content, leaf: u64, low: usize, ascending: bool) 
     let fixed = HEADER + 8 + longest + shape.prefix_len;
     let largest = items.iter().map(|item| shape.item_bytes(item)).max().unwrap_or(0);
     let mut page = leaf;
-    while page < MAX_PAGE && (fixed + 8 * largest) as u64 > page * 17 / 20 {
+    while page < MAX_PAGE && (fixed + 8 * largest) as u64 > page * 7 / 8 {
         page *= 2;
     }
-    let cap = (page * if ascending { 19 } else { 17 } / 20) as usize - fixed;
+    let cap = (if ascending { page * 19 / 20 } else { page * 7 / 8 }) as usize - fixed;
     let total: usize = items.iter().map(|item| shape.item_bytes(item)).sum();
     let target = if ascending { cap - largest } else { total.div_ceil(total.div_ceil(cap).max(1)) };
     let (mut cut, mut from, mut size) = (Vec::new(), 0, 0);

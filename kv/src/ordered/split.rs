@@ -72,11 +72,11 @@ impl<S: Space> Ordered<S> {
     ) -> Result<()> {
         let media = self.memory();
         let read = state.leaves[place].read(media, self.tree, &mut writer.buf, &mut writer.content);
-        let lost = read.map_or(true, |read| read.lost);
+        let lost = read.map_or(true, |read| self.misses(&read));
         let first = batch.key(&batch.changes[run.start]);
         let ascending = writer.content.items.last().is_some_and(|last| writer.content.key(last) < first);
         writer.merged.merge(&writer.content, batch, run);
-        let places = self.with_neighbour(writer, state, place, lost);
+        let places = self.with_neighbour(writer, state, place, lost || ascending);
         let is_empty = writer.merged.items.is_empty() && !lost;
         if is_empty
             && state.leaves.len() == 1
@@ -97,21 +97,25 @@ impl<S: Space> Ordered<S> {
         self.put(writer, index, state, Replacement { places, low, lost, pieces })
     }
 
-    /// The places whose keys are in `writer.merged`, to which those of a neighbour are added if few are left at `place`.
-    fn with_neighbour(&self, writer: &mut Writer, state: &State, place: usize, lost: bool) -> Range<usize> {
+    /// The places whose keys are in `writer.merged`. Those of a neighbour are added where few keys are left at `place`, so that one leaf
+    /// takes both; and where they are too many for one leaf, so that two become three, which are fuller than two of one.
+    fn with_neighbour(&self, writer: &mut Writer, state: &State, place: usize, fixed: bool) -> Range<usize> {
         let leaf = writer.root.sizes.leaf;
         let own = plan::bytes(&writer.merged);
+        let (few, many) = (own as u64 <= leaf / 4, plan::overflows(own, leaf));
         let alone = place..place + 1;
-        if lost || own as u64 > leaf / 4 || state.leaves.len() == 1 {
+        if fixed || !(few || many) || state.leaves.len() == 1 {
             return alone;
         }
-        let must = writer.merged.items.is_empty() && place == 0;
+        let must = many || (writer.merged.items.is_empty() && place == 0);
         for neighbour in [place + 1, place.wrapping_sub(1)] {
-            let Some(other) = state.leaves.get(neighbour) else { continue };
+            let Some(other) = state.leaves.get(neighbour).filter(|other| other.page.bytes == leaf) else {
+                continue;
+            };
             let Ok(read) = other.read(self.memory(), self.tree, &mut writer.buf, &mut writer.other) else {
                 continue;
             };
-            if read.lost || !(must || plan::fits_well(&writer.other, leaf, own)) {
+            if self.misses(&read) || !(must || plan::fits_well(&writer.other, leaf, own)) {
                 continue;
             }
             if neighbour < place {

@@ -2,7 +2,8 @@
 
 use super::group::State;
 use super::leaf::Content;
-use super::root::{Page, linked, links};
+use super::root::{Page, check_group, linked, links};
+use super::writer::Writer;
 use super::{Ordered, Space, corrupt, log};
 use crate::error::{Error, Result};
 use crate::media::Media;
@@ -26,9 +27,9 @@ impl<S: Space> Ordered<S> {
     /// # Errors
     /// As [`Self::write_back`]; damage is no error but a finding.
     pub fn verify(&self) -> Result<Findings> {
-        self.write_back(0)?;
         let mut findings = Findings::default();
-        let writer = self.writer.lock();
+        let mut writer = self.writer.lock();
+        self.make_durable(&mut writer)?;
         let top = self.top.read();
         findings.errors.extend(top.damaged.iter().map(|at| corrupt(*at, "a group that can be read", 1, 0)));
         let mut content = Content::default();
@@ -44,8 +45,8 @@ impl<S: Space> Ordered<S> {
                 self.verify_leaf(&state, place, index == 0 && place == 0, &mut content, &mut findings);
             }
         }
-        drop((top, writer));
-        self.pages(|page| findings.bytes += page.bytes)?;
+        drop(top);
+        let _told_above = self.walk(&writer, |page| findings.bytes += page.bytes);
         Ok(findings)
     }
 
@@ -69,7 +70,7 @@ impl<S: Space> Ordered<S> {
         let leaf = &state.leaves[place];
         findings.leaves += 1;
         match leaf.read(self.memory(), self.tree, &mut Vec::new(), content) {
-            Ok(read) if read.lost => {
+            Ok(read) if self.misses(&read) => {
                 findings.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1))
             }
             Ok(_) => {}
@@ -91,22 +92,28 @@ impl<S: Space> Ordered<S> {
     /// # Errors
     /// As [`Self::write_back`]; [`crate::error::Damage`] where a group can not be read, whose leaves are not known then.
     pub fn pages(&self, mut each: impl FnMut(Page)) -> Result<()> {
-        self.write_back(0)?;
-        let writer = self.writer.lock();
+        let mut writer = self.writer.lock();
+        self.make_durable(&mut writer)?;
+        self.walk(&writer, &mut each)
+    }
+
+    /// Every page; the first error, having passed what could not be read.
+    fn walk(&self, writer: &Writer, mut each: impl FnMut(Page)) -> Result<()> {
         writer.tables.iter().for_each(|table| each(*table));
         each(Page { at: writer.root.log, bytes: log::BYTES });
         writer.kept().for_each(&mut each);
+        let groups = writer.tables.iter().flat_map(|table| links(*table));
+        let results: Vec<_> = groups.map(|at| self.walk_group(at, &mut each)).collect();
+        results.into_iter().collect()
+    }
+
+    fn walk_group(&self, at: u64, each: &mut impl FnMut(Page)) -> Result<()> {
         let media = self.memory();
-        for at in writer.tables.iter().flat_map(|table| links(*table)) {
-            let Some(group) = linked(media.load(at), at)? else { continue };
-            each(group);
-            super::root::check_group(media, self.tree, group)?;
-            for at in links(group) {
-                if let Some(leaf) = linked(media.load(at), at)? {
-                    each(leaf);
-                }
-            }
-        }
-        Ok(())
+        let Some(group) = linked(media.load(at), at)? else { return Ok(()) };
+        each(group);
+        check_group(media, self.tree, group)?;
+        let leaves: Vec<_> = links(group).map(|at| linked(media.load(at), at)).collect();
+        leaves.iter().flatten().flatten().for_each(|leaf| each(*leaf));
+        leaves.into_iter().try_for_each(|leaf| leaf.map(drop))
     }
 }

@@ -25,8 +25,6 @@ use std::ops::Range;
 const RUN: usize = 64;
 /// How many words of a record one such run may need.
 const RUN_WORDS: usize = 96;
-/// How many free pages are kept.
-const SPARE: usize = 64;
 /// Fewer changes than that are not looked ahead for.
 const LOOK_AHEAD: usize = 4;
 const LINE: u64 = 64;
@@ -171,7 +169,7 @@ impl Writer {
         if mutation::is(Mutation::FreeEarly) {
             self.spare.append(&mut self.held);
         }
-        while self.spare.len() > SPARE {
+        while self.spare.len() > self.root.sizes.spare() {
             let page = self.spare.swap_remove(0);
             space.give(page)?;
         }

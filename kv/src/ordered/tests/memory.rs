@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::media::Media;
 use crate::ordered::{Page, Space};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 /// A sequence of numbers from a seed (splitmix64).
@@ -36,16 +36,22 @@ struct Words {
 
 impl Words {
     fn fence(&mut self) {
-        for (word, value, _) in self.stores.iter().filter(|(.., flushed)| *flushed) {
+        // What was stored to a word before what is durable now can not come back.
+        let mut last = HashMap::new();
+        for (i, (word, value, _)) in self.stores.iter().enumerate().filter(|(_, store)| store.2) {
             self.durable[*word] = *value;
+            last.insert(*word, i);
         }
-        self.stores.retain(|(.., flushed)| !flushed);
+        let mut i = 0..;
+        self.stores.retain(|(word, ..)| i.next() > last.get(word).copied());
     }
 }
 
 /// A state before a fence.
 pub struct Moment {
     words: Words,
+    /// Units of 256 bytes that are the index's.
+    used: BTreeSet<u64>,
 }
 
 impl Moment {
@@ -69,13 +75,37 @@ impl Moment {
             }
         }
         let words = Words { seen: words.clone(), durable: words, stores: Vec::new() };
-        Memory(Mutex::new(State { words, ..State::default() }))
+        Memory(Mutex::new(State { words, used: self.used.clone(), ..State::default() }))
     }
+
+    /// What is left where of the words stored since `before` the first one is lost, and no other.
+    pub fn without_first(&self, before: &Self) -> Memory {
+        let mut words = self.words.seen.clone();
+        let mut changed = (0..words.len()).filter(|i| words[*i] != before.words.seen[*i]);
+        let first = changed.next().unwrap();
+        words[first] = before.words.seen[first];
+        let words = Words { seen: words.clone(), durable: words, stores: Vec::new() };
+        Memory(Mutex::new(State { words, used: self.used.clone(), ..State::default() }))
+    }
+
+    /// As if the pages that are not among `pages` had become somebody else's just before.
+    pub fn only(&mut self, pages: &[Page]) {
+        self.used = units(pages);
+    }
+}
+
+fn units(pages: &[Page]) -> BTreeSet<u64> {
+    let mut used = BTreeSet::from([0]);
+    for unit in pages.iter().flat_map(|page| page.at / 256..(page.at + page.bytes) / 256) {
+        assert!(used.insert(unit), "a page is met twice");
+    }
+    used
 }
 
 #[derive(Default)]
 struct State {
     words: Words,
+    used: BTreeSet<u64>,
     fences: u64,
     lines: u64,
     moments: Option<Vec<Moment>>,
@@ -88,7 +118,8 @@ impl Memory {
     pub fn new(bytes: u64) -> Self {
         let words = vec![0; bytes as usize / 8];
         let words = Words { seen: words.clone(), durable: words, stores: Vec::new() };
-        Self(Mutex::new(State { words, ..State::default() }))
+        let used = BTreeSet::from([0]);
+        Self(Mutex::new(State { words, used, ..State::default() }))
     }
 
     /// Keeps the states before fences from now on.
@@ -100,7 +131,7 @@ impl Memory {
     pub fn moments(&self) -> Vec<Moment> {
         let mut state = self.0.lock().unwrap();
         let mut moments = state.moments.take().unwrap_or_default();
-        moments.push(Moment { words: state.words.clone() });
+        moments.push(Moment { words: state.words.clone(), used: state.used.clone() });
         moments
     }
 
@@ -122,6 +153,7 @@ impl Memory {
         assert!(at.is_multiple_of(8), "unaligned store at {at}");
         for (i, chunk) in bytes.chunks(8).enumerate() {
             let word = at as usize / 8 + i;
+            assert!(state.used.contains(&(word as u64 / 32)), "a store to somebody else's page at {at}");
             let mut value = state.words.seen[word].to_le_bytes();
             value[..chunk.len()].copy_from_slice(chunk);
             let value = u64::from_le_bytes(value);
@@ -198,9 +230,9 @@ impl Media for Memory {
 
     fn fence(&self) -> Result<()> {
         let mut state = self.0.lock().unwrap();
-        let State { words, moments, fences, .. } = &mut *state;
+        let State { words, moments, fences, used, .. } = &mut *state;
         if let Some(moments) = moments {
-            moments.push(Moment { words: words.clone() });
+            moments.push(Moment { words: words.clone(), used: used.clone() });
         }
         *fences += 1;
         words.fence();
@@ -213,31 +245,23 @@ impl Media for Memory {
 /// Pages of a forgetful memory, first fit: what was given back is used again at once.
 pub struct Pages {
     pub memory: Memory,
-    /// Units of 256 bytes in use.
-    used: Mutex<BTreeSet<u64>>,
     /// How many more pages may be taken.
     pub allowance: Mutex<u64>,
 }
 
 impl Pages {
     pub fn new(memory: Memory) -> Self {
-        Self { memory, used: Mutex::new(BTreeSet::from([0])), allowance: Mutex::new(u64::MAX) }
+        Self { memory, allowance: Mutex::new(u64::MAX) }
     }
 
     /// Bytes of the pages that were taken.
     pub fn used(&self) -> u64 {
-        self.used.lock().unwrap().len() as u64 * 256
+        self.memory.0.lock().unwrap().used.len() as u64 * 256
     }
 
     /// After a crash: these are in use, and no others.
     pub fn only(&self, pages: &[Page]) {
-        let mut used = self.used.lock().unwrap();
-        *used = BTreeSet::from([0]);
-        for page in pages {
-            for unit in page.at / 256..(page.at + page.bytes) / 256 {
-                assert!(used.insert(unit), "a page is met twice: {page:?}");
-            }
-        }
+        self.memory.0.lock().unwrap().used = units(pages);
     }
 }
 
@@ -250,9 +274,9 @@ impl Space for Pages {
 
     fn take(&self, bytes: u64) -> Result<u64> {
         let mut allowance = self.allowance.lock().unwrap();
-        let mut used = self.used.lock().unwrap();
-        let units = bytes / 256;
         let all = self.memory.len() / 256;
+        let used = &mut self.memory.0.lock().unwrap().used;
+        let units = bytes / 256;
         let mut at = 1;
         while let Some(taken) = used.range(at..at + units).next_back() {
             at = taken + 1;
@@ -266,7 +290,7 @@ impl Space for Pages {
     }
 
     fn give(&self, page: Page) -> Result<()> {
-        let mut used = self.used.lock().unwrap();
+        let used = &mut self.memory.0.lock().unwrap().used;
         for unit in page.at / 256..(page.at + page.bytes) / 256 {
             assert!(used.remove(&unit), "given back twice: {page:?}");
         }
