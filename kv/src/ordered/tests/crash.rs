@@ -67,7 +67,7 @@ fn crash_rounds(seed: u64, rounds: u64) {
     let mut sequence = 0;
     for round in 0..rounds {
         let (mut told, deletes) = (Vec::new(), if round % 24 < 16 { 1 } else { 10 });
-        let window = random.below(8);
+        let window = random.below(40);
         pages.memory.watch();
         for _ in 0..1 + random.below(140) {
             sequence += 1;
