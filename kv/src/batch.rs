@@ -101,6 +101,9 @@ struct Item<'b> {
     tree: usize,
 }
 
+/// The trees that a batch changes, and its changes.
+type Items<'b, M> = (Vec<Arc<TreeState<M>>>, Vec<Item<'b>>);
+
 /// What an item has before anything is written.
 #[derive(Clone, Copy)]
 struct Ready {
@@ -148,11 +151,7 @@ impl<M: Media> Core<M> {
         }
     }
 
-    fn items<'b>(
-        &self,
-        tree: &Arc<TreeState<M>>,
-        batch: &'b Batch,
-    ) -> Result<(Vec<Arc<TreeState<M>>>, Vec<Item<'b>>)> {
+    fn items<'b>(&self, tree: &Arc<TreeState<M>>, batch: &'b Batch) -> Result<Items<'b, M>> {
         let mut trees = vec![tree.clone()];
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {

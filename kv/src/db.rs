@@ -251,6 +251,12 @@ impl<M: Media> Db<M> {
         Ok(all.filter(|name| !name.is_empty()).collect())
     }
 
+    /// Every tree, that without a name first.
+    pub(crate) fn all_trees(&self) -> Vec<Tree<M>> {
+        let all = self.shared.core.trees.each().into_iter();
+        all.map(|state| Tree { shared: self.shared.clone(), state }).collect()
+    }
+
     /// Deletes a tree and its records: whether there was one. Nobody finds it from the moment that this is durable; the records are
     /// deleted one by one after that, also if power is cut meanwhile, by the next open.
     ///

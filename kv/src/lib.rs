@@ -9,6 +9,7 @@ pub mod media;
 pub mod mutation;
 
 mod batch;
+mod check;
 mod chunks;
 mod core;
 mod db;
@@ -32,6 +33,7 @@ mod trees;
 mod upkeep;
 
 pub use batch::Batch;
+pub use check::{Report, Stats};
 pub use db::{Db, Key, Options, Tree, Value};
 pub use error::{Error, Result};
 pub use iter::{Range, Snapshot};

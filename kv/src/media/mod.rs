@@ -38,6 +38,22 @@ pub trait Media: Send + Sync + 'static {
     /// [`crate::Error::NoSpace`], before anything changed; what the file store says.
     fn grow(&self, len: u64) -> Result<()>;
 
+    /// Has space for `len` bytes at `at`, whole chunks within the memory: what has none reads as zeros then, all else stays.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`], before anything changed; what the file store says.
+    fn reserve(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives the space of `len` bytes at `at`, whole chunks, back. They are not touched before they are reserved again.
+    ///
+    /// # Errors
+    /// What the file store says.
+    fn release(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// The word at `at`, and everything that was stored before it was stored (acquire).
     fn load(&self, at: u64) -> u64;
 

@@ -4,6 +4,8 @@
 //! (what came after the last write-back that returned), and compared with the model. Some images are crashed again while
 //! they are opened, and one is gone on with: its pages are used again.
 
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
 use super::memory::{Memory, Moment, Pages, Random};
 use super::model::{Index, Model, TREE, assert_same, change, fresh};
 use crate::ordered::mutation::{self, Mutation};

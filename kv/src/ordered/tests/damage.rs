@@ -1,5 +1,7 @@
 //! Is damage found, named, and kept to itself?
 
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
 use super::memory::Random;
 use super::model::{Model, TREE, assert_same, fresh, tell};
 use crate::error::Error;
