@@ -343,7 +343,7 @@ impl<M: Media> Core<M> {
     pub(crate) fn put_slot_back(&self, session: &mut Session, at: u64, bytes: u64) -> Result<()> {
         match class_of(bytes) {
             Some(class) => {
-                session.kept.push(&self.heap, class, at);
+                session.kept.put_back(class, at);
                 Ok(())
             }
             None => self.env.free(at),

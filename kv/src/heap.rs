@@ -124,6 +124,11 @@ impl Kept {
         }
     }
 
+    /// Keeps a free slot that was not used, however many there are.
+    pub fn put_back(&mut self, class: usize, at: u64) {
+        self.0[class].push(at);
+    }
+
     /// How many it has of the class.
     pub fn len(&self, class: usize) -> usize {
         self.0[class].len()

@@ -192,7 +192,7 @@ fn ranges_and_snapshots_see_one_moment() {
         }
         for n in (1..20_000).step_by(5) {
             db.delete(&key(n)).unwrap();
-            model.remove(&key(n).to_vec());
+            model.remove(key(n).as_slice());
             db.put(&key(n + 1_000_000), b"new").unwrap();
             model.insert(key(n + 1_000_000).to_vec(), b"new".to_vec());
         }
