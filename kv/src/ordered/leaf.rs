@@ -28,9 +28,10 @@
 //! 2. An entry counts if it and all before it are whole. What was torn by a crash is told from what was not by its hash.
 
 use super::corrupt;
-use super::keys::common;
+use super::keys::{common, head};
 use super::mutation::{self, Mutation};
 use crate::error::Result;
+use std::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the header.
@@ -175,6 +176,8 @@ impl Header {
 /// A key and where its record may lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Item {
+    /// The first eight bytes of the key after the prefix of the leaf it was in: most comparisons end there.
+    head: u64,
     at: u32,
     len: u16,
     deleted: bool,
@@ -186,6 +189,8 @@ pub(super) struct Item {
 #[derive(Debug, Default)]
 pub(super) struct Content {
     arena: Vec<u8>,
+    /// Bytes of the keys that the heads do not say.
+    prefix_len: usize,
     pub items: Vec<Item>,
     appended: Vec<Item>,
     merged: Vec<Item>,
@@ -209,6 +214,7 @@ impl Content {
         self.arena.clear();
         self.items.clear();
         self.appended.clear();
+        self.prefix_len = 0;
     }
 
     /// Adds a key behind the others.
@@ -217,11 +223,32 @@ impl Content {
         self.items.push(item);
     }
 
+    /// Takes changes over what is there: keys with their hints, or `None` where they are deleted, in order.
+    pub(super) fn change<'k>(&mut self, changes: impl Iterator<Item = (&'k [u8], Option<u64>)>) {
+        // Heads are comparable as long as they are of the same place in the key.
+        if self.prefix_len > 0 {
+            self.prefix_len = 0;
+            let Self { items, arena, .. } = self;
+            items
+                .iter_mut()
+                .for_each(|item| item.head = head(&arena[item.at as usize..][..item.len.into()], 0));
+        }
+        for (key, hint) in changes {
+            let item = self.take(&[], key, hint.unwrap_or(0), hint.is_none());
+            self.appended.push(item);
+        }
+        self.merge_appended();
+    }
+
     fn take(&mut self, prefix: &[u8], suffix: &[u8], hint: u64, deleted: bool) -> Item {
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(prefix);
         self.arena.extend_from_slice(suffix);
-        Item { at, len: (prefix.len() + suffix.len()) as u16, deleted, hint }
+        Item { head: head(suffix, 0), at, len: (prefix.len() + suffix.len()) as u16, deleted, hint }
+    }
+
+    fn order(&self, a: &Item, b: &Item) -> Ordering {
+        a.head.cmp(&b.head).then_with(|| self.key(a).cmp(self.key(b)))
     }
 
     /// Takes everything out of a whole page whose header was checked.
@@ -230,6 +257,7 @@ impl Content {
     /// [`crate::error::Damage`] where the sorted part does not match its hash; what is appended has been taken then.
     pub(super) fn read(&mut self, header: &Header, page: &[u8]) -> Result<Tail> {
         self.clear();
+        self.prefix_len = header.prefix_len;
         let sorted = header.check(page).and_then(|()| self.read_sorted(header, page));
         if sorted.is_err() {
             self.items.clear();
@@ -277,16 +305,16 @@ impl Content {
         }
         let mut appended = std::mem::take(&mut self.appended);
         // Later entries lie further on in the arena.
-        appended.sort_unstable_by(|a, b| self.key(a).cmp(self.key(b)).then(b.at.cmp(&a.at)));
-        appended.dedup_by(|later, first| self.key(later) == self.key(first));
+        appended.sort_unstable_by(|a, b| self.order(a, b).then(b.at.cmp(&a.at)));
+        appended.dedup_by(|older, newest| self.order(older, newest).is_eq());
         let mut merged = std::mem::take(&mut self.merged);
         merged.clear();
         let mut old = self.items.iter().peekable();
         for new in &appended {
-            while let Some(item) = old.next_if(|item| self.key(item) < self.key(new)) {
+            while let Some(item) = old.next_if(|item| self.order(item, new).is_lt()) {
                 merged.push(*item);
             }
-            let _replaced = old.next_if(|item| self.key(item) == self.key(new));
+            let _replaced = old.next_if(|item| self.order(item, new).is_eq());
             if !new.deleted {
                 merged.push(*new);
             }

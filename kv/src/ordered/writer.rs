@@ -54,7 +54,6 @@ pub(super) struct Writer {
     batch: Batch,
     pub content: Content,
     pub other: Content,
-    pub merged: Content,
     pub buf: Vec<u8>,
     entry: Vec<u8>,
 }
@@ -77,7 +76,6 @@ impl Writer {
             batch: Batch::default(),
             content: Content::default(),
             other: Content::default(),
-            merged: Content::default(),
             buf: Vec::new(),
             entry: Vec::new(),
         }
