@@ -26,6 +26,8 @@ pub enum ChunkKind {
     Directory = 4,
     /// A run of chunks of the ordered index.
     Ordered = 5,
+    /// A run of chunks that holds the list of a batch.
+    List = 6,
 }
 
 impl ChunkKind {
@@ -36,9 +38,19 @@ impl ChunkKind {
             3 => Self::Record,
             4 => Self::Directory,
             5 => Self::Ordered,
+            6 => Self::List,
             _ => return None,
         })
     }
+}
+
+/// Whether the last free chunk may be taken. It is kept for overwrites and deletes, which are to be possible when no new key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// It stays.
+    Keep,
+    /// It may be taken.
+    Use,
 }
 
 /// A run of chunks.
@@ -146,14 +158,20 @@ impl Chunks {
     ///
     /// # Errors
     /// [`Error::NoSpace`], before anything changed.
-    pub fn take<M: Media>(&self, media: &M, kind: ChunkKind, count: u64) -> Result<u64> {
+    pub fn take<M: Media>(&self, media: &M, kind: ChunkKind, count: u64, reserve: Reserve) -> Result<u64> {
         let mut state = self.0.lock();
         let first = state.find(count);
         let end = first + count;
-        if end > MAX_CHUNKS || end * CHUNK > media.capacity() {
+        // The reserve may be a chunk anywhere.
+        let wanted = match reserve {
+            Reserve::Keep if state.count + count < media.len() / CHUNK => end,
+            Reserve::Keep => end + 1,
+            Reserve::Use => end,
+        };
+        if wanted > MAX_CHUNKS || wanted * CHUNK > media.capacity() {
             return Err(Error::NoSpace { needed: count * CHUNK });
         }
-        media.grow(end * CHUNK)?;
+        media.grow(wanted * CHUNK)?;
         (first..end).for_each(|chunk| state.set(chunk, true));
         media.store(word_at(first), kind as u64 | count << 8);
         media.flush(word_at(first), 8);

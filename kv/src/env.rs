@@ -3,7 +3,7 @@
 //! The memory, the space in it, and the epochs of readers. Invariant: space that is retired is given back when every reader that
 //! was there has left, and not before.
 
-use crate::chunks::{ChunkKind, Chunks, Run};
+use crate::chunks::{ChunkKind, Chunks, Reserve, Run};
 use crate::epoch::{Epochs, Pin};
 use crate::error::Result;
 use crate::layout::{CHUNK, PAGE, PAGES};
@@ -69,7 +69,15 @@ impl<M: Media> Env<M> {
     /// # Errors
     /// [`crate::Error::NoSpace`], before anything changed; damage.
     pub fn alloc_pages(&self, kind: PageKind) -> Result<u64> {
-        self.pages.take(&self.media, &self.chunks, kind)
+        self.alloc_pages_with(kind, Reserve::Keep)
+    }
+
+    /// As [`Self::alloc_pages`], also from the reserve if `reserve` says so.
+    ///
+    /// # Errors
+    /// As [`Self::alloc_pages`].
+    pub fn alloc_pages_with(&self, kind: PageKind, reserve: Reserve) -> Result<u64> {
+        self.pages.take(&self.media, &self.chunks, kind, reserve)
     }
 
     /// Gives back what [`Self::alloc_pages`] or [`Self::alloc_bytes`] gave. Nothing durable points into it, and nobody reads it.
@@ -93,7 +101,7 @@ impl<M: Media> Env<M> {
         if pages < PAGES as u64 {
             return self.alloc_pages(kind(pages as u16));
         }
-        self.chunks.take(&self.media, chunk, len.div_ceil(CHUNK))
+        self.chunks.take(&self.media, chunk, len.div_ceil(CHUNK), Reserve::Keep)
     }
 
     /// Gives space back, as [`Self::free`], when every reader that is there now has left. Nothing durable points into it.

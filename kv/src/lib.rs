@@ -6,11 +6,34 @@
 pub mod error;
 mod layout;
 pub mod media;
+pub mod mutation;
 
+mod batch;
 mod chunks;
+mod core;
+mod db;
 mod env;
 mod epoch;
+mod hash;
+mod heap;
+mod order;
+#[cfg(feature = "sim")]
 pub mod ordered;
+#[cfg(not(feature = "sim"))]
+mod ordered;
 mod pages;
+mod record;
+mod recover;
+mod ring;
+mod session;
+mod snapshots;
+mod stripes;
+mod superblock;
+mod sweep;
+mod trees;
+mod upkeep;
 
+pub use batch::Batch;
+pub use db::{Db, Key, Options, Tree, Value};
 pub use error::{Error, Result};
+pub use recover::Recovery;

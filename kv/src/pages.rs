@@ -7,7 +7,7 @@
 //! Invariants: as for chunks. K1: a run's code is durable before anything durable points into it. K2: it becomes 0 only when nothing durable
 //! points into the run, and is durable before the pages are given out again.
 
-use crate::chunks::{ChunkKind, Chunks, Run};
+use crate::chunks::{ChunkKind, Chunks, Reserve, Run};
 use crate::error::{Damage, Result, Structure};
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
@@ -171,12 +171,18 @@ impl Pages {
     ///
     /// # Errors
     /// [`crate::Error::NoSpace`], before anything changed; [`Damage`] of a map.
-    pub fn take<M: Media>(&self, media: &M, chunks: &Chunks, kind: PageKind) -> Result<u64> {
+    pub fn take<M: Media>(
+        &self,
+        media: &M,
+        chunks: &Chunks,
+        kind: PageKind,
+        reserve: Reserve,
+    ) -> Result<u64> {
         let count = kind.pages();
         let mut state = self.0.lock();
         let (chunk, page) = match state.find(count) {
             Some(found) => found,
-            None => state.find_more(media, chunks, count)?,
+            None => state.find_more(media, chunks, count, reserve)?,
         };
         state.chunks[chunk].set(page, count, true);
         let at = state.chunks[chunk].at + page as u64 * PAGE;
@@ -219,7 +225,13 @@ impl State {
         None
     }
 
-    fn find_more<M: Media>(&mut self, media: &M, chunks: &Chunks, count: usize) -> Result<(usize, usize)> {
+    fn find_more<M: Media>(
+        &mut self,
+        media: &M,
+        chunks: &Chunks,
+        count: usize,
+        reserve: Reserve,
+    ) -> Result<(usize, usize)> {
         for _ in 0..READ_AHEAD {
             let Some(at) = self.unread.pop() else { break };
             self.add(read_chunk(media, at)?);
@@ -227,7 +239,7 @@ impl State {
                 return Ok(found);
             }
         }
-        let at = match chunks.take(media, ChunkKind::Pages, 1) {
+        let at = match chunks.take(media, ChunkKind::Pages, 1, reserve) {
             Ok(at) => at,
             Err(error) => return self.find_in_rest(media, count)?.ok_or(error),
         };

@@ -140,6 +140,18 @@ impl Media for Mapped {
     }
 
     #[inline]
+    fn load_line(&self, at: u64) -> [u64; 8] {
+        if !self.within(at, 64) || !at.is_multiple_of(WORD) {
+            return [0; 8];
+        }
+        std::array::from_fn(|n| {
+            // SAFETY: the line lies within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
+            let word = unsafe { AtomicU64::from_ptr(self.base.add(at as usize + n * 8).cast::<u64>()) };
+            u64::from_le(word.load(Ordering::Acquire))
+        })
+    }
+
+    #[inline]
     fn store(&self, at: u64, word: u64) {
         if let Some(place) = self.writable_word(at) {
             place.store(word.to_le(), Ordering::Release);

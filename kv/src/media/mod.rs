@@ -41,6 +41,12 @@ pub trait Media: Send + Sync + 'static {
     /// The word at `at`, and everything that was stored before it was stored (acquire).
     fn load(&self, at: u64) -> u64;
 
+    /// The eight words of the line at `at`, a multiple of 64, as [`Self::load`].
+    #[inline]
+    fn load_line(&self, at: u64) -> [u64; 8] {
+        std::array::from_fn(|n| self.load(at + n as u64 * 8))
+    }
+
     /// Stores a word through the cache, after everything that was stored before (release). Durable after a flush and a fence.
     fn store(&self, at: u64, word: u64);
 
