@@ -26,20 +26,20 @@ mod writer;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use cursor::Cursor;
-pub use pending::Change;
-pub use root::Page;
-pub use verify::Findings;
-
-use crate::env::{Env, TreeId};
+use crate::env::Env;
+pub use crate::env::TreeId;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::media::Media;
 use crate::pages::PageKind;
+pub use cursor::Cursor;
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use group::{Group, Read};
 use keys::Keys;
+pub use pending::Change;
 use pending::Pending;
+pub use root::Page;
+pub use verify::Findings;
 use writer::Writer;
 
 /// The longest page, in bytes.

@@ -192,7 +192,10 @@ impl<S: Space> Ordered<S> {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut writer.batch);
-        let taken = self.pending.take(&mut batch);
+        let mut taken = self.pending.take(&mut batch);
+        if mutation::is(Mutation::SettleEarly) {
+            self.pending.settled(std::mem::take(&mut taken));
+        }
         self.look_ahead(&batch);
         let (mut done, mut result) = (0, Ok(()));
         while done < batch.changes.len() && result.is_ok() {
