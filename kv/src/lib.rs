@@ -16,6 +16,7 @@ mod env;
 mod epoch;
 mod hash;
 mod heap;
+mod iter;
 mod order;
 #[cfg(feature = "sim")]
 pub mod ordered;
@@ -36,4 +37,5 @@ mod upkeep;
 pub use batch::Batch;
 pub use db::{Db, Key, Options, Tree, Value};
 pub use error::{Error, Result};
+pub use iter::{Range, Snapshot};
 pub use recover::Recovery;
