@@ -3,6 +3,8 @@
 //! A database is one file of a [`daxstore::Store`], mapped into memory. What changes it is durable when it returns, by one
 //! fence; `docs/kv.md` has the protocol and its invariants.
 
+#![cfg_attr(loom, allow(unused_imports, dead_code, reason = "under loom there are no mappings"))]
+
 pub mod error;
 mod layout;
 pub mod media;
