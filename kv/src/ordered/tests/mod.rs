@@ -4,3 +4,4 @@ mod crash;
 mod damage;
 mod memory;
 mod model;
+mod threads;
