@@ -272,6 +272,10 @@ impl Content {
         let (mut at, end) = (header.keys_at(), header.sorted_end);
         self.arena.reserve(end + header.count * prefix.len());
         self.items.reserve(header.count);
+        let width = usize::from(header.width);
+        if header.width != VARIES && prefix.len() + width > 0 {
+            return self.read_even(header, prefix, width, &page[at..end]);
+        }
         for _ in 0..header.count {
             let (from, len) = match header.width {
                 VARIES => (at + 7, usize::from(u16_at(page, at + 5))),
@@ -283,6 +287,30 @@ impl Content {
             let item = self.take(prefix, suffix, hint_at(page, at), false);
             self.items.push(item);
             at = from + len;
+        }
+        Ok(())
+    }
+
+    /// Takes `keys`, whose suffixes are all `width` bytes long: most leaves are so.
+    fn read_even(&mut self, header: &Header, prefix: &[u8], width: usize, keys: &[u8]) -> Result<()> {
+        let (each, len) = (5 + width, prefix.len() + width);
+        if keys.len() < header.count * each {
+            return Err(corrupt(header.place.at, "the end of a leaf's key", keys.len(), header.count * each));
+        }
+        self.arena.resize(header.count * len, 0);
+        let Self { arena, items, .. } = self;
+        for (i, (to, from)) in arena.chunks_exact_mut(len).zip(keys.chunks_exact(each)).enumerate() {
+            let (start, rest) = to.split_at_mut(prefix.len());
+            start.copy_from_slice(prefix);
+            rest.copy_from_slice(&from[5..]);
+            let at = (i * len) as u32;
+            items.push(Item {
+                head: head(rest, 0),
+                at,
+                len: len as u16,
+                deleted: false,
+                hint: hint_at(from, 0),
+            });
         }
         Ok(())
     }

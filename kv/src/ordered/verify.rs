@@ -82,7 +82,7 @@ impl<S: Space> Ordered<S> {
         let keys = || content.items.iter().map(|item| content.key(item));
         let ascending = keys().zip(keys().skip(1)).all(|(a, b)| a < b);
         let above = first || keys().next().is_none_or(|key| key >= state.keys.get(place));
-        let below = state.high_of(place).is_none_or(|high| keys().last().is_none_or(|key| key < high));
+        let below = state.high_of(place).is_none_or(|high| keys().next_back().is_none_or(|key| key < high));
         if !(ascending && above && below) {
             findings.errors.push(corrupt(leaf.page.at, "keys in order, within the leaf's bounds", 1, 0));
         }

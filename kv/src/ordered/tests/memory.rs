@@ -66,8 +66,8 @@ impl Moment {
             let kept = match mode {
                 0 => false,
                 1 => true,
-                2 => hash % 2 == 0,
-                3 => Random(salt ^ i as u64).next() % 2 == 0,
+                2 => hash.is_multiple_of(2),
+                3 => Random(salt ^ i as u64).next().is_multiple_of(2),
                 _ => (i as u64) < hash % (self.words.stores.len() as u64 + 1),
             };
             if kept {
