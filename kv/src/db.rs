@@ -137,6 +137,7 @@ impl<M: Media> std::ops::Deref for Db<M> {
     }
 }
 
+#[cfg(not(loom))]
 impl Db {
     /// Opens the database in the file at `path`.
     ///

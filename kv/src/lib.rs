@@ -3,6 +3,8 @@
 //! A database is one file of a [`daxstore::Store`], mapped into memory. What changes it is durable when it returns, by one
 //! fence; `docs/kv.md` has the protocol and its invariants.
 
+#![cfg_attr(loom, allow(unused_imports, dead_code, reason = "under loom there are no mappings"))]
+
 pub mod error;
 mod layout;
 pub mod media;
@@ -19,7 +21,10 @@ mod hash;
 mod heap;
 mod iter;
 mod order;
+#[cfg(feature = "sim")]
 pub mod ordered;
+#[cfg(not(feature = "sim"))]
+mod ordered;
 mod pages;
 mod record;
 mod recover;

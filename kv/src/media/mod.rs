@@ -9,11 +9,16 @@
 //!    [`Media::fence`] returned without error. Anything else that was stored may become durable at any time, word by word, or never.
 //! 3. No aligned word of 8 bytes is torn.
 
+#[cfg(not(loom))]
 mod mapped;
 #[cfg(feature = "sim")]
 mod sim;
 
+#[cfg(not(loom))]
 pub use mapped::Mapped;
+/// Under loom there are no mappings.
+#[cfg(loom)]
+pub use sim::SimMedia as Mapped;
 #[cfg(feature = "sim")]
 pub use sim::{SimCounts, SimMedia};
 

@@ -17,6 +17,8 @@ pub struct Findings {
     pub leaves: u64,
     /// Bytes of all pages.
     pub bytes: u64,
+    /// Leaves whose last appended entries can not be read: a crash left them so, or they are damaged.
+    pub torn: u64,
     /// What is wrong.
     pub errors: Vec<Error>,
 }
@@ -73,7 +75,7 @@ impl<S: Space> Ordered<S> {
             Ok(read) if self.misses(&read) => {
                 findings.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1))
             }
-            Ok(_) => {}
+            Ok(read) => findings.torn += u64::from(!read.clean),
             Err(error) => return findings.errors.push(error),
         }
         findings.keys += content.items.len() as u64;

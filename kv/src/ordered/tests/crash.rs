@@ -32,6 +32,9 @@ fn judge(image: Memory, told: &[Told], model: &Model) -> (Arc<Pages>, Index) {
     let (pages, index) = recover(image);
     told.iter().for_each(|(key, record, sequence)| change(&index, key, *record, *sequence));
     assert_same(&index, model);
+    index.write_back(0).unwrap();
+    index.told_again();
+    assert_same(&index, model);
     let findings = index.verify().unwrap();
     assert!(findings.errors.is_empty(), "{:?}", findings.errors);
     assert_eq!(findings.keys, model.len() as u64);

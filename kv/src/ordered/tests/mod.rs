@@ -6,3 +6,4 @@ mod crash;
 mod damage;
 mod memory;
 mod model;
+mod threads;
