@@ -200,7 +200,7 @@ const FETCH: (usize, usize) = (32, 256);
 
 impl Side {
     fn next_fetch(&mut self) -> usize {
-        self.fetched = if self.fetched == 0 { FETCH.0 } else { (self.fetched * 4).min(FETCH.1) };
+        self.fetched = if self.fetched == 0 { FETCH.0 } else { (self.fetched * 3).min(FETCH.1) };
         self.fetched
     }
 }

@@ -25,8 +25,6 @@ pub enum Mutation {
     PartialBatch,
     /// K11: a split names new segments before they are durable.
     SplitFirst,
-    /// K11: a split changes several words of the directory without its intent.
-    NoIntent,
     /// K12: sequence numbers start again where the last record was found, not at the limit.
     NoLimit,
     /// K13: space is given back while readers look at it.

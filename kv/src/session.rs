@@ -110,6 +110,8 @@ pub struct Session {
     spare: Vec<Vec<Old>>,
     /// Buffers for the lists of batches.
     pub lists: Lists,
+    /// The class of slots that it wanted last, while there is something to sweep.
+    pub wanted: Option<usize>,
     /// The trees whose ordered indexes were told of something in this group.
     pub told: Vec<TreeId>,
 }
@@ -129,6 +131,7 @@ impl Session {
             before: Default::default(),
             spare: Vec::new(),
             lists: Lists::default(),
+            wanted: None,
             told: Vec::new(),
         }
     }

@@ -27,6 +27,12 @@ impl<M: Media> Core<M> {
         taken.session.flush(self.media());
         self.env.collect()?;
         self.collect(&mut taken.session)?;
+        // A little with each group, so that what is free when the slots run out has waited long enough.
+        if let Some(class) = taken.session.wanted
+            && !self.sweep(&mut taken.session, class)?
+        {
+            taken.session.wanted = None;
+        }
         let is_stuck = taken.session.waiting.len() > PATIENCE
             && taken.session.waiting.front().is_some_and(|first| first.sequence >= self.sessions.oldest());
         if is_stuck {
@@ -150,7 +156,7 @@ impl<M: Media> Core<M> {
         if session.kept.take_from(&self.heap, class) {
             return Ok(());
         }
-        self.sweep(session, class)?;
+        session.wanted = self.sweep(session, class)?.then_some(class);
         self.sweep(session, CLASSES)?;
         self.collect(session)?;
         if session.kept.take_from(&self.heap, class) {

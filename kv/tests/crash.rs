@@ -72,14 +72,23 @@ fn sessions_supersede_each_others_records() {
 }
 
 /// New keys up to where the first segment of the index is replaced, and over it.
-#[test]
-fn segments_are_replaced() {
+fn replace_segments(rule: Option<Mutation>) -> Result<common::Counts, String> {
     let setup: Vec<_> = (0..40)
         .map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), Some(vec![1; 8]))).collect()))
         .collect();
     let ops: Vec<_> = (1000..1180).map(|n| Op::Put(0, key(n), vec![2; 8])).collect();
     let effort = Effort { images: 2, further: 97, ..EFFORT };
-    crashes(&setup, &ops, effort, None).unwrap();
+    crashes(&setup, &ops, effort, rule)
+}
+
+#[test]
+fn segments_are_replaced() {
+    replace_segments(None).unwrap();
+}
+
+#[test]
+fn a_segment_that_is_named_before_it_is_durable_is_noticed() {
+    assert!(replace_segments(Some(Mutation::SplitFirst)).is_err());
 }
 
 /// Fails unless a crash of one of some mixtures shows that the rule is broken.
@@ -107,6 +116,8 @@ caught! {
     a_tombstone_that_goes_too_early_is_noticed: PurgeEarly;
     an_order_of_notes_that_counts_is_noticed: LastWins;
     half_a_batch_is_noticed: PartialBatch;
+    an_index_that_is_ahead_is_noticed: IndexFirst;
+    a_note_that_leads_to_another_record_is_noticed: AnySequence;
     sequence_numbers_that_come_again_are_noticed: NoLimit;
     a_record_without_its_checksum_is_noticed: NoRecordCheck;
     an_order_that_misses_keys_is_noticed: NoOrder;

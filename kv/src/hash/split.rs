@@ -14,6 +14,8 @@
 //!
 //! Invariants: K11. 1. The intent is durable before the first word changes, where several do. 2. It is gone durably before the old
 //! segment can be used again. So every crash leaves words that recovery can bring to the one or the other state.
+//! (Each word by itself leads to its keys either way, as the old segment still has them all; the intent keeps the words of a segment
+//! equal, on which whoever goes over the segments relies.)
 
 use super::{
     APART, Full, HELD, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts,
@@ -178,7 +180,7 @@ impl Index {
         let first = (hash >> (64 - bits)) / count * count;
         let change =
             Change { first, count, old: segment.word(), left: words[0], right: words[words.len() - 1] };
-        if count == 1 || mutation::is(Mutation::NoIntent) {
+        if count == 1 {
             change.apply(&env.media, directory)?;
         } else {
             change.announce(&env.media, self.salt)?;
