@@ -213,6 +213,7 @@ impl<M: Media> Db<M> {
 /// Records of a batch of a backup.
 const BACKUP: usize = 1000;
 
+#[cfg(not(loom))]
 impl Db {
     /// Copies the database as it is at one moment into a new one at `path` of `store`, in order and without gaps, while it is used.
     ///

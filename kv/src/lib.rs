@@ -24,6 +24,7 @@ mod order;
 #[cfg(feature = "sim")]
 pub mod ordered;
 #[cfg(not(feature = "sim"))]
+#[allow(dead_code, unused_imports, reason = "models and tests use more of it than the database does")]
 mod ordered;
 mod pages;
 mod record;

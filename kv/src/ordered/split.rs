@@ -142,8 +142,12 @@ impl<S: Space> Ordered<S> {
             self.split_group(writer, index, state, [lower, upper], link);
             return Ok(());
         }
-        let others = state.free_links().filter(|at| !links.contains(at));
-        let mut free = links.iter().copied().chain(others);
+        let mut others = Vec::new();
+        if count > links.len() {
+            let more = count - links.len();
+            others.extend(state.free_links().filter(|at| !links.contains(at)).take(more));
+        }
+        let mut free = links.into_iter().chain(others);
         for leaf in &mut state.leaves[new.places.start..new.places.start + count] {
             leaf.link = free.next().unwrap_or_default();
             writer.set_link(leaf.link, Some(leaf.page));
