@@ -1,0 +1,46 @@
+//! How does a program keep keys and values in persistent memory, in order, at the speed of memory?
+//!
+//! A database is one file of a [`daxstore::Store`], mapped into memory. What changes it is durable when it returns, by one
+//! fence; `docs/kv.md` has the protocol and its invariants.
+
+#![cfg_attr(loom, allow(unused_imports, dead_code, reason = "under loom there are no mappings"))]
+
+pub mod error;
+mod layout;
+pub mod media;
+pub mod mutation;
+
+mod batch;
+mod check;
+mod chunks;
+mod core;
+mod db;
+mod env;
+mod epoch;
+mod hash;
+mod heap;
+mod iter;
+mod order;
+#[cfg(feature = "sim")]
+pub mod ordered;
+#[cfg(not(feature = "sim"))]
+#[allow(dead_code, unused_imports, reason = "models and tests use more of it than the database does")]
+mod ordered;
+mod pages;
+mod record;
+mod recover;
+mod ring;
+mod session;
+mod snapshots;
+mod stripes;
+mod superblock;
+mod sweep;
+mod trees;
+mod upkeep;
+
+pub use batch::Batch;
+pub use check::{Report, Stats};
+pub use db::{Db, Key, Options, Tree, Value};
+pub use error::{Error, Result};
+pub use iter::{Range, Snapshot};
+pub use recover::Recovery;
