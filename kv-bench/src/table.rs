@@ -104,32 +104,22 @@ pub fn table(outcomes: &[Outcome]) -> String {
 fn group_text(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
     writeln!(text, "{}\n", group.title)?;
     writeln!(text, "thousand operations/s (records/s of loads and batches; reopen: ms), * the best")?;
-    heading(text, group)?;
-    for (workload, row) in &group.rows {
-        let first = best(row);
-        line(text, group, workload, |engine| {
-            let mark = if first == Some(engine) { "*" } else { "" };
-            row.get(engine).map(|outcome| format!("{}{mark}", shown(figure(outcome))))
-        })?;
-    }
-    writeln!(text, "\np50 / p99 / p99.9 of one operation (a loop without memory meanwhile: p99.9)")?;
-    heading(text, group)?;
-    for (workload, row) in group.rows.iter().filter(|(_, row)| row.values().any(|o| o.reopened.is_none())) {
-        line(text, group, workload, |engine| {
-            row.get(engine).map(|outcome| {
-                let (took, noise) = (outcome.latency, outcome.noise);
-                let [a, b, c, d] = [took.p50, took.p99, took.p999, noise.p999].map(seconds);
-                format!("{a} / {b} / {c} ({d})")
-            })
-        })?;
-    }
+    cells(text, group, |outcome, is_best| {
+        Some(format!("{}{}", shown(figure(outcome)), if is_best { "*" } else { "" }))
+    })?;
+    writeln!(
+        text,
+        "\np50 / p99 / p99.9 of one call (in brackets p99.9 of a loop as long that touches no memory)"
+    )?;
+    cells(text, group, |outcome, _| {
+        let (took, noise) = (outcome.latency, outcome.noise);
+        let [a, b, c, d] = [took.p50, took.p99, took.p999, noise.p999].map(seconds);
+        outcome.reopened.is_none().then(|| format!("{a} / {b} / {c} ({d})"))
+    })?;
     writeln!(text, "\nbytes of the medium for each byte of keys and values, at the end")?;
-    heading(text, group)?;
-    for (workload, row) in &group.rows {
-        line(text, group, workload, |engine| {
-            row.get(engine).map(|outcome| format!("{:.2}", outcome.amplification()))
-        })?;
-    }
+    cells(text, group, |outcome, _| {
+        (outcome.logical_bytes > 0).then(|| format!("{:.2}", outcome.amplification()))
+    })?;
     counters(text, group)?;
     writeln!(text)
 }
@@ -147,19 +137,31 @@ fn counters(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
     Ok(())
 }
 
-fn heading(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
-    line(text, group, "", |engine| Some(engine.to_owned()))
-}
-
-fn line<'o>(
+/// Prints a table with a column for each engine, each as wide as its widest cell.
+fn cells<'o>(
     text: &mut String,
     group: &Group<'o>,
-    name: &str,
-    cell: impl Fn(&'o str) -> Option<String>,
+    cell: impl Fn(&'o Outcome, bool) -> Option<String>,
 ) -> std::fmt::Result {
-    write!(text, "{name:<10}")?;
-    for engine in &group.engines {
-        write!(text, " {:>14}", cell(engine).unwrap_or_else(|| String::from("-")))?;
+    let mut lines = vec![vec![String::new()]];
+    lines[0].extend(group.engines.iter().map(|engine| String::from(*engine)));
+    for (workload, row) in &group.rows {
+        let first = best(row);
+        let of = |engine: &&str| row.get(engine).and_then(|outcome| cell(outcome, first == Some(*engine)));
+        let line: Vec<_> = group.engines.iter().map(of).collect();
+        if line.iter().any(Option::is_some) {
+            let line = line.into_iter().map(|cell| cell.unwrap_or_else(|| String::from("-")));
+            lines.push([String::from(*workload)].into_iter().chain(line).collect());
+        }
     }
-    writeln!(text)
+    let width = |i: usize| lines.iter().map(|line| line[i].len()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..lines[0].len()).map(width).collect();
+    for line in &lines {
+        write!(text, "{:<w$}", line[0], w = widths[0])?;
+        for (cell, w) in line.iter().zip(&widths).skip(1) {
+            write!(text, "  {cell:>w$}")?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
 }

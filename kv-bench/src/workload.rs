@@ -166,9 +166,9 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A random bit in eight.
+    /// Whether the clock is read around the next step: a random eighth of them, and each that is a batch.
     pub fn is_sampled(&mut self) -> bool {
-        self.rng.bits() & 7 == 0
+        self.rng.bits() & 7 == 0 || self.workload.per_step() > 1
     }
 
     /// Steps after which everything was done once, at `operations` in all.
@@ -233,22 +233,35 @@ impl<'a> Worker<'a> {
     /// Stores the `i`th batch of all records.
     fn load(&mut self, i: u64, key: fn(u64) -> Key) -> Result<u64> {
         let end = (i + 1).saturating_mul(BATCH).min(self.size.records);
-        self.records.clear();
-        for index in i * BATCH..end {
-            self.records.push((key(index), self.values.of(index, &mut self.rng).to_vec()));
-        }
-        self.engine.batch(&self.records)?;
-        Ok(self.records.len() as u64)
+        self.fill(end.saturating_sub(i * BATCH), |worker, at| {
+            let index = i * BATCH + at;
+            worker.record(at, key(index), index);
+        })
     }
 
     fn batch(&mut self) -> Result<u64> {
-        self.records.clear();
-        for _ in 0..BATCH {
-            let index = self.rng.below(self.size.records);
-            self.records.push((scattered(index), self.values.of(index, &mut self.rng).to_vec()));
+        self.fill(BATCH, |worker, at| {
+            let index = worker.rng.below(worker.size.records);
+            worker.record(at, scattered(index), index);
+        })
+    }
+
+    /// Stores a batch of `n` records that `make` makes; their memory is used again.
+    fn fill(&mut self, n: u64, make: impl Fn(&mut Self, u64)) -> Result<u64> {
+        self.records.resize_with(n as usize, Default::default);
+        for at in 0..n {
+            make(self, at);
         }
         self.engine.batch(&self.records)?;
-        Ok(BATCH)
+        Ok(n)
+    }
+
+    fn record(&mut self, at: u64, key: Key, index: u64) {
+        let value = self.values.of(index, &mut self.rng);
+        let record = &mut self.records[at as usize];
+        record.0 = key;
+        record.1.clear();
+        record.1.extend_from_slice(value);
     }
 
     fn put(&mut self, index: u64) -> Result<()> {
