@@ -1,5 +1,7 @@
 //! What can be asked for on the command line?
 
+pub mod kv;
+
 use crate::size::parse_size;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -72,6 +74,8 @@ pub enum Command {
     Grow(Grow),
     /// Draw the pool: chunks free, whole and broken, and the extents of a file.
     Map(Map),
+    /// Work with a key-value database in a pool.
+    Kv(kv::Kv),
     /// Import a tree, kill a second import, recover, check, export and compare: the whole store on real input.
     Demo(Demo),
 }

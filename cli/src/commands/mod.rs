@@ -5,6 +5,7 @@ mod data;
 mod defrag;
 mod extents;
 mod info;
+mod kv;
 mod ls;
 mod map;
 mod mkfs;
@@ -40,6 +41,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<Verdict> {
         Command::Defrag(defrag) => defrag::defrag(opener, &defrag, output),
         Command::Check(check) => check::check(opener, &check, output),
         Command::Map(map) => map::map(opener, &map, output),
+        Command::Kv(kv) => kv::kv(opener, &kv, output),
         Command::Demo(demo) => crate::demo::demo(&demo, output),
     }
 }
