@@ -324,6 +324,9 @@ pub struct Demo {
     /// Take no more than this many bytes of the tree.
     #[arg(long, value_parser = parse_size, default_value = "1536M")]
     pub max_bytes: u64,
+    /// Put this many records into a key-value database; 0 leaves that out.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub records: u64,
 }
 
 /// Octal permission bits.

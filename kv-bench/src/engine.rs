@@ -65,6 +65,8 @@ pub trait Engine: Send + Sync {
 #[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// The key-value store of this workspace.
+    Daxstore,
     /// LMDB, writing its file with `pwrite` and `fdatasync`.
     Lmdb,
     /// LMDB over a writable mapping (`MDB_WRITEMAP`), with `msync`.
@@ -112,6 +114,7 @@ impl Kind {
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Daxstore => "daxstore",
             Self::Lmdb => "lmdb",
             Self::LmdbWritemap => "lmdb-writemap",
             Self::Redb => "redb",
@@ -123,6 +126,7 @@ impl Kind {
     /// Whether this program was built with it.
     pub const fn is_built(self) -> bool {
         match self {
+            Self::Daxstore => true,
             Self::Lmdb | Self::LmdbWritemap => cfg!(feature = "lmdb"),
             Self::Redb => cfg!(feature = "redb"),
             Self::Fjall => cfg!(feature = "fjall"),

@@ -25,6 +25,7 @@ pub mod workload;
 
 pub use all::main;
 pub use args::Args;
+pub use engines::daxstore::{DATABASE, POOL};
 pub use error::{Context, Failure, Result};
 pub use place::Place;
 pub use table::{seconds, table};

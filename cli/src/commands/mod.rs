@@ -13,6 +13,8 @@ mod names;
 mod stat;
 mod transfer;
 
+pub use kv::{Encoding, encode};
+
 use crate::args::{Args, Command};
 use crate::failure::Result;
 use crate::output::{Output, Verdict};

@@ -1,5 +1,6 @@
 //! Where is the code of each engine?
 
+pub mod daxstore;
 #[cfg(feature = "fjall")]
 mod fjall;
 #[cfg(feature = "lmdb")]
@@ -16,6 +17,7 @@ use std::path::Path;
 /// Opens the database of `kind` in `dir`, or makes it.
 pub fn open(kind: Kind, dir: &Path, size: Size) -> Result<Box<dyn Engine>> {
     match kind {
+        Kind::Daxstore => daxstore::open(dir, size),
         #[cfg(feature = "lmdb")]
         Kind::Lmdb => lmdb::open(dir, size, false),
         #[cfg(feature = "lmdb")]

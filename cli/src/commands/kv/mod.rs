@@ -8,6 +8,9 @@ mod format;
 mod records;
 mod upkeep;
 
+pub use crate::args::kv::Encoding;
+pub use encoding::encode;
+
 use crate::args::kv::{Kv, KvCommand, Target};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Verdict};
