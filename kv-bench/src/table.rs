@@ -102,22 +102,19 @@ pub fn table(outcomes: &[Outcome]) -> String {
 }
 
 fn group_text(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
-    writeln!(text, "{}\n", group.title)?;
-    writeln!(text, "thousand operations/s (records/s of loads and batches; reopen: ms), * the best")?;
-    cells(text, group, |outcome, is_best| {
+    writeln!(text, "{}", group.title)?;
+    let title = "thousand operations/s (records/s of loads and batches; reopen: ms), * the best";
+    cells(text, title, group, |outcome, is_best| {
         Some(format!("{}{}", shown(figure(outcome)), if is_best { "*" } else { "" }))
     })?;
-    writeln!(
-        text,
-        "\np50 / p99 / p99.9 of one call (in brackets p99.9 of a loop as long that touches no memory)"
-    )?;
-    cells(text, group, |outcome, _| {
+    let title = "p50 / p99 / p99.9 of one call (in brackets p99.9 of a loop as long that touches no memory)";
+    cells(text, title, group, |outcome, _| {
         let (took, noise) = (outcome.latency, outcome.noise);
         let [a, b, c, d] = [took.p50, took.p99, took.p999, noise.p999].map(seconds);
         outcome.reopened.is_none().then(|| format!("{a} / {b} / {c} ({d})"))
     })?;
-    writeln!(text, "\nbytes of the medium for each byte of keys and values, at the end")?;
-    cells(text, group, |outcome, _| {
+    let title = "bytes of the medium for each byte of keys and values, at the end";
+    cells(text, title, group, |outcome, _| {
         (outcome.logical_bytes > 0).then(|| format!("{:.2}", outcome.amplification()))
     })?;
     counters(text, group)?;
@@ -137,9 +134,10 @@ fn counters(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
     Ok(())
 }
 
-/// Prints a table with a column for each engine, each as wide as its widest cell.
+/// Prints a table with a column for each engine, each as wide as its widest cell; nothing where no cell has text.
 fn cells<'o>(
     text: &mut String,
+    title: &str,
     group: &Group<'o>,
     cell: impl Fn(&'o Outcome, bool) -> Option<String>,
 ) -> std::fmt::Result {
@@ -154,6 +152,10 @@ fn cells<'o>(
             lines.push([String::from(*workload)].into_iter().chain(line).collect());
         }
     }
+    if lines.len() == 1 {
+        return Ok(());
+    }
+    writeln!(text, "\n{title}")?;
     let width = |i: usize| lines.iter().map(|line| line[i].len()).max().unwrap_or(0);
     let widths: Vec<_> = (0..lines[0].len()).map(width).collect();
     for line in &lines {

@@ -44,7 +44,7 @@ impl Engine for RocksDb {
         for (key, value) in records {
             batch.put(key, value);
         }
-        self.0.write_opt(&batch, &synced()).context("batch")
+        self.0.write_opt(batch, &synced()).context("batch")
     }
 
     fn get(&self, key: &Key, value: &mut Vec<u8>) -> Result<bool> {
