@@ -1,0 +1,363 @@
+//! How is a key changed, durably, with one fence?
+//!
+//! [`Core`] is a database over any memory. A change writes its record into a free slot and a note into its session's ring, past the
+//! cache; one fence makes both durable. Then the index is made to name the record, by a plain store that is written back later, with
+//! others (`session`).
+//!
+//! Invariants (`docs/kv.md` has them all):
+//! 1. K3: a change that returned is durable: its record, and the note that leads recovery to it.
+//! 2. K4: the index names a record only when it is durable. So what anybody reads stays, whatever happens.
+//! 3. All changes of a key are made under its lock, and their sequence numbers ascend.
+//! 4. What a change needs (a slot, an entry) it has before it writes anything.
+
+use crate::chunks::Reserve;
+use crate::env::{Env, TreeId};
+use crate::error::{Error, Result};
+use crate::hash::{Found, Full, Index, Place, Room};
+use crate::heap::{self, Heap, class_of};
+use crate::layout::superblock::SEQUENCE_LIMIT;
+use crate::media::Media;
+use crate::mutation::{self, Mutation};
+use crate::record::{self, Head, Key, MAX_VALUE, TOMBSTONE};
+use crate::ring::Note;
+use crate::session::{Old, Seen, Session, Sessions, Taken};
+use crate::snapshots::Snapshots;
+use crate::stripes::Stripes;
+use crate::superblock::{SEQUENCES, store};
+use crate::sweep::Sweep;
+use crate::trees::{TreeState, Trees};
+use daxstore::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use daxstore::sync::{Arc, Mutex};
+use std::borrow::Cow;
+
+/// A database over some memory.
+#[derive(Debug)]
+pub struct Core<M: Media> {
+    pub(crate) env: Arc<Env<M>>,
+    pub(crate) index: Index,
+    pub(crate) salt: u64,
+    pub(crate) stripes: Stripes,
+    pub(crate) sessions: Sessions,
+    pub(crate) heap: Heap,
+    pub(crate) sweep: Sweep,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) trees: Trees,
+    /// The next sequence number.
+    pub(crate) next: AtomicU64,
+    /// No sequence number at or above it is used before it moved, durably.
+    limit: AtomicU64,
+    moving_limit: Mutex<()>,
+    poisoned: AtomicBool,
+    pub(crate) read_only: bool,
+}
+
+/// What a change is to do.
+pub enum Action<'v> {
+    /// The key gets this value.
+    Put(Cow<'v, [u8]>),
+    /// The key is deleted.
+    Delete,
+    /// Nothing changes.
+    Nothing,
+}
+
+/// How an attempt at a change ended.
+enum Attempt {
+    /// It was made; whether the key had a value before.
+    Done(bool),
+    /// There was no free slot of this class; whether the reserve may be used for one.
+    NoSlot(usize, Reserve),
+    /// There was no room in the index.
+    Full(Full),
+}
+
+/// A change is under way, for snapshots, until it goes.
+pub(crate) struct Active<'a>(&'a AtomicU64);
+
+impl Drop for Active<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(u64::MAX, Ordering::Release);
+    }
+}
+
+/// What [`Core`] is made of.
+pub(crate) struct Parts<M: Media> {
+    pub env: Arc<Env<M>>,
+    pub index: Index,
+    pub salt: u64,
+    pub sweep: Sweep,
+    pub trees: Trees,
+    pub read_only: bool,
+}
+
+impl<M: Media> Core<M> {
+    /// A database of these parts.
+    pub(crate) fn new(parts: Parts<M>) -> Self {
+        let limit = parts.env.media.load(SEQUENCE_LIMIT);
+        Self {
+            env: parts.env,
+            index: parts.index,
+            salt: parts.salt,
+            stripes: Stripes::default(),
+            sessions: Sessions::default(),
+            heap: Heap::default(),
+            sweep: parts.sweep,
+            snapshots: Snapshots::default(),
+            trees: parts.trees,
+            next: AtomicU64::new(limit),
+            limit: AtomicU64::new(limit),
+            moving_limit: Mutex::default(),
+            poisoned: AtomicBool::new(false),
+            read_only: parts.read_only,
+        }
+    }
+
+    /// The memory.
+    #[inline]
+    pub(crate) fn media(&self) -> &M {
+        &self.env.media
+    }
+
+    /// The sequence number given out last.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.next.load(Ordering::SeqCst) - 1
+    }
+
+    /// After a failure of which nobody knows what is durable, nothing is changed any more.
+    pub(crate) fn poison<T>(&self, done: Result<T>) -> Result<T> {
+        if done.is_err() {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    /// Takes a session for a change, and writes its group back if that is due.
+    #[inline]
+    pub(crate) fn begin(&self) -> Result<Taken<'_>> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if self.poisoned.load(Ordering::Relaxed) {
+            return Err(Error::Poisoned);
+        }
+        let mut taken = self.sessions.take();
+        if taken.session.is_due() {
+            self.write_back(&mut taken)?;
+        }
+        Ok(taken)
+    }
+
+    /// A sequence number that was never used, also not by a change that power cut off.
+    #[inline]
+    pub(crate) fn sequence(&self) -> Result<u64> {
+        let sequence = self.next.fetch_add(1, Ordering::SeqCst);
+        if sequence >= self.limit.load(Ordering::Acquire) {
+            self.move_limit(sequence)?;
+        }
+        Ok(sequence)
+    }
+
+    #[cold]
+    fn move_limit(&self, sequence: u64) -> Result<()> {
+        let _one = self.moving_limit.lock();
+        let mut limit = self.limit.load(Ordering::Acquire);
+        if sequence < limit {
+            return Ok(());
+        }
+        while limit <= sequence {
+            limit += SEQUENCES;
+        }
+        if !mutation::is(Mutation::NoLimit) {
+            store(self.media(), SEQUENCE_LIMIT, limit);
+            self.poison(self.media().fence())?;
+        }
+        self.limit.store(limit, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes `key` as `decide` says, who is given the record that it has; asked again where room had to be made first. Whether the
+    /// key had a value before.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::ValueLength`], [`Error::ReadOnly`], before anything changed; damage; those of `decide`.
+    #[inline]
+    pub(crate) fn change<'v>(
+        &self,
+        tree: &TreeState,
+        key: &Key<'_>,
+        mut decide: impl FnMut(Option<&Found>) -> Result<Action<'v>>,
+    ) -> Result<bool> {
+        let mut taken = self.begin()?;
+        loop {
+            match self.attempt(&mut taken, tree, key, &mut decide)? {
+                Attempt::Done(live) => return Ok(live),
+                Attempt::NoSlot(class, reserve) => self.refill(&mut taken, class, reserve)?,
+                Attempt::Full(full) => {
+                    self.index.split(&self.env, &self.stripes, key.hash, full, Room::Enough)?;
+                    self.env.collect()?;
+                }
+            }
+        }
+    }
+
+    /// Says that a change is under way, before it takes its number.
+    #[inline]
+    pub(crate) fn activate<'s>(&self, seen: &'s Seen) -> Active<'s> {
+        seen.active.store(self.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        Active(&seen.active)
+    }
+
+    #[inline]
+    fn attempt<'v>(
+        &self,
+        taken: &mut Taken<'_>,
+        tree: &TreeState,
+        key: &Key<'_>,
+        decide: &mut impl FnMut(Option<&Found>) -> Result<Action<'v>>,
+    ) -> Result<Attempt> {
+        let _active = self.activate(taken.seen);
+        // A locked instruction: what is active is seen by every snapshot that comes after this.
+        let _pin = self.env.pin();
+        let _held = self.stripes.lock(key.hash);
+        let found = self.index.find(self.media(), key)?;
+        let live = found.filter(|found| !found.head.is(TOMBSTONE));
+        let (value, flags) = match decide(live.as_ref())? {
+            Action::Put(value) => (value, 0),
+            Action::Delete if live.is_some() => (Cow::Borrowed(&[][..]), TOMBSTONE),
+            Action::Delete | Action::Nothing => return Ok(Attempt::Done(live.is_some())),
+        };
+        if value.len() > MAX_VALUE {
+            return Err(Error::ValueLength(value.len()));
+        }
+        let head = Head::new(0, key, value.len(), flags);
+        let bytes = head.bytes();
+        let Some(at) = self.slot(&mut taken.session, bytes)? else {
+            let reserve = if found.is_some() { Reserve::Use } else { Reserve::Keep };
+            return Ok(Attempt::NoSlot(class_of(bytes).unwrap_or(0), reserve));
+        };
+        let place = match found {
+            Some(found) => found.place,
+            None => match self.index.hold(self.media(), key.hash)? {
+                Ok(place) => place,
+                Err(full) => {
+                    self.put_slot_back(&mut taken.session, at, bytes)?;
+                    return Ok(Attempt::Full(full));
+                }
+            },
+        };
+        let sequence = self.sequence()?;
+        let change = Change { key, place, found, at, bytes, sequence, flags };
+        self.make_durable(taken, &change, &value)?;
+        self.publish(&mut taken.session, tree, &change);
+        Ok(Attempt::Done(live.is_some()))
+    }
+
+    /// Writes record and note, and fences: the change has happened.
+    #[inline]
+    fn make_durable(&self, taken: &mut Taken<'_>, change: &Change<'_>, value: &[u8]) -> Result<()> {
+        let Change { key, at, sequence, .. } = *change;
+        let (media, session) = (self.media(), &mut *taken.session);
+        let head = Head::new(sequence, key, value.len(), change.flags).sealed(self.salt, at, key.hash, value);
+        if mutation::is(Mutation::IndexFirst) {
+            self.index.fill(media, change.place, key.hash, at);
+        }
+        record::write(media, at, &head, key, value, &mut session.buf);
+        session.ring.write(media, self.salt, session.position, Note { sequence, at, list: false });
+        session.position += 1;
+        if !mutation::is(Mutation::NoFence) {
+            self.poison(media.fence())?;
+        }
+        session.fenced(media, taken.seen, sequence, || self.env.epochs.advance());
+        Ok(())
+    }
+
+    /// Lets everybody see a durable change.
+    #[inline]
+    pub(crate) fn publish(&self, session: &mut Session, tree: &TreeState, change: &Change<'_>) {
+        let Change { key, place, found, at, sequence, flags, .. } = *change;
+        let live = found.filter(|found| !found.head.is(TOMBSTONE));
+        if let Some(old) = live.filter(|_| self.snapshots.are_announced()) {
+            self.snapshots.note(key.hash, old.at, old.head.sequence(), sequence);
+        }
+        self.index.fill(self.media(), place, key.hash, at);
+        session.changed(place.at);
+        if let Some(old) = found {
+            self.supersede(session, &old, sequence);
+        }
+        let is_tombstone = flags & TOMBSTONE != 0;
+        if is_tombstone {
+            let (sequence, until) = (sequence, sequence);
+            session.supersede(Old { at, bytes: change.bytes, sequence, until, tombstone: true });
+        }
+        match (live.is_some(), is_tombstone) {
+            (false, false) => {
+                self.order_insert(session, tree, change);
+                tree.gained.fetch_add(1, Ordering::Relaxed);
+            }
+            (true, true) => {
+                tree.gained.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// The slot of `old` is free when nothing needs it, unless the sweep sees to it.
+    #[inline]
+    fn supersede(&self, session: &mut Session, old: &Found, until: u64) {
+        let (at, bytes, sequence) = (old.at, old.head.bytes(), old.head.sequence());
+        if self.sweep.is_behind(at, bytes) {
+            session.supersede(Old { at, bytes, sequence, until, tombstone: false });
+            if mutation::is(Mutation::ReuseAtOnce)
+                && let Some(class) = class_of(bytes)
+            {
+                session.kept.push(&self.heap, class, at);
+            }
+        }
+    }
+
+    /// A free slot for a record of `bytes`; `None`: the session has none of its class.
+    #[inline]
+    pub(crate) fn slot(&self, session: &mut Session, bytes: u64) -> Result<Option<u64>> {
+        match class_of(bytes) {
+            Some(class) => Ok(session.kept.pop(class)),
+            None => heap::take_run(&self.env, bytes).map(Some),
+        }
+    }
+
+    /// Gives a slot back that was not used.
+    pub(crate) fn put_slot_back(&self, session: &mut Session, at: u64, bytes: u64) -> Result<()> {
+        match class_of(bytes) {
+            Some(class) => {
+                session.kept.push(&self.heap, class, at);
+                Ok(())
+            }
+            None => self.env.free(at),
+        }
+    }
+
+    /// The record of `key` that is the newest, tombstones left out. The caller is pinned.
+    #[inline]
+    pub(crate) fn find(&self, key: &Key<'_>) -> Result<Option<Found>> {
+        let found = self.index.find(self.media(), key)?;
+        Ok(found.filter(|found| !found.head.is(TOMBSTONE)))
+    }
+
+    /// A key of a tree.
+    #[inline]
+    pub(crate) fn key<'k>(&self, tree: TreeId, bytes: &'k [u8]) -> Result<Key<'k>> {
+        Key::new(self.salt, tree, bytes)
+    }
+}
+
+/// A change that has all it needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Change<'k> {
+    pub key: &'k Key<'k>,
+    pub place: Place,
+    pub found: Option<Found>,
+    pub at: u64,
+    pub bytes: u64,
+    pub sequence: u64,
+    pub flags: u64,
+}

@@ -1,0 +1,416 @@
+//! How does a program use a database?
+//!
+//! [`Db`] is an open database, and used as its tree without a name; [`Tree`] is one of its trees. Both are cheap to clone, and may be used
+//! by any number of threads. Every call that changes something is durable when it returns.
+
+use crate::batch::Batch;
+use crate::core::{Action, Core};
+use crate::error::{Damage, Error, Result, Structure};
+use crate::hash::Found;
+use crate::layout::{CHUNK, MAX_CHUNKS};
+use crate::media::{Mapped, Media};
+use crate::record;
+use crate::recover::Recovery;
+use crate::trees::TreeState;
+use daxstore::sync::Arc;
+use daxstore::sync::atomic::Ordering;
+use daxstore::{OpenOptions, Store, StoreOptions};
+use daxstore_fault::Mode;
+use std::borrow::Cow;
+use std::path::Path;
+
+/// A key, copied out.
+pub type Key = Vec<u8>;
+/// A value, copied out.
+pub type Value = Vec<u8>;
+
+/// How a database is opened. The default: to be read and written, and it must be there.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    create: bool,
+    read_only: bool,
+    max_bytes: Option<u64>,
+    mode: Option<Mode>,
+    seed: Option<u64>,
+    trust: bool,
+}
+
+impl Options {
+    /// The default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a database is made where there is none.
+    #[must_use]
+    pub const fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Whether nothing may change. The database must have been closed.
+    #[must_use]
+    pub const fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Bytes that the database may have: so much is reserved of the process's addresses. The default and the most is 256 GiB.
+    #[must_use]
+    pub const fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Forces how faults of the mapping are served.
+    #[must_use]
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Makes a new database's number from `seed` instead of from chance, so that it is the same the next time.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Whether each value that is read is compared with its checksum: the default is yes.
+    #[must_use]
+    pub const fn check_on_get(mut self, check: bool) -> Self {
+        self.trust = !check;
+        self
+    }
+}
+
+/// A database that is closed when the last who uses it is gone.
+#[derive(Debug)]
+struct Shared<M: Media> {
+    core: Core<M>,
+    recovery: Recovery,
+    trust: bool,
+    closed: daxstore::sync::atomic::AtomicBool,
+}
+
+impl<M: Media> Drop for Shared<M> {
+    fn drop(&mut self) {
+        if !self.closed.load(Ordering::Acquire) {
+            // Nobody is left to be told; `close` tells. The rings have everything.
+            let _closed = self.core.close();
+        }
+    }
+}
+
+/// An open database; used as its tree without a name.
+#[derive(Debug)]
+pub struct Db<M: Media = Mapped> {
+    tree: Tree<M>,
+}
+
+/// A tree of a database.
+#[derive(Debug)]
+pub struct Tree<M: Media = Mapped> {
+    shared: Arc<Shared<M>>,
+    state: Arc<TreeState>,
+}
+
+impl<M: Media> Clone for Db<M> {
+    fn clone(&self) -> Self {
+        Self { tree: self.tree.clone() }
+    }
+}
+
+impl<M: Media> Clone for Tree<M> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), state: self.state.clone() }
+    }
+}
+
+impl<M: Media> std::ops::Deref for Db<M> {
+    type Target = Tree<M>;
+
+    fn deref(&self) -> &Tree<M> {
+        &self.tree
+    }
+}
+
+impl Db {
+    /// Opens the database in the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is none and none is to be made; [`Error::NotADatabase`], [`Error::FutureVersion`],
+    /// [`Error::NeedsRecovery`]; damage; the store's.
+    pub fn open(store: &Store, path: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let writable = !options.read_only;
+        let open = OpenOptions::new().read(true).write(writable).create(options.create && writable);
+        let file = match store.open(path.as_ref(), &open) {
+            Err(error) if error.errno() == NOT_FOUND => return Err(Error::NotFound),
+            done => done?,
+        };
+        if !options.create && file.len() < CHUNK {
+            return Err(if file.is_empty() { Error::NotFound } else { Error::NotADatabase });
+        }
+        let most = MAX_CHUNKS * CHUNK;
+        let capacity = options.max_bytes.unwrap_or(most).clamp(4 * CHUNK, most).next_multiple_of(CHUNK);
+        Self::open_in(Mapped::new(file, capacity, writable, options.mode)?, &options)
+    }
+
+    /// Opens the database `/kv` in the pool at `pool`. Where there is no pool, one of 1 GiB is made, and where there is no database, one is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn create_in(pool: impl AsRef<Path>) -> Result<Self> {
+        let pool = pool.as_ref();
+        let store = match pool.exists() {
+            true => Store::open(pool, &StoreOptions::new())?,
+            false => Store::create(pool, 1 << 30, &StoreOptions::new())?,
+        };
+        Self::open(&store, "/kv", Options::new().create(true))
+    }
+}
+
+/// `ENOENT`.
+const NOT_FOUND: i32 = 2;
+
+#[cfg(feature = "sim")]
+impl Db<crate::media::SimMedia> {
+    /// Opens the database in simulated memory.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_sim(sim: Arc<daxstore::pmem::sim::Sim>, options: &Options) -> Result<Self> {
+        Self::open_in(crate::media::SimMedia::new(sim), options)
+    }
+
+    /// What was asked of the memory until now.
+    #[must_use]
+    pub fn counts(&self) -> crate::media::SimCounts {
+        self.shared.core.media().counts()
+    }
+}
+
+impl<M: Media> Db<M> {
+    fn open_in(media: M, options: &Options) -> Result<Self> {
+        let (core, recovery) = match Core::open(media, options.read_only)? {
+            Ok(opened) => opened,
+            Err(media) if options.create && !options.read_only => {
+                (Core::create(media, options.seed)?, Recovery { clean: true, ..Recovery::default() })
+            }
+            Err(_) => return Err(Error::NotFound),
+        };
+        let state = core.trees.by_name("").ok_or(Error::NotADatabase)?;
+        let closed = daxstore::sync::atomic::AtomicBool::new(false);
+        let shared = Arc::new(Shared { core, recovery, trust: options.trust, closed });
+        Ok(Self { tree: Tree { shared, state } })
+    }
+
+    /// What the open found.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.shared.recovery
+    }
+
+    /// Closes the database, so that the next open has nothing to do. What other clones change after that is durable all the same.
+    ///
+    /// # Errors
+    /// What writing back fails with.
+    pub fn close(self) -> Result<()> {
+        if Arc::strong_count(&self.tree.shared) > 1 {
+            return Ok(());
+        }
+        self.tree.shared.closed.store(true, Ordering::Release);
+        self.tree.shared.core.close()
+    }
+
+    /// The tree with this name; made, durably, if there is none.
+    ///
+    /// # Errors
+    /// [`Error::NameLength`], [`Error::TooManyTrees`], [`Error::NoSpace`], [`Error::ReadOnly`].
+    pub fn tree(&self, name: &str) -> Result<Tree<M>> {
+        if name.is_empty() {
+            return Err(Error::NameLength(0));
+        }
+        let core = &self.shared.core;
+        let state = match core.trees.by_name(name) {
+            Some(state) => state,
+            None if core.read_only => return Err(Error::ReadOnly),
+            None => core.tree(name)?,
+        };
+        Ok(Tree { shared: self.shared.clone(), state })
+    }
+
+    /// The names of all trees, that of the one without left out.
+    ///
+    /// # Errors
+    /// None.
+    pub fn trees(&self) -> Result<Vec<String>> {
+        let all = self.shared.core.trees.each().into_iter().map(|tree| tree.name.clone());
+        Ok(all.filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Fails unless every 2 MiB of the database are translated by one translation.
+    ///
+    /// # Errors
+    /// [`daxstore::Error::NotHuge`] with the first that is not, and why.
+    pub fn require_huge(&self) -> Result<()> {
+        self.shared.core.media().require_huge()
+    }
+}
+
+impl<M: Media> Tree<M> {
+    fn core(&self) -> &Core<M> {
+        &self.shared.core
+    }
+
+    /// Appends the value of a record to `buf`, and checks it.
+    #[inline]
+    fn read_value(&self, key: &record::Key<'_>, found: &Found, buf: &mut Vec<u8>) -> Result<()> {
+        let start = buf.len();
+        self.core().media().append_to(found.at + found.head.before_value(), found.head.value_len(), buf);
+        if self.shared.trust || found.head.is_right(self.core().salt, found.at, key.hash, &buf[start..]) {
+            return Ok(());
+        }
+        buf.truncate(start);
+        let what = "the record's checksum";
+        let damage = Damage::new(Structure::Record, found.at, what, 0, found.head.second >> 32);
+        let first = &key.bytes[..key.bytes.len().min(32)];
+        Err(Error::Record { tree: key.tree.0, key: first.escape_ascii().to_string(), damage })
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`]; damage.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        let mut value = Vec::new();
+        Ok(self.get_into(key, &mut value)?.then_some(value))
+    }
+
+    /// Puts the value of `key` into `buf`, in place of what that held: whether there is one. It allocates only where `buf` is too small.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    #[inline]
+    pub fn get_into(&self, key: &[u8], buf: &mut Vec<u8>) -> Result<bool> {
+        buf.clear();
+        let key = self.core().key(self.state.id, key)?;
+        let _pin = self.core().env.pin();
+        let Some(found) = self.core().find(&key)? else { return Ok(false) };
+        self.read_value(&key, &found, buf)?;
+        Ok(true)
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn contains(&self, key: &[u8]) -> Result<bool> {
+        let key = self.core().key(self.state.id, key)?;
+        let _pin = self.core().env.pin();
+        Ok(self.core().find(&key)?.is_some())
+    }
+
+    /// A key for a change of this tree.
+    fn key_to_change<'k>(&self, key: &'k [u8]) -> Result<record::Key<'k>> {
+        if self.state.dropped.load(Ordering::Relaxed) {
+            return Err(Error::TreeDropped);
+        }
+        self.core().key(self.state.id, key)
+    }
+
+    /// Gives `key` this value. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`], [`Error::ValueLength`], [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::TreeDropped`], before anything
+    /// changed; damage.
+    #[inline]
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let key = self.key_to_change(key)?;
+        self.core().change(&self.state, &key, |_| Ok(Action::Put(Cow::Borrowed(value))))?;
+        Ok(())
+    }
+
+    /// Deletes `key`: whether it had a value. Durable on return.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    #[inline]
+    pub fn delete(&self, key: &[u8]) -> Result<bool> {
+        let key = self.key_to_change(key)?;
+        self.core().change(&self.state, &key, |_| Ok(Action::Delete))
+    }
+
+    /// Makes every change of `batch`, or none. Durable on return. Snapshots and iterators see all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn write(&self, batch: impl std::borrow::Borrow<Batch>) -> Result<()> {
+        self.key_to_change(b"-")?;
+        self.core().write_batch(&self.state, batch.borrow())
+    }
+
+    /// Gives `key` what `change` makes of its value, with no change of the key in between; `None` deletes it. Durable on return. `change` must
+    /// not use the database, and is called again where room had to be made first. Whether the key had a value before.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<bool> {
+        let key = self.key_to_change(key)?;
+        let mut old = Vec::new();
+        self.core().change(&self.state, &key, |found| {
+            old.clear();
+            let old = match found {
+                Some(found) => {
+                    self.read_value(&key, found, &mut old)?;
+                    Some(&*old)
+                }
+                None => None,
+            };
+            Ok(change(old).map_or(Action::Delete, |new| Action::Put(Cow::Owned(new))))
+        })
+    }
+
+    /// Gives `key` the value `new` (`None`: deletes it) if its value is `expected` (`None`: it has none): whether it was. Durable on return.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn compare_and_swap(&self, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
+        let key = self.key_to_change(key)?;
+        let (mut old, mut is_expected) = (Vec::new(), false);
+        self.core().change(&self.state, &key, |found| {
+            old.clear();
+            if let Some(found) = found {
+                self.read_value(&key, found, &mut old)?;
+            }
+            is_expected = found.map(|_| &*old) == expected;
+            Ok(match new {
+                _ if !is_expected => Action::Nothing,
+                Some(new) => Action::Put(Cow::Borrowed(new)),
+                None => Action::Delete,
+            })
+        })?;
+        Ok(is_expected)
+    }
+
+    /// Adds to `batch` that `key` of this tree gets a value, whichever tree the batch is written to.
+    pub fn put_in(&self, batch: &mut Batch, key: &[u8], value: &[u8]) {
+        batch.push(Some(self.state.id), key, Some(value));
+    }
+
+    /// Adds to `batch` that `key` of this tree is deleted, whichever tree the batch is written to.
+    pub fn delete_in(&self, batch: &mut Batch, key: &[u8]) {
+        batch.push(Some(self.state.id), key, None);
+    }
+
+    /// The tree's name; empty for the one without.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+}

@@ -1,0 +1,140 @@
+//! What do all parts of a database share?
+//!
+//! The memory, the space in it, and the epochs of readers. Invariant: space that is retired is given back when every reader that
+//! was there has left, and not before.
+
+use crate::chunks::{ChunkKind, Chunks, Reserve, Run};
+use crate::epoch::{Epochs, Pin};
+use crate::error::Result;
+use crate::layout::{CHUNK, PAGE, PAGES};
+use crate::media::Media;
+use crate::pages::{PageKind, Pages};
+use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+
+/// The number of a tree. That of the tree without a name is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TreeId(pub u32);
+
+/// Space that readers may still look at.
+#[derive(Debug)]
+struct Retired {
+    epoch: u64,
+    at: u64,
+}
+
+/// What all parts of a database share.
+#[derive(Debug)]
+pub struct Env<M> {
+    /// The memory.
+    pub media: M,
+    /// The chunks in use.
+    pub chunks: Chunks,
+    /// The pages in use.
+    pub pages: Pages,
+    /// Who reads.
+    pub epochs: Epochs,
+    retired: Mutex<VecDeque<Retired>>,
+    any_retired: AtomicBool,
+}
+
+impl<M: Media> Env<M> {
+    /// That of a new database.
+    ///
+    /// # Errors
+    /// Those of growth.
+    pub fn create(media: M) -> Result<Self> {
+        let chunks = Chunks::create(&media)?;
+        Ok(Self::with(media, chunks, &[]))
+    }
+
+    /// That of a database found in `media`, and its runs of chunks.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] of the table of chunks.
+    pub fn open(media: M) -> Result<(Self, Vec<Run>)> {
+        let (chunks, runs) = Chunks::open(&media)?;
+        Ok((Self::with(media, chunks, &runs), runs))
+    }
+
+    fn with(media: M, chunks: Chunks, runs: &[Run]) -> Self {
+        let pages = Pages::new(runs);
+        let (epochs, retired) = (Epochs::default(), Mutex::default());
+        Self { media, chunks, pages, epochs, retired, any_retired: AtomicBool::new(false) }
+    }
+
+    /// Takes a run of pages: where it begins, in bytes. Durable with this thread's next fence. It holds what it held before.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`], before anything changed; damage.
+    pub fn alloc_pages(&self, kind: PageKind) -> Result<u64> {
+        self.alloc_pages_with(kind, Reserve::Keep)
+    }
+
+    /// As [`Self::alloc_pages`], also from the reserve if `reserve` says so.
+    ///
+    /// # Errors
+    /// As [`Self::alloc_pages`].
+    pub fn alloc_pages_with(&self, kind: PageKind, reserve: Reserve) -> Result<u64> {
+        self.pages.take(&self.media, &self.chunks, kind, reserve)
+    }
+
+    /// Gives back what [`Self::alloc_pages`] or [`Self::alloc_bytes`] gave. Nothing durable points into it, and nobody reads it.
+    ///
+    /// # Errors
+    /// Those of the fence; damage.
+    pub fn free(&self, at: u64) -> Result<()> {
+        if at.is_multiple_of(CHUNK) {
+            self.chunks.give(&self.media, at)
+        } else {
+            self.pages.give(&self.media, at)
+        }
+    }
+
+    /// Takes one run for `len` bytes: pages as `kind` makes of their number, or whole chunks as `chunk`, where they do not fit.
+    ///
+    /// # Errors
+    /// As [`Self::alloc_pages`].
+    pub fn alloc_bytes(&self, len: u64, kind: fn(u16) -> PageKind, chunk: ChunkKind) -> Result<u64> {
+        let pages = len.div_ceil(PAGE);
+        if pages < PAGES as u64 {
+            return self.alloc_pages(kind(pages as u16));
+        }
+        self.chunks.take(&self.media, chunk, len.div_ceil(CHUNK), Reserve::Keep)
+    }
+
+    /// Gives space back, as [`Self::free`], when every reader that is there now has left. Nothing durable points into it.
+    pub fn retire(&self, at: u64) {
+        let epoch = self.epochs.advance();
+        self.retired.lock().push_back(Retired { epoch, at });
+        self.any_retired.store(true, Ordering::Release);
+    }
+
+    /// Gives back what was retired and is read by nobody any more.
+    ///
+    /// # Errors
+    /// Those of [`Self::free`].
+    pub fn collect(&self) -> Result<()> {
+        if !self.any_retired.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let oldest = self.epochs.oldest();
+        loop {
+            let mut retired = self.retired.lock();
+            let Some(at) = retired.front().filter(|first| first.epoch < oldest).map(|first| first.at) else {
+                self.any_retired.store(!retired.is_empty(), Ordering::Release);
+                return Ok(());
+            };
+            retired.pop_front();
+            drop(retired);
+            self.free(at)?;
+        }
+    }
+
+    /// While the answer lives, nothing that its holder can find is reused.
+    #[inline]
+    pub fn pin(&self) -> Pin<'_> {
+        self.epochs.pin()
+    }
+}

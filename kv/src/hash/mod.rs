@@ -1,0 +1,379 @@
+//! Where does the newest record of a key lie?
+//!
+//! An extendible hash index: the first bits of a hash choose a word of the directory, which names a segment of 4 to 7 pages; the
+//! next 12 bits a pair of lines in it. An entry is one word: 28 bits of the hash, and where the record lies. A key's entry is in one of
+//! the 8 lines that begin with its pair, in the first that had room.
+//!
+//! | bits of a directory word | what |
+//! | ---: | --- |
+//! | 0-2 | pages of the segment |
+//! | 3-8 | depth: how many bits of the hash all keys of the segment have in common |
+//! | 11-47 | offset of the segment |
+//! | 48-53 | window: which bit of the hash an entry's bits begin with |
+//!
+//! | bits of an entry | what |
+//! | ---: | --- |
+//! | 0-35 | offset of the record in units of 8 bytes; 0: empty, 1: was used, 2: held for a change under way |
+//! | 36-63 | 28 bits of the hash from the window on |
+//!
+//! Invariants:
+//! 1. An entry does not move within its segment, and a line that had no empty entry never has one again: so a search ends at an empty entry.
+//! 2. Who stores entries holds the lock of the hash; who replaces a segment holds those of all its hashes.
+//! 3. K11: a segment is durable before the directory names it, and the words of the directory that change together do so by an intent.
+//! 4. Readers take no lock: they see a segment as it is or as it was when it was replaced, and both lie still while they are pinned.
+
+mod split;
+
+pub use split::Room;
+
+use crate::env::Env;
+use crate::error::{Damage, Result, Structure};
+use crate::layout::{PAGE, SLOT_BITS, superblock};
+use crate::media::Media;
+use crate::pages::PageKind;
+use crate::record::{self, Head, Key};
+use crate::superblock::store;
+use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicU64, Ordering};
+
+const SLOT: u64 = (1 << SLOT_BITS) - 1;
+/// An entry that was used.
+const WAS_USED: u64 = 1;
+/// An entry that a change under way holds.
+const HELD: u64 = 2;
+/// Lines that may hold a key.
+const LINES: u64 = 8;
+/// Bytes of a pair of lines.
+const PAIR: u64 = 128;
+/// Bits of the hash that choose the pair.
+const PAIR_BITS: u32 = 12;
+/// Pages of the smallest and of the largest segment.
+const MIN_PAGES: u64 = 4;
+const MAX_PAGES: u64 = 7;
+/// The logarithm of the smallest directory, which is a page.
+const MIN_BITS: u32 = 8;
+/// How far depth and window may be apart.
+const APART: u32 = 12;
+
+/// The bits of `hash` that an entry keeps.
+#[inline]
+const fn tag_of(hash: u64, window: u32) -> u64 {
+    (hash << window) >> SLOT_BITS
+}
+
+/// A segment, as a word of the directory names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    at: u64,
+    pages: u64,
+    depth: u32,
+    window: u32,
+}
+
+impl Segment {
+    const fn word(&self) -> u64 {
+        self.at | self.pages | (self.depth as u64) << 3 | (self.window as u64) << 48
+    }
+
+    #[inline]
+    const fn of(word: u64) -> Self {
+        Self {
+            at: word & 0xffff_ffff_f800,
+            pages: word & 7,
+            depth: (word >> 3 & 63) as u32,
+            window: (word >> 48 & 63) as u32,
+        }
+    }
+
+    const fn pairs(&self) -> u64 {
+        self.pages * (PAGE / PAIR)
+    }
+
+    const fn bytes(&self) -> u64 {
+        self.pages * PAGE
+    }
+
+    /// The line that is the `n`-th where a key with these bits may lie.
+    #[inline]
+    const fn line(&self, first_pair: u64, tag: u64, n: u64) -> u64 {
+        let pair = first_pair + n / 2;
+        let pair = if pair >= self.pairs() { pair - self.pairs() } else { pair };
+        self.at + pair * PAIR + ((tag ^ n) & 1) * 64
+    }
+
+    /// The first pair of a hash, whose bits from the depth on are `rest`.
+    #[inline]
+    const fn pair(&self, rest: u64) -> u64 {
+        ((rest >> (64 - PAIR_BITS)) * self.pairs()) >> PAIR_BITS
+    }
+}
+
+/// The hash index.
+#[derive(Debug)]
+pub struct Index {
+    /// The word of the superblock, as it is.
+    root: AtomicU64,
+    splitting: Mutex<()>,
+    salt: u64,
+}
+
+/// An entry of a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Where the entry lies.
+    pub place: Place,
+    /// Where its record lies.
+    pub at: u64,
+    /// The record's header.
+    pub head: Head,
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Offset of the entry.
+    pub at: u64,
+    window: u32,
+}
+
+/// That there is no room for a key in its segment, which is to be replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct Full {
+    word: u64,
+}
+
+#[inline]
+const fn root_parts(root: u64) -> (u64, u32) {
+    (root & !0xff, (root & 0xff) as u32)
+}
+
+impl Index {
+    /// A new one, durable with this thread's fence.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`].
+    pub fn create<M: Media>(env: &Env<M>, salt: u64) -> Result<Self> {
+        let at = env.alloc_pages(PageKind::Segment(MIN_PAGES as u16))?;
+        let segment = Segment { at, pages: MIN_PAGES, depth: 0, window: 0 };
+        env.media.write_through(at, &vec![0; segment.bytes() as usize]);
+        let directory = env.alloc_pages(PageKind::Directory(1))?;
+        let words = [segment.word(); 1 << MIN_BITS];
+        env.media.write_through(directory, words.map(u64::to_le_bytes).as_flattened());
+        env.media.fence()?;
+        let root = directory | u64::from(MIN_BITS);
+        store(&env.media, superblock::DIRECTORY, root);
+        Ok(Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt })
+    }
+
+    /// The one in `env`, with a split finished that was under way.
+    ///
+    /// # Errors
+    /// [`Damage`] of the superblock's word.
+    pub fn open<M: Media>(env: &Env<M>, salt: u64, writable: bool) -> Result<Self> {
+        let root = env.media.load(superblock::DIRECTORY);
+        let (at, bits) = root_parts(root);
+        if !(MIN_BITS..40).contains(&bits) || at + (8 << bits) > env.media.len() {
+            let what = "a directory within the file";
+            return Err(Damage::new(
+                Structure::Superblock,
+                superblock::DIRECTORY,
+                what,
+                env.media.len(),
+                root,
+            )
+            .into());
+        }
+        let index = Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt };
+        if writable {
+            index.finish_split(env)?;
+        }
+        Ok(index)
+    }
+
+    /// The segment of `hash`.
+    #[inline]
+    fn segment<M: Media>(&self, media: &M, hash: u64) -> Result<Segment> {
+        let (at, bits) = root_parts(self.root.load(Ordering::Acquire));
+        let word_at = at + (hash >> (64 - bits)) * 8;
+        let word = media.load(word_at);
+        let segment = Segment::of(word);
+        if segment.pages < MIN_PAGES || segment.at + segment.bytes() > media.len() || segment.depth > bits {
+            let what = "a segment within the file";
+            return Err(Damage::new(Structure::Directory, word_at, what, media.len(), word).into());
+        }
+        Ok(segment)
+    }
+
+    /// Asks for the lines where the entry of `hash` may be.
+    #[inline]
+    pub fn prefetch<M: Media>(&self, media: &M, hash: u64) {
+        if let Ok(segment) = self.segment(media, hash) {
+            let tag = tag_of(hash, segment.window);
+            let pair = segment.pair(hash << segment.depth);
+            media.prefetch(segment.line(pair, tag, 0));
+        }
+    }
+
+    /// Asks for the record that `hash` most likely leads to.
+    #[inline]
+    pub fn prefetch_record<M: Media>(&self, media: &M, hash: u64) {
+        let Ok(segment) = self.segment(media, hash) else { return };
+        let tag = tag_of(hash, segment.window);
+        let line = media.load_line(segment.line(segment.pair(hash << segment.depth), tag, 0));
+        for entry in line {
+            if entry >> SLOT_BITS == tag && entry & SLOT > HELD {
+                let at = (entry & SLOT) * 8;
+                media.prefetch(at);
+                media.prefetch(at + 64);
+                media.prefetch(at + 128);
+            }
+        }
+    }
+
+    /// The entry of `key`. The caller is pinned, or holds the key's lock.
+    ///
+    /// # Errors
+    /// [`Damage`] of what the search meets.
+    #[inline]
+    pub fn find<M: Media>(&self, media: &M, key: &Key<'_>) -> Result<Option<Found>> {
+        let segment = self.segment(media, key.hash)?;
+        let tag = tag_of(key.hash, segment.window);
+        let pair = segment.pair(key.hash << segment.depth);
+        for n in 0..LINES {
+            let line = segment.line(pair, tag, n);
+            let entries = media.load_line(line);
+            let mut has_empty = false;
+            for (i, entry) in entries.into_iter().enumerate() {
+                has_empty |= entry == 0;
+                if entry >> SLOT_BITS == tag && entry & SLOT > HELD {
+                    let place = Place { at: line + i as u64 * 8, window: segment.window };
+                    if let Some(found) = self.look_at(media, key, place, (entry & SLOT) * 8)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+            if has_empty {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry at `place` if the record at `at` is one of `key`.
+    #[inline]
+    fn look_at<M: Media>(&self, media: &M, key: &Key<'_>, place: Place, at: u64) -> Result<Option<Found>> {
+        if at > media.len() - 64 {
+            let what = "a record within the file";
+            return Err(Damage::new(Structure::Entry, place.at, what, media.len(), at).into());
+        }
+        let head = Head::load(media, at);
+        if head.fits(at, media.len()) && head.is_of(media, at, key) {
+            return Ok(Some(Found { place, at, head }));
+        }
+        self.look_at_other(media, place, at)
+    }
+
+    /// What an entry leads to that is not what was looked for: the record of another key with the same bits, or damage.
+    #[cold]
+    fn look_at_other<M: Media>(&self, media: &M, place: Place, at: u64) -> Result<Option<Found>> {
+        let head = Head::load(media, at);
+        if head.fits(at, media.len()) {
+            let mut bytes = Vec::new();
+            media.append_to(at + head.before_key(), head.key_len(), &mut bytes);
+            let hash = record::hash(self.salt, head.tree(media, at), &bytes);
+            let entry = media.load(place.at);
+            if entry & SLOT != at / 8 || tag_of(hash, place.window) == entry >> SLOT_BITS {
+                return Ok(None);
+            }
+        }
+        record::read(media, self.salt, at)?;
+        Ok(None)
+    }
+
+    /// Whether the entry of `hash` names the record at `at`.
+    ///
+    /// # Errors
+    /// [`Damage`] of the directory.
+    pub fn names<M: Media>(&self, media: &M, hash: u64, at: u64) -> Result<Option<Place>> {
+        let segment = self.segment(media, hash)?;
+        let tag = tag_of(hash, segment.window);
+        let pair = segment.pair(hash << segment.depth);
+        for n in 0..LINES {
+            let line = segment.line(pair, tag, n);
+            let entries = media.load_line(line);
+            if let Some(i) = entries.iter().position(|entry| *entry == tag << SLOT_BITS | at / 8) {
+                return Ok(Some(Place { at: line + i as u64 * 8, window: segment.window }));
+            }
+            if entries.contains(&0) {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Holds an entry for a key that has none. The caller has the key's lock, and fills it or lets it go.
+    ///
+    /// # Errors
+    /// [`Damage`] of the directory.
+    #[inline]
+    pub fn hold<M: Media>(&self, media: &M, hash: u64) -> Result<Result<Place, Full>> {
+        let segment = self.segment(media, hash)?;
+        let tag = tag_of(hash, segment.window);
+        let pair = segment.pair(hash << segment.depth);
+        for n in 0..LINES {
+            let line = segment.line(pair, tag, n);
+            for (i, entry) in media.load_line(line).into_iter().enumerate() {
+                let at = line + i as u64 * 8;
+                let is_free = entry & SLOT <= WAS_USED;
+                if is_free && media.compare_exchange(at, entry, HELD).is_ok() {
+                    return Ok(Ok(Place { at, window: segment.window }));
+                }
+            }
+        }
+        Ok(Err(Full { word: segment.word() }))
+    }
+
+    /// Makes the entry at `place` name the record at `at`. The caller has the lock of `hash`.
+    #[inline]
+    pub fn fill<M: Media>(&self, media: &M, place: Place, hash: u64, at: u64) {
+        media.store(place.at, tag_of(hash, place.window) << SLOT_BITS | at / 8);
+    }
+
+    /// Gives the entry at `place` up. The caller has the lock of its hash.
+    #[inline]
+    pub fn clear<M: Media>(&self, media: &M, place: Place) {
+        media.store(place.at, WAS_USED);
+    }
+
+    /// The segments, in the order of their hashes: for each the hash that it begins with.
+    ///
+    /// # Errors
+    /// [`Damage`] of the directory.
+    pub fn prefixes<M: Media>(&self, media: &M) -> Result<Vec<u64>> {
+        let (_, bits) = root_parts(self.root.load(Ordering::Acquire));
+        let (mut all, mut index) = (Vec::new(), 0_u64);
+        while index < 1 << bits {
+            let hash = index << (64 - bits);
+            let segment = self.segment(media, hash)?;
+            all.push(hash);
+            index += 1 << (bits - segment.depth);
+        }
+        Ok(all)
+    }
+
+    /// Where the segment of `hash` lies, its bytes, and the records that its entries name.
+    ///
+    /// # Errors
+    /// [`Damage`] of the directory.
+    pub fn entries<M: Media>(&self, media: &M, hash: u64) -> Result<(u64, u64, Vec<u64>)> {
+        let segment = self.segment(media, hash)?;
+        let lines = (0..segment.bytes() / 64).map(|line| media.load_line(segment.at + line * 64));
+        let entries = lines.flatten().map(|entry| entry & SLOT).filter(|slot| *slot > HELD);
+        Ok((segment.at, segment.bytes(), entries.map(|slot| slot * 8).collect()))
+    }
+
+    /// Where the directory lies.
+    pub fn directory(&self) -> u64 {
+        root_parts(self.root.load(Ordering::Acquire)).0
+    }
+}

@@ -1,0 +1,166 @@
+//! Where do records lie?
+//!
+//! A record of at most 8 KiB lies in a slot of its class, in a slab of 16 pages of such slots. A larger one has a run of pages, or of
+//! chunks, of its own. Which slots are free is known in memory: sessions keep some of each class, and exchange them here.
+//!
+//! Invariant: a slot is in one list of free slots, or in the hands of one change, or named by the index, or waits to be free; never two.
+
+use crate::chunks::{ChunkKind, Reserve};
+use crate::env::Env;
+use crate::error::Result;
+use crate::layout::PAGE;
+use crate::media::Media;
+use crate::pages::{PageKind, SLAB_PAGES};
+use daxstore::sync::Mutex;
+
+/// Bytes of the largest slot.
+pub const LARGEST: u64 = 8192;
+/// Classes of slots.
+pub const CLASSES: usize = 128;
+/// Bytes of a slab.
+pub const SLAB: u64 = SLAB_PAGES as u64 * PAGE;
+
+/// Up to here every multiple of 8 is a class; above, there are 16 to each doubling.
+const FINE: u64 = 512;
+
+/// The class of records of so many bytes, a multiple of 8; `None` for one with a run of its own.
+#[inline]
+#[must_use]
+pub const fn class_of(bytes: u64) -> Option<usize> {
+    if bytes <= FINE {
+        return Some((bytes / 8 - 1) as usize);
+    }
+    if bytes > LARGEST {
+        return None;
+    }
+    let power = (bytes - 1).ilog2();
+    let step = (1 << power) / 16;
+    let index = (bytes - 1 - (1 << power)) / step;
+    Some(64 + (power as usize - 9) * 16 + index as usize)
+}
+
+/// Bytes of a slot of a class.
+#[must_use]
+pub const fn slot_bytes(class: usize) -> u64 {
+    if class < 64 {
+        return (class as u64 + 1) * 8;
+    }
+    let power = (class - 64) / 16 + 9;
+    (1 << power) + ((class as u64 - 64) % 16 + 1) * ((1 << power) / 16)
+}
+
+/// Slots of a slab of a class.
+#[must_use]
+pub const fn slots(class: usize) -> u64 {
+    SLAB / slot_bytes(class)
+}
+
+/// How many slots change hands at once.
+const EXCHANGE: usize = 64;
+/// How many a session keeps of a class at most.
+const KEPT: usize = 512;
+
+/// The free slots that no session keeps.
+#[derive(Debug)]
+pub struct Heap(Box<[Mutex<Vec<u64>>]>);
+
+/// The free slots that a session keeps, by class.
+#[derive(Debug)]
+pub struct Kept(Box<[Vec<u64>]>);
+
+impl Default for Heap {
+    fn default() -> Self {
+        Self((0..CLASSES).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self((0..CLASSES).map(|_| Vec::new()).collect())
+    }
+}
+
+impl Kept {
+    /// A free slot of the class.
+    #[inline]
+    pub fn pop(&mut self, class: usize) -> Option<u64> {
+        self.0[class].pop()
+    }
+
+    /// Keeps a free slot; gives some away if there are many.
+    #[inline]
+    pub fn push(&mut self, heap: &Heap, class: usize, at: u64) {
+        let kept = &mut self.0[class];
+        kept.push(at);
+        if kept.len() > KEPT {
+            let rest = kept.len() - KEPT / 2;
+            heap.0[class].lock().extend(kept.drain(..rest));
+        }
+    }
+
+    /// How many it has of the class.
+    pub fn len(&self, class: usize) -> usize {
+        self.0[class].len()
+    }
+
+    /// Takes free slots that others gave away: whether there were any.
+    pub fn take_from(&mut self, heap: &Heap, class: usize) -> bool {
+        let mut pool = heap.0[class].lock();
+        let rest = pool.len().saturating_sub(EXCHANGE);
+        self.0[class].extend(pool.drain(rest..));
+        !self.0[class].is_empty()
+    }
+
+    /// Takes a new slab, durably.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`].
+    pub fn take_slab<M: Media>(&mut self, env: &Env<M>, class: usize, reserve: Reserve) -> Result<()> {
+        let at = env.alloc_pages_with(PageKind::Slab(class as u16), reserve)?;
+        let bytes = slot_bytes(class);
+        // A slot that never had a record begins with a word of 0.
+        for slot in 0..slots(class) {
+            if env.media.load(at + slot * bytes) != 0 {
+                env.media.store(at + slot * bytes, 0);
+                env.media.flush(at + slot * bytes, 8);
+            }
+        }
+        env.media.fence()?;
+        self.0[class].extend((0..slots(class)).rev().map(|slot| at + slot * bytes));
+        Ok(())
+    }
+
+    /// Gives everything away.
+    pub fn give_all(&mut self, heap: &Heap) {
+        for (kept, pool) in self.0.iter_mut().zip(&heap.0) {
+            if !kept.is_empty() {
+                pool.lock().append(kept);
+            }
+        }
+    }
+}
+
+/// A run of its own for a record of `bytes`. Durable with this thread's next fence.
+///
+/// # Errors
+/// [`crate::Error::NoSpace`], before anything changed.
+pub fn take_run<M: Media>(env: &Env<M>, bytes: u64) -> Result<u64> {
+    env.alloc_bytes(bytes, PageKind::Record, ChunkKind::Record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_size_has_the_smallest_slot_that_holds_it() {
+        for bytes in (8..=LARGEST).step_by(8) {
+            let class = class_of(bytes).expect("a class");
+            assert!(slot_bytes(class) >= bytes, "{bytes}");
+            assert!(class == 0 || slot_bytes(class - 1) < bytes, "{bytes}");
+            assert!(bytes < 136 || slot_bytes(class) * 16 <= bytes * 17 + 128, "{bytes}");
+        }
+        assert_eq!(class_of(LARGEST), Some(CLASSES - 1));
+        assert_eq!(class_of(LARGEST + 8), None);
+    }
+}

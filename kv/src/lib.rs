@@ -1,0 +1,35 @@
+//! How does a program keep keys and values in persistent memory, in order, at the speed of memory?
+//!
+//! A database is one file of a [`daxstore::Store`], mapped into memory. What changes it is durable when it returns, by one
+//! fence; `docs/kv.md` has the protocol and its invariants.
+
+pub mod error;
+mod layout;
+pub mod media;
+pub mod mutation;
+
+mod batch;
+mod chunks;
+mod core;
+mod db;
+mod env;
+mod epoch;
+mod hash;
+mod heap;
+mod order;
+mod pages;
+mod record;
+mod recover;
+mod ring;
+mod session;
+mod snapshots;
+mod stripes;
+mod superblock;
+mod sweep;
+mod trees;
+mod upkeep;
+
+pub use batch::Batch;
+pub use db::{Db, Key, Options, Tree, Value};
+pub use error::{Error, Result};
+pub use recover::Recovery;

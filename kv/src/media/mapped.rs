@@ -1,0 +1,254 @@
+//! How does a database touch the file that it has mapped?
+//!
+//! One file, mapped once over more than it has, so that it grows under the mapping. The hot accesses go to the addresses
+//! directly; what needs the pool's way of making durable goes through the [`Mapping`].
+//!
+//! Invariant: `len` is at most the file's length, which is at most the mapping's: no access faults beyond the file's end.
+
+use super::Media;
+use crate::error::{Error, Result};
+use daxstore::sync::Mutex;
+use daxstore::{AllocateMode, File};
+use daxstore_fault::{MapOptions, Mapping, Mode, Stats};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const WORD: u64 = 8;
+/// Where a processor fetches two lines at a time, the first asks for both.
+const CHUNK: u64 = daxstore::units::CHUNK_BYTES;
+
+/// A mapped file.
+pub struct Mapped {
+    base: *mut u8,
+    len: AtomicU64,
+    writable: bool,
+    mapping: Mapping,
+    file: File,
+    growing: Mutex<()>,
+}
+
+// SAFETY: the pointer is to the mapping beside it, which any thread may access; every access goes through atomics or copies.
+unsafe impl Send for Mapped {}
+// SAFETY: as for Send.
+unsafe impl Sync for Mapped {}
+
+impl std::fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mapped {{ {} bytes }}", self.len())
+    }
+}
+
+impl Mapped {
+    /// Maps `file` over `capacity` bytes, whole chunks of 2 MiB. What lies in the last partial chunk of the file is left out.
+    ///
+    /// # Errors
+    /// What mapping says.
+    pub fn new(file: File, capacity: u64, writable: bool, mode: Option<Mode>) -> Result<Self> {
+        let len = file.len() - file.len() % CHUNK;
+        let mut options = MapOptions::new().write(writable).flushed_by_user(true);
+        if let Some(mode) = mode {
+            options = options.mode(mode);
+        }
+        let mapping = options.map(&file, 0, capacity.max(len).max(CHUNK))?;
+        let base = mapping.as_ptr();
+        Ok(Self { base, len: AtomicU64::new(len), writable, mapping, file, growing: Mutex::default() })
+    }
+
+    /// What became of the mapping's faults.
+    #[must_use]
+    pub fn faults(&self) -> Stats {
+        self.mapping.stats()
+    }
+
+    /// Keeps the blocks of `len` bytes at `at` from being given to anybody else until the answer is dropped.
+    ///
+    /// # Errors
+    /// Those of [`Mapping::pin`].
+    pub fn pin(&self, at: u64, len: u64) -> Result<daxstore_fault::Pin> {
+        Ok(self.mapping.pin(at, len)?)
+    }
+
+    #[inline]
+    fn within(&self, at: u64, len: u64) -> bool {
+        let end = self.len.load(Ordering::Relaxed);
+        let inside = len <= end && at <= end - len;
+        debug_assert!(inside, "{len} bytes at {at:#x} of {end:#x}");
+        inside
+    }
+
+    /// The word at `at`, if it lies in the file.
+    #[inline]
+    fn word(&self, at: u64) -> Option<&AtomicU64> {
+        if !self.within(at, WORD) || !at.is_multiple_of(WORD) {
+            return None;
+        }
+        // SAFETY: the word lies within `len`, which the mapping beside `base` covers as long as `self` lives; the base is
+        // page aligned and `at` a multiple of 8; anybody may store to an atomic.
+        Some(unsafe { AtomicU64::from_ptr(self.base.add(at as usize).cast::<u64>()) })
+    }
+
+    /// The word that holds byte `at`, as memory has it, and as another may be changing it.
+    #[inline]
+    fn raw(&self, at: u64) -> [u8; 8] {
+        self.word(at - at % WORD).map_or([0; 8], |word| word.load(Ordering::Relaxed).to_ne_bytes())
+    }
+
+    /// Loads or, if the file is open for that, stores.
+    #[inline]
+    fn writable_word(&self, at: u64) -> Option<&AtomicU64> {
+        if self.writable { self.word(at) } else { None }
+    }
+}
+
+impl Media for Mapped {
+    #[inline]
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn capacity(&self) -> u64 {
+        self.mapping.len() - self.mapping.len() % CHUNK
+    }
+
+    fn grow(&self, len: u64) -> Result<()> {
+        let _one = self.growing.lock();
+        let now = self.len();
+        if len <= now {
+            return Ok(());
+        }
+        if len > self.capacity() {
+            return Err(Error::NoSpace { needed: len - now });
+        }
+        // A little ahead, so that one call serves many chunks; exactly, where the pool has no more.
+        let ahead = (now / 32).clamp(CHUNK, 32 * CHUNK).next_multiple_of(CHUNK);
+        let target = len.max((now + ahead).min(self.capacity()));
+        let allocate = |to: u64| self.file.allocate(now, to - now, AllocateMode::Allocate);
+        let reached = match allocate(target) {
+            Err(daxstore::Error::NoSpace { .. }) if target > len => allocate(len).map(|()| len),
+            done => done.map(|()| target),
+        };
+        match reached {
+            Ok(reached) => self.len.store(reached, Ordering::Release),
+            Err(daxstore::Error::NoSpace { .. }) => return Err(Error::NoSpace { needed: len - now }),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        self.word(at).map_or(0, |word| u64::from_le(word.load(Ordering::Acquire)))
+    }
+
+    #[inline]
+    fn load_line(&self, at: u64) -> [u64; 8] {
+        if !self.within(at, 64) || !at.is_multiple_of(WORD) {
+            return [0; 8];
+        }
+        std::array::from_fn(|n| {
+            // SAFETY: the line lies within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
+            let word = unsafe { AtomicU64::from_ptr(self.base.add(at as usize + n * 8).cast::<u64>()) };
+            u64::from_le(word.load(Ordering::Acquire))
+        })
+    }
+
+    #[inline]
+    fn store(&self, at: u64, word: u64) {
+        if let Some(place) = self.writable_word(at) {
+            place.store(word.to_le(), Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn compare_exchange(&self, at: u64, old: u64, new: u64) -> std::result::Result<u64, u64> {
+        let Some(place) = self.writable_word(at) else { return Err(!old) };
+        let swapped = place.compare_exchange(old.to_le(), new.to_le(), Ordering::AcqRel, Ordering::Acquire);
+        swapped.map(u64::from_le).map_err(u64::from_le)
+    }
+
+    #[inline]
+    fn read(&self, at: u64, buf: &mut [u8]) {
+        if !self.within(at, buf.len() as u64) {
+            return buf.fill(0);
+        }
+        let skip = (at % WORD) as usize;
+        let head = if skip == 0 { 0 } else { (8 - skip).min(buf.len()) };
+        let (first, rest) = buf.split_at_mut(head);
+        if head > 0 {
+            first.copy_from_slice(&self.raw(at)[skip..skip + head]);
+        }
+        let mut at = at + head as u64;
+        let (words, tail) = rest.as_chunks_mut::<8>();
+        // SAFETY: the words lie within `len` (checked above), which the mapping covers; aligned, as `at` is a multiple of 8 now.
+        let mut from = unsafe { self.base.add(at as usize) }.cast::<u64>();
+        for word in words {
+            // SAFETY: as for the first; each of the words lies in the range that was checked.
+            *word = unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Relaxed).to_ne_bytes();
+            from = from.wrapping_add(1);
+            at += WORD;
+        }
+        if !tail.is_empty() {
+            let len = tail.len();
+            tail.copy_from_slice(&self.raw(at)[..len]);
+        }
+    }
+
+    #[inline]
+    fn equals(&self, at: u64, bytes: &[u8]) -> bool {
+        if !at.is_multiple_of(WORD) {
+            let mut found = vec![0; bytes.len()];
+            self.read(at, &mut found);
+            return found == bytes;
+        }
+        let (words, tail) = bytes.as_chunks::<8>();
+        let mut at = at;
+        for word in words {
+            if self.raw(at) != *word {
+                return false;
+            }
+            at += WORD;
+        }
+        tail.is_empty() || self.raw(at)[..tail.len()] == *tail
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        if self.within(at, bytes.len() as u64) {
+            let stored = self.mapping.write(at, bytes);
+            debug_assert!(stored.is_ok(), "{stored:?}");
+        }
+    }
+
+    #[inline]
+    fn write_through(&self, at: u64, bytes: &[u8]) {
+        if self.within(at, bytes.len() as u64) {
+            let stored = self.mapping.write_through(at, bytes);
+            debug_assert!(stored.is_ok(), "{stored:?}");
+        }
+    }
+
+    #[inline]
+    fn flush(&self, at: u64, len: u64) {
+        if self.within(at, len) {
+            let flushed = self.mapping.flush_lines(at, len);
+            debug_assert!(flushed.is_ok(), "{flushed:?}");
+        }
+    }
+
+    #[inline]
+    fn fence(&self) -> Result<()> {
+        Ok(self.mapping.fence()?)
+    }
+
+    #[inline]
+    fn prefetch(&self, at: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if at < self.len.load(Ordering::Relaxed) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere; the address lies in the mapping.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(at as usize).cast::<i8>().cast_const()) }
+        }
+    }
+
+    fn require_huge(&self) -> Result<()> {
+        Ok(self.mapping.require_huge(0, self.len())?)
+    }
+}

@@ -1,0 +1,62 @@
+//! Is a rule of the database's protocol switched off, to see that the tests notice?
+//!
+//! Each variant breaks one rule on purpose. Only builds with the feature `sim` can switch one on, for the calling thread
+//! alone; in every other build [`is`] is the constant `false` and costs nothing.
+
+/// A rule that can be broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// K3: a change returns without its fence.
+    NoFence,
+    /// K4: the index names a record before the record is durable.
+    IndexFirst,
+    /// K5: the ring's tail passes changes whose index entries were not flushed.
+    NoWriteBack,
+    /// K6: a superseded slot is used again at once.
+    ReuseAtOnce,
+    /// K7: a tombstone is taken out of the index while rings hold older changes of its key.
+    PurgeEarly,
+    /// K8: replay takes a record for that of a ring's entry without comparing the sequence numbers.
+    AnySequence,
+    /// K9: replay lets the later entry win instead of the greater sequence number.
+    LastWins,
+    /// K10: the records of a batch are applied although some of them are not there.
+    PartialBatch,
+    /// K11: a split names new segments before they are durable.
+    SplitFirst,
+    /// K11: a split changes several words of the directory without its intent.
+    NoIntent,
+    /// K12: sequence numbers start again where the last record was found, not at the limit.
+    NoLimit,
+    /// K13: space is given back while readers look at it.
+    IgnorePins,
+    /// K8: replay does not look at the checksum of a record.
+    NoRecordCheck,
+}
+
+#[cfg(feature = "sim")]
+std::thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Mutation>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches `mutation` on for this thread, or all off.
+#[cfg(feature = "sim")]
+pub fn set(mutation: Option<Mutation>) {
+    ACTIVE.with(|active| active.set(mutation));
+}
+
+/// Whether `mutation` is on for this thread.
+#[cfg(feature = "sim")]
+#[must_use]
+pub fn is(mutation: Mutation) -> bool {
+    ACTIVE.with(|active| active.get() == Some(mutation))
+}
+
+/// Whether `mutation` is on: never, in this build.
+#[cfg(not(feature = "sim"))]
+#[must_use]
+#[inline(always)]
+pub const fn is(_: Mutation) -> bool {
+    false
+}

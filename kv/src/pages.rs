@@ -1,0 +1,348 @@
+//! Which pages of 2 KiB are in use, and for what?
+//!
+//! The first page of a chunk of pages is its map: 1024 codes of 16 bits. The code of a run's first page says what the run is and how many
+//! pages it has; the codes of its other pages are not looked at. A code of 0 is a free page. What is free is known in memory as
+//! bits; after an open a chunk's map is read when pages are first wanted.
+//!
+//! Invariants: as for chunks. K1: a run's code is durable before anything durable points into it. K2: it becomes 0 only when nothing durable
+//! points into the run, and is durable before the pages are given out again.
+
+use crate::chunks::{ChunkKind, Chunks, Reserve, Run};
+use crate::error::{Damage, Result, Structure};
+use crate::layout::{CHUNK, PAGE, PAGES};
+use crate::media::Media;
+use daxstore::sync::Mutex;
+
+/// What a run of pages is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// The map itself.
+    Map,
+    /// A segment of the hash index, of so many pages.
+    Segment(u16),
+    /// A directory of the hash index, of so many pages.
+    Directory(u16),
+    /// The list of a batch's records, of so many pages.
+    List(u16),
+    /// Of the ordered index, so many pages.
+    Ordered(u16),
+    /// A slab of slots for records, of this class.
+    Slab(u16),
+    /// A run that holds one record, of so many pages.
+    Record(u16),
+}
+
+/// Pages of a slab.
+pub const SLAB_PAGES: u16 = 16;
+
+impl PageKind {
+    /// The code on the medium.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Map => 1,
+            Self::Segment(n) => 0x1000 | n,
+            Self::Directory(n) => 0x2000 | n,
+            Self::List(n) => 0x3000 | n,
+            Self::Ordered(n) => 0x4000 | n,
+            Self::Slab(class) => 0x5000 | class,
+            Self::Record(n) => 0x8000 | n,
+        }
+    }
+
+    /// What a code means.
+    #[must_use]
+    pub const fn of(code: u16) -> Option<Self> {
+        let low = code & 0xfff;
+        Some(match code >> 12 {
+            0 if low == 1 => Self::Map,
+            1 => Self::Segment(low),
+            2 => Self::Directory(low),
+            3 => Self::List(low),
+            4 => Self::Ordered(low),
+            5 => Self::Slab(low),
+            8 => Self::Record(low),
+            _ => return None,
+        })
+    }
+
+    /// How many pages.
+    #[must_use]
+    pub const fn pages(self) -> usize {
+        match self {
+            Self::Map => 1,
+            Self::Slab(_) => SLAB_PAGES as usize,
+            Self::Segment(n) | Self::Directory(n) | Self::List(n) | Self::Ordered(n) | Self::Record(n) => {
+                n as usize
+            }
+        }
+    }
+}
+
+/// A run of pages, as a map names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// Where it begins, in bytes.
+    pub at: u64,
+    /// What it is.
+    pub kind: PageKind,
+}
+
+const WORDS: usize = PAGES / 64;
+
+/// A chunk of pages in memory.
+#[derive(Debug)]
+struct PageChunk {
+    at: u64,
+    used: [u64; WORDS],
+    free: usize,
+}
+
+impl PageChunk {
+    fn set(&mut self, first: usize, count: usize, used: bool) {
+        for page in first..first + count {
+            let bit = 1 << (page % 64);
+            if used {
+                self.used[page / 64] |= bit;
+            } else {
+                self.used[page / 64] &= !bit;
+            }
+        }
+        self.free = if used { self.free - count } else { self.free + count };
+    }
+
+    /// The first run of `count` free pages.
+    fn find(&self, count: usize) -> Option<usize> {
+        if self.free < count {
+            return None;
+        }
+        let (mut first, mut at) = (0, 0);
+        while at < PAGES {
+            let rest = self.used[at / 64] >> (at % 64);
+            if rest & 1 == 1 {
+                at += (!rest).trailing_zeros() as usize;
+                at = at.min(PAGES);
+                first = at;
+            } else {
+                let free = (rest.trailing_zeros() as usize).min(64 - at % 64);
+                at += free;
+            }
+            if at - first >= count {
+                return Some(first);
+            }
+        }
+        None
+    }
+}
+
+/// How many maps one call reads after an open, before it takes a new chunk.
+const READ_AHEAD: usize = 4;
+
+#[derive(Debug, Default)]
+struct State {
+    chunks: Vec<PageChunk>,
+    /// For each length of run (the last: that or longer), the first of `chunks` that may have one.
+    first: Vec<usize>,
+    /// Chunks whose maps were not read.
+    unread: Vec<u64>,
+}
+
+/// The pages of a database.
+#[derive(Debug)]
+pub struct Pages(Mutex<State>);
+
+const LENGTHS: usize = 65;
+
+fn length(count: usize) -> usize {
+    count.min(LENGTHS - 1)
+}
+
+impl Pages {
+    /// Those of a database with these runs of chunks.
+    #[must_use]
+    pub fn new(runs: &[Run]) -> Self {
+        let pages = runs.iter().filter(|run| run.kind == ChunkKind::Pages);
+        let unread = pages.map(|run| run.at()).rev().collect();
+        Self(Mutex::new(State { chunks: Vec::new(), first: vec![0; LENGTHS], unread }))
+    }
+
+    /// Takes a run of pages: where it begins, in bytes. Its code is durable with this thread's next fence. What the pages
+    /// hold is what they held before.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`], before anything changed; [`Damage`] of a map.
+    pub fn take<M: Media>(
+        &self,
+        media: &M,
+        chunks: &Chunks,
+        kind: PageKind,
+        reserve: Reserve,
+    ) -> Result<u64> {
+        let count = kind.pages();
+        let mut state = self.0.lock();
+        let (chunk, page) = match state.find(count) {
+            Some(found) => found,
+            None => state.find_more(media, chunks, count, reserve)?,
+        };
+        state.chunks[chunk].set(page, count, true);
+        let at = state.chunks[chunk].at + page as u64 * PAGE;
+        store_code(media, at, kind.code());
+        Ok(at)
+    }
+
+    /// Gives the run back that begins at `at`. Nothing durable points into it, and nobody reads it.
+    ///
+    /// # Errors
+    /// Those of the fence; [`Damage`] of the map.
+    pub fn give<M: Media>(&self, media: &M, at: u64) -> Result<()> {
+        let kind = kind_at(media, at)?;
+        store_code(media, at, 0);
+        media.fence()?;
+        let mut state = self.0.lock();
+        let chunk = at - at % CHUNK;
+        // A chunk that was not read finds the code of 0 when it is.
+        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk) {
+            let page = ((at % CHUNK) / PAGE) as usize;
+            state.chunks[found].set(page, kind.pages(), false);
+            state.first.iter_mut().for_each(|first| *first = (*first).min(found));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn find(&mut self, count: usize) -> Option<(usize, usize)> {
+        let first = self.first[length(count)];
+        for (chunk, at) in self.chunks.iter().zip(0..).skip(first) {
+            if let Some(page) = chunk.find(count) {
+                self.first[length(count)] = if count < LENGTHS - 1 { at } else { first };
+                return Some((at, page));
+            }
+        }
+        if count < LENGTHS - 1 {
+            self.first[length(count)] = self.chunks.len();
+        }
+        None
+    }
+
+    fn find_more<M: Media>(
+        &mut self,
+        media: &M,
+        chunks: &Chunks,
+        count: usize,
+        reserve: Reserve,
+    ) -> Result<(usize, usize)> {
+        for _ in 0..READ_AHEAD {
+            let Some(at) = self.unread.pop() else { break };
+            self.add(read_chunk(media, at)?);
+            if let Some(found) = self.find(count) {
+                return Ok(found);
+            }
+        }
+        let at = match chunks.take(media, ChunkKind::Pages, 1, reserve) {
+            Ok(at) => at,
+            Err(error) => return self.find_in_rest(media, count)?.ok_or(error),
+        };
+        format_map(media, at)?;
+        let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
+        chunk.set(0, 1, true);
+        self.add(chunk);
+        Ok((self.chunks.len() - 1, 1))
+    }
+
+    /// When there is no other space: every chunk that was not looked at.
+    fn find_in_rest<M: Media>(&mut self, media: &M, count: usize) -> Result<Option<(usize, usize)>> {
+        while let Some(at) = self.unread.pop() {
+            self.add(read_chunk(media, at)?);
+        }
+        self.first[length(count)] = 0;
+        Ok(self.find(count))
+    }
+
+    fn add(&mut self, chunk: PageChunk) {
+        self.chunks.push(chunk);
+    }
+}
+
+/// Makes every page of a chunk free, durably, so that no code is left of what the chunk was.
+fn format_map<M: Media>(media: &M, at: u64) -> Result<()> {
+    let mut map = [0; PAGE as usize];
+    map[..2].copy_from_slice(&PageKind::Map.code().to_le_bytes());
+    media.write_through(at, &map);
+    media.fence()
+}
+
+fn store_code<M: Media>(media: &M, at: u64, code: u16) {
+    let page = (at % CHUNK) / PAGE;
+    let word = at - at % CHUNK + page / 4 * 8;
+    let shift = page % 4 * 16;
+    // Codes of one word are changed under one lock, but for those of other runs that are given back.
+    let mut old = media.load(word);
+    loop {
+        let new = old & !(0xffff << shift) | u64::from(code) << shift;
+        match media.compare_exchange(word, old, new) {
+            Ok(_) => break,
+            Err(found) => old = found,
+        }
+    }
+    media.flush(word, 8);
+}
+
+/// The code of the page at byte `at`.
+fn code_at<M: Media>(media: &M, at: u64) -> u16 {
+    let page = (at % CHUNK) / PAGE;
+    let word = media.load(at - at % CHUNK + page / 4 * 8);
+    (word >> (page % 4 * 16)) as u16
+}
+
+/// What the run is that begins at byte `at`.
+///
+/// # Errors
+/// [`Damage`] where none does.
+pub fn kind_at<M: Media>(media: &M, at: u64) -> Result<PageKind> {
+    let code = code_at(media, at);
+    PageKind::of(code)
+        .ok_or_else(|| Damage::new(Structure::PageMap, at, "a kind of page", 1, u64::from(code)).into())
+}
+
+/// The runs of the chunk of pages at byte `at`, in order, its map left out.
+///
+/// # Errors
+/// [`Damage`] where a code makes no sense, or a run leaves the chunk.
+pub fn runs<M: Media>(media: &M, at: u64) -> Result<Vec<PageRun>> {
+    let mut map = [0; PAGE as usize];
+    media.read(at, &mut map);
+    let codes = map.as_chunks::<2>().0;
+    let damage = |page: usize, what, code: u16| {
+        Damage::new(Structure::PageMap, at + page as u64 * 2, what, PAGES as u64, u64::from(code))
+    };
+    let mut found = Vec::new();
+    let mut page = 0;
+    while page < PAGES {
+        let code = u16::from_le_bytes(codes[page]);
+        if code == 0 && page > 0 {
+            page += 1;
+            continue;
+        }
+        let kind = PageKind::of(code).filter(|kind| (*kind == PageKind::Map) == (page == 0));
+        let kind = kind.ok_or_else(|| damage(page, "a kind of page", code))?;
+        let count = kind.pages();
+        if count == 0 || count > PAGES - page {
+            return Err(damage(page, "a run within its chunk", code).into());
+        }
+        if kind != PageKind::Map {
+            found.push(PageRun { at: at + page as u64 * PAGE, kind });
+        }
+        page += count;
+    }
+    Ok(found)
+}
+
+fn read_chunk<M: Media>(media: &M, at: u64) -> Result<PageChunk> {
+    let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
+    chunk.set(0, 1, true);
+    for run in runs(media, at)? {
+        chunk.set(((run.at - at) / PAGE) as usize, run.kind.pages(), true);
+    }
+    Ok(chunk)
+}

@@ -1,0 +1,179 @@
+//! Which slots were free when the database was opened?
+//!
+//! Nobody wrote that down. When a session wants a slot of a class, some slots of the slabs that were there at open are looked at: one whose
+//! record the index does not name is free, after everything that waits for the others' sake. Each slot is looked at once.
+//!
+//! Invariants:
+//! 1. A slot ahead of the sweep is nobody's to free but the sweep's; one behind it is freed by who supersedes it. Both are decided under
+//!    the lock of the record's key: never by both, never by neither.
+//! 2. No slot of a slab that waits to be swept is given out.
+
+use crate::chunks::{ChunkKind, Run};
+use crate::core::Core;
+use crate::env::Env;
+use crate::error::Result;
+use crate::heap::{CLASSES, SLAB, class_of, slot_bytes, slots};
+use crate::layout::CHUNK;
+use crate::media::Media;
+use crate::pages::{self, PageKind};
+use crate::record::{self, Head, TOMBSTONE};
+use crate::session::{Old, Session};
+use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicU64, Ordering};
+
+/// Slots that one call looks at.
+const STEP: usize = 128;
+
+/// The slabs of one class (the last: runs of one record) that were there at open.
+#[derive(Debug, Default)]
+struct Class {
+    /// Where they begin, ascending.
+    all: Vec<u64>,
+    /// The next slab, and slot in it.
+    next: Mutex<(usize, u64)>,
+    /// Slots below were looked at; the greatest number: all were.
+    boundary: AtomicU64,
+}
+
+/// The sweep.
+#[derive(Debug)]
+pub struct Sweep(Box<[Class]>);
+
+impl Sweep {
+    /// Of a new database: there is nothing to look at.
+    #[must_use]
+    pub fn none() -> Self {
+        let sweep = Self((0..=CLASSES).map(|_| Class::default()).collect());
+        sweep.begin()
+    }
+
+    /// Of a database with these runs of chunks.
+    ///
+    /// # Errors
+    /// Damage of a page map.
+    pub fn of<M: Media>(env: &Env<M>, runs: &[Run]) -> Result<Self> {
+        let mut classes: Vec<_> = (0..=CLASSES).map(|_| Class::default()).collect();
+        for run in runs {
+            match run.kind {
+                ChunkKind::Record => classes[CLASSES].all.push(run.at()),
+                ChunkKind::Pages => {
+                    for run in pages::runs(&env.media, run.at())? {
+                        match run.kind {
+                            PageKind::Slab(class) if usize::from(class) < CLASSES => {
+                                classes[usize::from(class)].all.push(run.at);
+                            }
+                            PageKind::Record(_) => classes[CLASSES].all.push(run.at),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Self(classes.into_boxed_slice()).begin())
+    }
+
+    fn begin(self) -> Self {
+        for class in &self.0 {
+            let first = class.all.first().copied().unwrap_or(u64::MAX);
+            class.boundary.store(first, Ordering::Release);
+        }
+        self
+    }
+
+    /// Whether who supersedes the record at `at` frees its slot. The caller has the lock of the record's key.
+    #[inline]
+    pub fn is_behind(&self, at: u64, bytes: u64) -> bool {
+        let class = class_of(bytes).unwrap_or(CLASSES);
+        at < self.0[class].boundary.load(Ordering::Acquire) || !self.0[class].holds(at, class)
+    }
+
+    /// Whether every slot of every class was looked at.
+    pub fn is_over(&self) -> bool {
+        self.0.iter().all(|class| class.boundary.load(Ordering::Acquire) == u64::MAX)
+    }
+}
+
+impl Class {
+    /// Whether the slot at `at` is of a slab that was there at open.
+    #[cold]
+    fn holds(&self, at: u64, class: usize) -> bool {
+        let before = self.all.partition_point(|slab| *slab <= at);
+        let bytes = if class == CLASSES { 1 } else { SLAB };
+        before > 0 && at < self.all[before - 1] + bytes
+    }
+}
+
+impl<M: Media> Core<M> {
+    /// Looks at some slots of `class` (that of runs: the number of classes): whether any were left. What is free begins to wait.
+    ///
+    /// # Errors
+    /// Damage of the index.
+    pub fn sweep(&self, session: &mut Session, class: usize) -> Result<bool> {
+        let sweep = &self.sweep.0[class];
+        if sweep.boundary.load(Ordering::Acquire) == u64::MAX {
+            return Ok(false);
+        }
+        let Some(mut next) = sweep.next.try_lock() else { return Ok(false) };
+        let (slots, bytes) = if class == CLASSES { (1, CHUNK) } else { (slots(class), slot_bytes(class)) };
+        let mut free = Vec::new();
+        let sequence = self.last_sequence();
+        for _ in 0..STEP {
+            let (slab, slot) = *next;
+            let Some(first) = sweep.all.get(slab) else { break };
+            let at = first + slot * bytes;
+            *next = if slot + 1 == slots { (slab + 1, 0) } else { (slab, slot + 1) };
+            let (slab, slot) = *next;
+            let boundary = sweep.all.get(slab).map_or(u64::MAX, |first| first + slot * bytes);
+            let publish = || sweep.boundary.store(boundary, Ordering::Release);
+            if let Some(old) = self.look_at_slot(session, class, at, publish)? {
+                let until = old.until.max(sequence);
+                free.push(Old { sequence: old.sequence.max(sequence), until, ..old });
+            }
+        }
+        session.wait(free, self.env.epochs.advance());
+        Ok(true)
+    }
+
+    /// What begins to wait of the slot at `at`. `publish` tells that it was looked at.
+    fn look_at_slot(
+        &self,
+        session: &mut Session,
+        class: usize,
+        at: u64,
+        publish: impl Fn(),
+    ) -> Result<Option<Old>> {
+        let media = &self.env.media;
+        let head = Head::load(media, at);
+        if head.first == 0 {
+            publish();
+            return self.never_used(class, at);
+        }
+        let Ok(record) = record::read(media, self.salt, at) else {
+            // Torn when power was cut, or damaged since and still named: nobody can say, so it is left alone.
+            publish();
+            return Ok(None);
+        };
+        let bytes = head.bytes();
+        let old = |tombstone| Old { at, bytes, sequence: head.sequence(), until: head.sequence(), tombstone };
+        let _held = self.stripes.lock(record.hash);
+        let named = self.index.names(media, record.hash, at)?.is_some();
+        publish();
+        if !named {
+            return Ok(Some(old(false)));
+        }
+        if head.is(TOMBSTONE) {
+            session.supersede(old(true));
+        }
+        Ok(None)
+    }
+
+    /// A slot that never held a record is free.
+    fn never_used(&self, class: usize, at: u64) -> Result<Option<Old>> {
+        if class == CLASSES {
+            self.env.free(at)?;
+            return Ok(None);
+        }
+        Ok(Some(Old { at, bytes: slot_bytes(class), sequence: 0, until: 0, tombstone: false }))
+    }
+}

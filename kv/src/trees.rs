@@ -1,0 +1,227 @@
+//! Which trees does a database have?
+//!
+//! The catalog has an entry of 256 bytes a tree. A tree's number is its place in the catalog; that of the tree without a name is 0.
+//!
+//! | offset | bytes | what |
+//! | ---: | ---: | --- |
+//! | 0 | 8 | 0: free; 1: a tree; 2: a tree whose records are being deleted |
+//! | 8 | 8 | offset of the root of its ordered index |
+//! | 16 | 8 | its records, when the database was closed last; the greatest number: not known |
+//! | 24 | 8 | bytes of its name, and a checksum of the name in the upper half |
+//! | 32 | 200 | its name |
+//!
+//! Invariant: an entry's other words are durable before its first word becomes 1; every record of a tree is deleted durably before it becomes 0.
+
+use crate::env::{Env, TreeId};
+use crate::error::{Damage, Error, Result, Structure};
+use crate::layout::{CATALOG, TREE_BYTES, TREES};
+use crate::media::Media;
+use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use daxstore::sync::{Arc, Mutex, RwLock};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Longest name of a tree in bytes.
+pub const MAX_NAME: usize = 200;
+/// The count of records is not known.
+const UNKNOWN: u64 = u64::MAX;
+
+const LIVE: u64 = 1;
+const DROPPING: u64 = 2;
+
+const ROOT: u64 = 8;
+const COUNT: u64 = 16;
+const NAME_LEN: u64 = 24;
+const NAME: u64 = 32;
+
+const fn entry(tree: TreeId) -> u64 {
+    CATALOG + tree.0 as u64 * TREE_BYTES
+}
+
+/// A tree in memory.
+#[derive(Debug)]
+pub struct TreeState {
+    /// Its number.
+    pub id: TreeId,
+    /// Its name; empty for the one without.
+    pub name: String,
+    /// The root of its ordered index.
+    pub root: u64,
+    /// Records more than when the database was opened.
+    pub gained: AtomicI64,
+    /// Records when the database was opened, if known.
+    pub base: Mutex<Option<u64>>,
+    /// It was dropped.
+    pub dropped: AtomicBool,
+}
+
+/// The trees of a database.
+#[derive(Debug)]
+pub struct Trees {
+    all: RwLock<Vec<Option<Arc<TreeState>>>>,
+    /// Held while the catalog changes.
+    changing: Mutex<()>,
+}
+
+fn name_word(name: &str) -> u64 {
+    name.len() as u64 | (xxh3_64(name.as_bytes()) >> 32) << 32
+}
+
+impl Trees {
+    /// Those of a new database: none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { all: RwLock::default(), changing: Mutex::default() }
+    }
+
+    /// Those in the catalog, and which of them were being dropped.
+    ///
+    /// # Errors
+    /// Damage of an entry.
+    pub fn open<M: Media>(media: &M, clean: bool) -> Result<(Self, Vec<TreeId>)> {
+        let (mut all, mut dropping) = (Vec::new(), Vec::new());
+        for id in (0..TREES as u32).map(TreeId) {
+            let at = entry(id);
+            let state = media.load(at);
+            if state == 0 {
+                continue;
+            }
+            let name = read_name(media, at)?;
+            let base = media.load(at + COUNT);
+            let base = (clean && base != UNKNOWN).then_some(base);
+            let tree = TreeState {
+                id,
+                name,
+                root: media.load(at + ROOT),
+                gained: AtomicI64::new(0),
+                base: Mutex::new(base),
+                dropped: AtomicBool::new(state == DROPPING),
+            };
+            if state == DROPPING {
+                dropping.push(id);
+            }
+            all.resize(id.0 as usize, None);
+            all.push(Some(Arc::new(tree)));
+        }
+        Ok((Self { all: RwLock::new(all), changing: Mutex::default() }, dropping))
+    }
+
+    /// The tree with this number.
+    pub fn by_id(&self, id: TreeId) -> Option<Arc<TreeState>> {
+        self.all.read().get(id.0 as usize).cloned().flatten()
+    }
+
+    /// The tree with this name.
+    pub fn by_name(&self, name: &str) -> Option<Arc<TreeState>> {
+        self.each().into_iter().find(|tree| tree.name == name)
+    }
+
+    /// All that were not dropped, by number.
+    pub fn each(&self) -> Vec<Arc<TreeState>> {
+        let all = self.all.read();
+        all.iter().flatten().filter(|tree| !tree.dropped.load(Ordering::Acquire)).cloned().collect()
+    }
+
+    /// The tree with this name; it is made if there is none, with the root that `make` gives. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::NameLength`], [`Error::TooManyTrees`]; those of `make` and of the fences.
+    pub fn get_or_make<M: Media>(
+        &self,
+        env: &Env<M>,
+        name: &str,
+        make: impl FnOnce(TreeId) -> Result<u64>,
+    ) -> Result<Arc<TreeState>> {
+        if name.len() > MAX_NAME {
+            return Err(Error::NameLength(name.len()));
+        }
+        let _one = self.changing.lock();
+        if let Some(tree) = self.by_name(name) {
+            return Ok(tree);
+        }
+        let free = {
+            let all = self.all.read();
+            (0..TREES).find(|id| all.get(*id).is_none_or(Option::is_none))
+        };
+        let id = TreeId(free.ok_or(Error::TooManyTrees(TREES))? as u32);
+        let root = make(id)?;
+        self.write_entry(env, id, name, root)?;
+        let (gained, base) = (AtomicI64::new(0), Mutex::new(Some(0)));
+        let name = name.to_owned();
+        let tree = Arc::new(TreeState { id, name, root, gained, base, dropped: AtomicBool::new(false) });
+        let mut all = self.all.write();
+        if all.len() <= id.0 as usize {
+            all.resize(id.0 as usize + 1, None);
+        }
+        all[id.0 as usize] = Some(tree.clone());
+        Ok(tree)
+    }
+
+    fn write_entry<M: Media>(&self, env: &Env<M>, id: TreeId, name: &str, root: u64) -> Result<()> {
+        let (media, at) = (&env.media, entry(id));
+        let mut bytes = [0; TREE_BYTES as usize];
+        for (offset, word) in [(ROOT, root), (COUNT, UNKNOWN), (NAME_LEN, name_word(name))] {
+            bytes[offset as usize..offset as usize + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[NAME as usize..NAME as usize + name.len()].copy_from_slice(name.as_bytes());
+        media.write_through(at + 8, &bytes[8..]);
+        media.fence()?;
+        media.store(at, LIVE);
+        media.flush(at, 8);
+        media.fence()
+    }
+
+    /// Says durably that the tree's records are being deleted: nobody finds it any more.
+    ///
+    /// # Errors
+    /// Those of the fence.
+    pub fn begin_drop<M: Media>(&self, media: &M, tree: &TreeState) -> Result<()> {
+        let _one = self.changing.lock();
+        tree.dropped.store(true, Ordering::Release);
+        self.set_state(media, tree.id, DROPPING)
+    }
+
+    /// Forgets a tree without records, durably.
+    ///
+    /// # Errors
+    /// Those of the fence.
+    pub fn finish_drop<M: Media>(&self, media: &M, id: TreeId) -> Result<()> {
+        let _one = self.changing.lock();
+        self.set_state(media, id, 0)?;
+        self.all.write()[id.0 as usize] = None;
+        Ok(())
+    }
+
+    fn set_state<M: Media>(&self, media: &M, id: TreeId, state: u64) -> Result<()> {
+        media.store(entry(id), state);
+        media.flush(entry(id), 8);
+        media.fence()
+    }
+
+    /// Writes down how many records each tree has: durable with this thread's fence. Without `known`, that nobody knows.
+    pub fn write_counts<M: Media>(&self, media: &M, known: bool) {
+        for tree in self.each() {
+            let count = tree.count().filter(|_| known).unwrap_or(UNKNOWN);
+            media.store(entry(tree.id) + COUNT, count);
+            media.flush(entry(tree.id) + COUNT, 8);
+        }
+    }
+}
+
+impl TreeState {
+    /// How many records it has, if that is known.
+    pub fn count(&self) -> Option<u64> {
+        let base = *self.base.lock();
+        base.map(|base| base.saturating_add_signed(self.gained.load(Ordering::Acquire)))
+    }
+}
+
+fn read_name<M: Media>(media: &M, at: u64) -> Result<String> {
+    let word = media.load(at + NAME_LEN);
+    let mut bytes = vec![0; ((word & 0xffff_ffff) as usize).min(MAX_NAME)];
+    media.read(at + NAME, &mut bytes);
+    let name = String::from_utf8(bytes).unwrap_or_default();
+    if name_word(&name) == word {
+        return Ok(name);
+    }
+    Err(Damage::new(Structure::Tree, at, "the name's checksum", word, name_word(&name)).into())
+}

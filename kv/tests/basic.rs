@@ -1,0 +1,171 @@
+//! Does a database keep what it is given, over a real mapping and over simulated memory?
+
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
+use daxstore::{Store, StoreOptions};
+use daxstore_kv::{Batch, Db, Error, Options};
+use std::collections::BTreeMap;
+
+fn store(bytes: u64) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let options = StoreOptions::new().assume_persistent(true);
+    let store = Store::create(dir.path().join("pool"), bytes, &options).unwrap();
+    (dir, store)
+}
+
+fn key(n: u64) -> [u8; 16] {
+    let mut key = [b'k'; 16];
+    key[8..].copy_from_slice(&n.to_be_bytes());
+    key
+}
+
+fn value(n: u64, round: u64) -> Vec<u8> {
+    let len = (n * 7 + round * 31) % 200;
+    (0..len).map(|i| (n + i * 3 + round) as u8).collect()
+}
+
+#[test]
+fn what_is_put_is_got_also_after_a_close_and_after_none() {
+    let (_dir, store) = store(256 << 20);
+    let count = 50_000;
+    for close in [true, false, true] {
+        let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+        for n in 0..count {
+            if db.contains(&key(n)).unwrap() {
+                assert_eq!(db.get(&key(n)).unwrap().unwrap(), value(n, 1), "{n}");
+            }
+        }
+        for n in 0..count {
+            db.put(&key(n), &value(n, 0)).unwrap();
+        }
+        for n in 0..count {
+            db.put(&key(n), &value(n, 1)).unwrap();
+        }
+        for n in (0..count).step_by(3) {
+            assert!(db.delete(&key(n)).unwrap());
+            assert!(!db.delete(&key(n)).unwrap());
+        }
+        for n in 0..count {
+            let expected = (n % 3 != 0).then(|| value(n, 1));
+            assert_eq!(db.get(&key(n)).unwrap(), expected, "{n}");
+        }
+        if close {
+            db.close().unwrap();
+        } else {
+            std::mem::forget(db);
+        }
+    }
+}
+
+#[test]
+fn batches_updates_and_swaps() {
+    let (_dir, store) = store(128 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    let mut model = BTreeMap::new();
+    for round in 0..40_u64 {
+        let mut batch = Batch::new();
+        for i in 0..500 {
+            let n = (round * 131 + i * 17) % 3000;
+            if (n + round) % 5 == 0 {
+                batch.delete(&key(n));
+                model.remove(&n);
+            } else {
+                batch.put(&key(n), &value(n, round));
+                model.insert(n, value(n, round));
+            }
+        }
+        db.write(&batch).unwrap();
+        db.update(&key(5), |old| Some([old.unwrap_or(b""), b"x"].concat()[..1].to_vec())).unwrap();
+        let now = db.get(&key(5)).unwrap().unwrap();
+        model.insert(5, now.clone());
+        assert!(!db.compare_and_swap(&key(5), None, Some(b"y")).unwrap());
+        assert!(db.compare_and_swap(&key(5), Some(&now), Some(b"y")).unwrap());
+        model.insert(5, b"y".to_vec());
+        for n in 0..3000 {
+            assert_eq!(db.get(&key(n)).unwrap().as_ref(), model.get(&n), "{n} in {round}");
+        }
+    }
+    assert!(matches!(db.put(b"", b"x"), Err(Error::KeyLength(0))));
+}
+
+#[test]
+fn large_values_have_runs_of_their_own() {
+    let (_dir, store) = store(256 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    for round in 0..6_usize {
+        for (n, len) in [9000, 70_000, 1 << 20, 5 << 20, 8192, 8150].into_iter().enumerate() {
+            let value: Vec<u8> = (0..len + round).map(|i| (i * 7 + round) as u8).collect();
+            db.put(&key(n as u64), &value).unwrap();
+            assert!(db.get(&key(n as u64)).unwrap().unwrap() == value, "{len}");
+        }
+    }
+}
+
+#[test]
+fn a_full_database_says_so_and_takes_overwrites() {
+    let (_dir, store) = store(64 << 20);
+    let options = Options::new().create(true).max_bytes(16 << 20);
+    let db = Db::open(&store, "/kv", options.clone()).unwrap();
+    let mut count = 0;
+    let full = loop {
+        match db.put(&key(count), &[7; 100]) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::NoSpace { .. }), "{full}");
+    assert!(count > 80_000, "{count}");
+    for n in 0..count {
+        db.put(&key(n), &[8; 100]).unwrap();
+    }
+    for n in 0..count {
+        assert!(db.delete(&key(n)).unwrap(), "{n}");
+    }
+    for n in 0..count {
+        db.put(&key(n), &[9; 100]).unwrap();
+    }
+    std::mem::forget(db);
+    let db = Db::open(&store, "/kv", options).unwrap();
+    for n in 0..count {
+        db.put(&key(n), &[n as u8; 100]).unwrap();
+        assert_eq!(db.get(&key(n)).unwrap().unwrap(), [n as u8; 100]);
+    }
+}
+
+#[test]
+fn many_threads_change_and_read() {
+    let (_dir, store) = store(256 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let db = db.clone();
+            scope.spawn(move || {
+                for i in 0..40_000_u64 {
+                    let n = (i * 7919 + thread) % 10_000;
+                    if n % 4 == thread {
+                        db.put(&key(n), &value(n, i)).unwrap();
+                        assert_eq!(db.get(&key(n)).unwrap().unwrap(), value(n, i));
+                        if i % 5 == 0 {
+                            assert!(db.delete(&key(n)).unwrap());
+                        }
+                    } else {
+                        db.get(&key(n)).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..2 {
+            let db = db.clone();
+            scope.spawn(move || {
+                for _ in 0..20_000 {
+                    db.update(b"counter", |old| {
+                        let old = old.map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()));
+                        Some((old + 1).to_le_bytes().to_vec())
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(db.get(b"counter").unwrap().unwrap(), 40_000_u64.to_le_bytes());
+}
