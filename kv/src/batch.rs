@@ -125,7 +125,7 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// As for a change of one key, before anything changed.
-    pub(crate) fn write_batch(&self, tree: &Arc<TreeState>, batch: &Batch) -> Result<()> {
+    pub(crate) fn write_batch(&self, tree: &Arc<TreeState<M>>, batch: &Batch) -> Result<()> {
         let (trees, mut items) = self.items(tree, batch)?;
         items.sort_by_key(|item| item.key.hash);
         drop_earlier(&mut items);
@@ -150,9 +150,9 @@ impl<M: Media> Core<M> {
 
     fn items<'b>(
         &self,
-        tree: &Arc<TreeState>,
+        tree: &Arc<TreeState<M>>,
         batch: &'b Batch,
-    ) -> Result<(Vec<Arc<TreeState>>, Vec<Item<'b>>)> {
+    ) -> Result<(Vec<Arc<TreeState<M>>>, Vec<Item<'b>>)> {
         let mut trees = vec![tree.clone()];
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {
@@ -198,7 +198,7 @@ impl<M: Media> Core<M> {
     fn attempt_batch(
         &self,
         taken: &mut Taken<'_>,
-        trees: &[Arc<TreeState>],
+        trees: &[Arc<TreeState<M>>],
         items: &[Item<'_>],
         locks: &[usize],
     ) -> Result<Option<Missing>> {
@@ -228,13 +228,16 @@ impl<M: Media> Core<M> {
             };
         self.poison(self.media().fence())?;
         taken.session.fenced(self.media(), taken.seen, sequence, || self.env.epochs.advance());
+        let mut published = Ok(());
         for Ready { item, at, bytes, place, found } in ready {
             let Item { key, value, tree } = &items[item];
             let flags = if value.is_some() { BATCH } else { BATCH | TOMBSTONE };
             let change = Change { key, place, found, at, bytes, sequence, flags };
-            self.publish(&mut taken.session, &trees[*tree], &change);
+            // All of it is published, whatever the ordered index says of one key.
+            let done = self.publish(&mut taken.session, &trees[*tree], &change);
+            published = published.and(done);
         }
-        Ok(None)
+        published.map(|()| None)
     }
 
     /// Gets everything that the items need.

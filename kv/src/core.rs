@@ -41,7 +41,7 @@ pub struct Core<M: Media> {
     pub(crate) heap: Heap,
     pub(crate) sweep: Sweep,
     pub(crate) snapshots: Snapshots,
-    pub(crate) trees: Trees,
+    pub(crate) trees: Trees<M>,
     /// The next sequence number.
     pub(crate) next: AtomicU64,
     /// No sequence number at or above it is used before it moved, durably.
@@ -87,7 +87,7 @@ pub(crate) struct Parts<M: Media> {
     pub index: Index,
     pub salt: u64,
     pub sweep: Sweep,
-    pub trees: Trees,
+    pub trees: Trees<M>,
     pub read_only: bool,
 }
 
@@ -184,7 +184,7 @@ impl<M: Media> Core<M> {
     #[inline]
     pub(crate) fn change<'v>(
         &self,
-        tree: &TreeState,
+        tree: &TreeState<M>,
         key: &Key<'_>,
         mut decide: impl FnMut(Option<&Found>) -> Result<Action<'v>>,
     ) -> Result<bool> {
@@ -212,7 +212,7 @@ impl<M: Media> Core<M> {
     fn attempt<'v>(
         &self,
         taken: &mut Taken<'_>,
-        tree: &TreeState,
+        tree: &TreeState<M>,
         key: &Key<'_>,
         decide: &mut impl FnMut(Option<&Found>) -> Result<Action<'v>>,
     ) -> Result<Attempt> {
@@ -249,7 +249,7 @@ impl<M: Media> Core<M> {
         let sequence = self.sequence()?;
         let change = Change { key, place, found, at, bytes, sequence, flags };
         self.make_durable(taken, &change, &value)?;
-        self.publish(&mut taken.session, tree, &change);
+        self.publish(&mut taken.session, tree, &change)?;
         Ok(Attempt::Done(live.is_some()))
     }
 
@@ -274,7 +274,12 @@ impl<M: Media> Core<M> {
 
     /// Lets everybody see a durable change.
     #[inline]
-    pub(crate) fn publish(&self, session: &mut Session, tree: &TreeState, change: &Change<'_>) {
+    pub(crate) fn publish(
+        &self,
+        session: &mut Session,
+        tree: &TreeState<M>,
+        change: &Change<'_>,
+    ) -> Result<()> {
         let Change { key, place, found, at, sequence, flags, .. } = *change;
         let live = found.filter(|found| !found.head.is(TOMBSTONE));
         if let Some(old) = live.filter(|_| self.snapshots.are_announced()) {
@@ -292,14 +297,15 @@ impl<M: Media> Core<M> {
         }
         match (live.is_some(), is_tombstone) {
             (false, false) => {
-                self.order_insert(session, tree, change);
                 tree.gained.fetch_add(1, Ordering::Relaxed);
+                return self.order_insert(session, tree, change);
             }
             (true, true) => {
                 tree.gained.fetch_sub(1, Ordering::Relaxed);
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// The slot of `old` is free when nothing needs it, unless the sweep sees to it.

@@ -5,8 +5,9 @@
 
 use crate::batch::Batch;
 use crate::core::{Action, Core};
+use crate::env::TreeId;
 use crate::error::{Damage, Error, Result, Structure};
-use crate::hash::Found;
+use crate::iter::Seen;
 use crate::layout::{CHUNK, MAX_CHUNKS};
 use crate::media::{Mapped, Media};
 use crate::record;
@@ -113,7 +114,7 @@ pub struct Db<M: Media = Mapped> {
 #[derive(Debug)]
 pub struct Tree<M: Media = Mapped> {
     shared: Arc<Shared<M>>,
-    state: Arc<TreeState>,
+    state: Arc<TreeState<M>>,
 }
 
 impl<M: Media> Clone for Db<M> {
@@ -250,6 +251,25 @@ impl<M: Media> Db<M> {
         Ok(all.filter(|name| !name.is_empty()).collect())
     }
 
+    /// Deletes a tree and its records: whether there was one. Nobody finds it from the moment that this is durable; the records are
+    /// deleted one by one after that, also if power is cut meanwhile, by the next open.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::NoSpace`]; those of the fences.
+    pub fn drop_tree(&self, name: &str) -> Result<bool> {
+        let core = &self.shared.core;
+        if name.is_empty() {
+            return Err(Error::NameLength(0));
+        }
+        if core.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let Some(tree) = core.trees.by_name(name) else { return Ok(false) };
+        core.trees.begin_drop(core.media(), &tree)?;
+        core.finish_drop(tree.id)?;
+        Ok(true)
+    }
+
     /// Fails unless every 2 MiB of the database are translated by one translation.
     ///
     /// # Errors
@@ -260,21 +280,30 @@ impl<M: Media> Db<M> {
 }
 
 impl<M: Media> Tree<M> {
-    fn core(&self) -> &Core<M> {
+    pub(crate) fn core(&self) -> &Core<M> {
         &self.shared.core
+    }
+
+    pub(crate) fn state(&self) -> &TreeState<M> {
+        &self.state
+    }
+
+    pub(crate) fn id(&self) -> TreeId {
+        self.state.id
     }
 
     /// Appends the value of a record to `buf`, and checks it.
     #[inline]
-    fn read_value(&self, key: &record::Key<'_>, found: &Found, buf: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn read_value(&self, key: &record::Key<'_>, seen: Seen, buf: &mut Vec<u8>) -> Result<()> {
+        let (at, head) = seen;
         let start = buf.len();
-        self.core().media().append_to(found.at + found.head.before_value(), found.head.value_len(), buf);
-        if self.shared.trust || found.head.is_right(self.core().salt, found.at, key.hash, &buf[start..]) {
+        self.core().media().append_to(at + head.before_value(), head.value_len(), buf);
+        if self.shared.trust || head.is_right(self.core().salt, at, key.hash, &buf[start..]) {
             return Ok(());
         }
         buf.truncate(start);
         let what = "the record's checksum";
-        let damage = Damage::new(Structure::Record, found.at, what, 0, found.head.second >> 32);
+        let damage = Damage::new(Structure::Record, at, what, 0, head.second >> 32);
         let first = &key.bytes[..key.bytes.len().min(32)];
         Err(Error::Record { tree: key.tree.0, key: first.escape_ascii().to_string(), damage })
     }
@@ -298,7 +327,7 @@ impl<M: Media> Tree<M> {
         let key = self.core().key(self.state.id, key)?;
         let _pin = self.core().env.pin();
         let Some(found) = self.core().find(&key)? else { return Ok(false) };
-        self.read_value(&key, &found, buf)?;
+        self.read_value(&key, (found.at, found.head), buf)?;
         Ok(true)
     }
 
@@ -367,7 +396,7 @@ impl<M: Media> Tree<M> {
             old.clear();
             let old = match found {
                 Some(found) => {
-                    self.read_value(&key, found, &mut old)?;
+                    self.read_value(&key, (found.at, found.head), &mut old)?;
                     Some(&*old)
                 }
                 None => None,
@@ -386,7 +415,7 @@ impl<M: Media> Tree<M> {
         self.core().change(&self.state, &key, |found| {
             old.clear();
             if let Some(found) = found {
-                self.read_value(&key, found, &mut old)?;
+                self.read_value(&key, (found.at, found.head), &mut old)?;
             }
             is_expected = found.map(|_| &*old) == expected;
             Ok(match new {
@@ -406,6 +435,31 @@ impl<M: Media> Tree<M> {
     /// Adds to `batch` that `key` of this tree is deleted, whichever tree the batch is written to.
     pub fn delete_in(&self, batch: &mut Batch, key: &[u8]) {
         batch.push(Some(self.state.id), key, None);
+    }
+
+    /// How many records the tree has. After a crash the first call counts them; else it is known.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn len(&self) -> Result<u64> {
+        if let Some(count) = self.state.count() {
+            return Ok(count);
+        }
+        let count = self.snapshot().len()?;
+        let gained = self.state.gained.load(Ordering::Acquire);
+        // Only if nothing changed while it was counted can it be kept.
+        if self.snapshot().len()? == count && self.state.gained.load(Ordering::Acquire) == gained {
+            *self.state.base.lock() = Some(count.saturating_add_signed(-gained));
+        }
+        Ok(count)
+    }
+
+    /// Whether it has none.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.snapshot().is_empty()
     }
 
     /// The tree's name; empty for the one without.

@@ -31,6 +31,8 @@ pub enum Mutation {
     NoLimit,
     /// K13: space is given back while readers look at it.
     IgnorePins,
+    /// K14: the ordered index is not told of new keys.
+    NoOrder,
     /// K8: replay does not look at the checksum of a record.
     NoRecordCheck,
 }

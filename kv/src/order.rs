@@ -1,36 +1,102 @@
 //! What is the ordered index of a tree told, and when?
 //!
-//! Invariant: a key is told of before its record's note is gone from its ring, and again at every replay: so the ordered index misses no
-//! key. It may have keys whose records are gone: who reads it asks the hash index.
+//! Invariant: K14. A key is told of before its record's note is gone from its ring, and again at every replay: so the ordered index misses no
+//! key. It may have keys whose records are gone: who reads it asks the hash index. A key is taken out of it with its tombstone, when no
+//! snapshot is older.
 
 use crate::core::{Change, Core};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
+use crate::ordered;
 use crate::record::Whole;
 use crate::session::{Old, Session};
 use crate::trees::TreeState;
 use daxstore::sync::Arc;
+use std::ops::Bound;
+
+/// A key that waits for want of space is seen nevertheless, and its group is not written back before it was taken: that says so.
+fn waits(told: Result<()>) -> Result<()> {
+    match told {
+        Err(Error::NoSpace { .. }) => Ok(()),
+        told => told,
+    }
+}
 
 impl<M: Media> Core<M> {
-    pub(crate) fn order_insert(&self, _session: &mut Session, _tree: &TreeState, _change: &Change<'_>) {}
-    pub(crate) fn order_delete(&self, _session: &mut Session, _record: &Whole, _old: &Old) {}
-    pub(crate) fn order_replayed(&self, _record: &Whole) -> Result<()> {
+    /// A key is new.
+    pub(crate) fn order_insert(
+        &self,
+        session: &mut Session,
+        tree: &TreeState<M>,
+        change: &Change<'_>,
+    ) -> Result<()> {
+        if mutation::is(Mutation::NoOrder) {
+            return Ok(());
+        }
+        note(session, tree);
+        waits(tree.ordered.apply(ordered::Change::Insert, change.key.bytes, change.at, change.sequence))
+    }
+
+    /// A key's tombstone leaves the hash index.
+    pub(crate) fn order_delete(&self, session: &mut Session, record: &Whole, old: &Old) -> Result<()> {
+        let Some(tree) = self.trees.by_id(record.tree) else { return Ok(()) };
+        note(session, &tree);
+        waits(tree.ordered.apply(ordered::Change::Delete, &record.key, old.at, old.sequence))
+    }
+
+    /// A record was found in a ring.
+    pub(crate) fn order_replayed(&self, record: &Whole) -> Result<()> {
+        let Some(tree) = self.trees.by_id(record.tree) else { return Ok(()) };
+        tree.ordered.apply(ordered::Change::Insert, &record.key, record.at, record.head.sequence())
+    }
+
+    /// Makes durable what the session's group told.
+    pub(crate) fn write_back_order(&self, session: &mut Session) -> Result<()> {
+        while let Some(id) = session.told.last() {
+            if let Some(tree) = self.trees.by_id(*id) {
+                tree.ordered.write_back(session.ring.0)?;
+            }
+            session.told.pop();
+        }
         Ok(())
     }
-    pub(crate) fn write_back_order(&self, _session: &mut Session) -> Result<()> {
-        Ok(())
-    }
+
+    /// Makes durable what was told.
     pub(crate) fn write_back_all_order(&self) -> Result<()> {
-        Ok(())
+        self.trees.each().iter().try_for_each(|tree| tree.ordered.write_back(0))
     }
-    pub(crate) fn open_order(&self) -> Result<()> {
-        Ok(())
-    }
+
     /// The tree with this name, made if there is none.
-    pub(crate) fn tree(&self, name: &str) -> Result<Arc<TreeState>> {
-        self.trees.get_or_make(&self.env, name, |_| Ok(0))
+    pub(crate) fn tree(&self, name: &str) -> Result<Arc<TreeState<M>>> {
+        self.trees.get_or_make(&self.env, name)
     }
-    pub(crate) fn delete_all(&self, _tree: &TreeState) -> Result<()> {
-        Ok(())
+
+    /// Deletes every record of a tree that nobody finds any more.
+    pub(crate) fn delete_all(&self, tree: &TreeState<M>) -> Result<()> {
+        let mut from = Bound::Unbounded;
+        loop {
+            let mut keys = Vec::new();
+            let mut cursor = tree.ordered.cursor(from.as_ref().map(|key: &Vec<u8>| &**key));
+            while keys.len() < 256
+                && let Some((key, _)) = cursor.next()?
+            {
+                keys.push(key.to_vec());
+            }
+            drop(cursor);
+            let Some(last) = keys.last().cloned() else { return Ok(()) };
+            for key in &keys {
+                let key = self.key(tree.id, key)?;
+                self.change(tree, &key, |_| Ok(crate::core::Action::Delete))?;
+            }
+            from = Bound::Excluded(last);
+        }
+    }
+}
+
+/// Notes that the session's group told a tree of something.
+fn note<M: Media>(session: &mut Session, tree: &TreeState<M>) {
+    if session.told.last() != Some(&tree.id) && !session.told.contains(&tree.id) {
+        session.told.push(tree.id);
     }
 }

@@ -91,9 +91,8 @@ impl<M: Media> Core<M> {
         let salt = superblock.salt;
         let index = Index::open(&env, salt, !read_only)?;
         let sweep = if read_only { Sweep::none() } else { Sweep::of(&env, &runs)? };
-        let (trees, dropping) = Trees::open(&env.media, clean)?;
+        let (trees, dropping) = Trees::open(&env, clean)?;
         let core = Self::new(Parts { env, index, salt, sweep, trees, read_only });
-        core.open_order()?;
         let mut recovery = Recovery { clean, ..Recovery::default() };
         if !read_only {
             core.replay(&mut recovery)?;
@@ -177,7 +176,9 @@ impl<M: Media> Core<M> {
                 && !(mutation::is(Mutation::LastWins) && found.at != record.at)
             {
                 // What the index knows of it may not be durable in the ordered index.
-                self.order_replayed(record)?;
+                if !record.head.is(TOMBSTONE) {
+                    self.order_replayed(record)?;
+                }
                 return Ok(false);
             }
             let place = match found {

@@ -11,6 +11,7 @@
 //!    (c) every reader has left who was there; (d) no snapshot needs it.
 //! 3. K7: a tombstone leaves the index when (b) and (d) hold for it: no replay can find an older record of its key.
 
+use crate::env::TreeId;
 use crate::heap::{Heap, Kept};
 use crate::layout::SESSIONS;
 use crate::media::Media;
@@ -109,8 +110,8 @@ pub struct Session {
     spare: Vec<Vec<Old>>,
     /// Buffers for the lists of batches.
     pub lists: Lists,
-    /// Whether the ordered indexes were told of anything in this group.
-    pub told: Vec<u32>,
+    /// The trees whose ordered indexes were told of something in this group.
+    pub told: Vec<TreeId>,
 }
 
 impl Session {

@@ -16,6 +16,7 @@ use crate::env::{Env, TreeId};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CATALOG, TREE_BYTES, TREES};
 use crate::media::Media;
+use crate::ordered::Ordered;
 use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
@@ -39,13 +40,13 @@ const fn entry(tree: TreeId) -> u64 {
 
 /// A tree in memory.
 #[derive(Debug)]
-pub struct TreeState {
+pub struct TreeState<M: Media> {
     /// Its number.
     pub id: TreeId,
     /// Its name; empty for the one without.
     pub name: String,
-    /// The root of its ordered index.
-    pub root: u64,
+    /// Its keys in order.
+    pub ordered: Ordered<Env<M>>,
     /// Records more than when the database was opened.
     pub gained: AtomicI64,
     /// Records when the database was opened, if known.
@@ -56,8 +57,8 @@ pub struct TreeState {
 
 /// The trees of a database.
 #[derive(Debug)]
-pub struct Trees {
-    all: RwLock<Vec<Option<Arc<TreeState>>>>,
+pub struct Trees<M: Media> {
+    all: RwLock<Vec<Option<Arc<TreeState<M>>>>>,
     /// Held while the catalog changes.
     changing: Mutex<()>,
 }
@@ -66,7 +67,7 @@ fn name_word(name: &str) -> u64 {
     name.len() as u64 | (xxh3_64(name.as_bytes()) >> 32) << 32
 }
 
-impl Trees {
+impl<M: Media> Trees<M> {
     /// Those of a new database: none.
     #[must_use]
     pub fn new() -> Self {
@@ -77,7 +78,8 @@ impl Trees {
     ///
     /// # Errors
     /// Damage of an entry.
-    pub fn open<M: Media>(media: &M, clean: bool) -> Result<(Self, Vec<TreeId>)> {
+    pub fn open(env: &Arc<Env<M>>, clean: bool) -> Result<(Self, Vec<TreeId>)> {
+        let media = &env.media;
         let (mut all, mut dropping) = (Vec::new(), Vec::new());
         for id in (0..TREES as u32).map(TreeId) {
             let at = entry(id);
@@ -91,7 +93,7 @@ impl Trees {
             let tree = TreeState {
                 id,
                 name,
-                root: media.load(at + ROOT),
+                ordered: Ordered::open(env, id, media.load(at + ROOT))?,
                 gained: AtomicI64::new(0),
                 base: Mutex::new(base),
                 dropped: AtomicBool::new(state == DROPPING),
@@ -106,31 +108,26 @@ impl Trees {
     }
 
     /// The tree with this number.
-    pub fn by_id(&self, id: TreeId) -> Option<Arc<TreeState>> {
+    pub fn by_id(&self, id: TreeId) -> Option<Arc<TreeState<M>>> {
         self.all.read().get(id.0 as usize).cloned().flatten()
     }
 
     /// The tree with this name.
-    pub fn by_name(&self, name: &str) -> Option<Arc<TreeState>> {
+    pub fn by_name(&self, name: &str) -> Option<Arc<TreeState<M>>> {
         self.each().into_iter().find(|tree| tree.name == name)
     }
 
     /// All that were not dropped, by number.
-    pub fn each(&self) -> Vec<Arc<TreeState>> {
+    pub fn each(&self) -> Vec<Arc<TreeState<M>>> {
         let all = self.all.read();
         all.iter().flatten().filter(|tree| !tree.dropped.load(Ordering::Acquire)).cloned().collect()
     }
 
-    /// The tree with this name; it is made if there is none, with the root that `make` gives. Durable on return.
+    /// The tree with this name; it is made if there is none. Durable on return.
     ///
     /// # Errors
-    /// [`Error::NameLength`], [`Error::TooManyTrees`]; those of `make` and of the fences.
-    pub fn get_or_make<M: Media>(
-        &self,
-        env: &Env<M>,
-        name: &str,
-        make: impl FnOnce(TreeId) -> Result<u64>,
-    ) -> Result<Arc<TreeState>> {
+    /// [`Error::NameLength`], [`Error::TooManyTrees`]; [`Error::NoSpace`]; those of the fences.
+    pub fn get_or_make(&self, env: &Arc<Env<M>>, name: &str) -> Result<Arc<TreeState<M>>> {
         if name.len() > MAX_NAME {
             return Err(Error::NameLength(name.len()));
         }
@@ -143,11 +140,12 @@ impl Trees {
             (0..TREES).find(|id| all.get(*id).is_none_or(Option::is_none))
         };
         let id = TreeId(free.ok_or(Error::TooManyTrees(TREES))? as u32);
-        let root = make(id)?;
+        let root = Ordered::create(env, id)?;
         self.write_entry(env, id, name, root)?;
         let (gained, base) = (AtomicI64::new(0), Mutex::new(Some(0)));
         let name = name.to_owned();
-        let tree = Arc::new(TreeState { id, name, root, gained, base, dropped: AtomicBool::new(false) });
+        let ordered = Ordered::open(env, id, root)?;
+        let tree = Arc::new(TreeState { id, name, ordered, gained, base, dropped: AtomicBool::new(false) });
         let mut all = self.all.write();
         if all.len() <= id.0 as usize {
             all.resize(id.0 as usize + 1, None);
@@ -156,7 +154,7 @@ impl Trees {
         Ok(tree)
     }
 
-    fn write_entry<M: Media>(&self, env: &Env<M>, id: TreeId, name: &str, root: u64) -> Result<()> {
+    fn write_entry(&self, env: &Env<M>, id: TreeId, name: &str, root: u64) -> Result<()> {
         let (media, at) = (&env.media, entry(id));
         let mut bytes = [0; TREE_BYTES as usize];
         for (offset, word) in [(ROOT, root), (COUNT, UNKNOWN), (NAME_LEN, name_word(name))] {
@@ -174,7 +172,7 @@ impl Trees {
     ///
     /// # Errors
     /// Those of the fence.
-    pub fn begin_drop<M: Media>(&self, media: &M, tree: &TreeState) -> Result<()> {
+    pub fn begin_drop(&self, media: &M, tree: &TreeState<M>) -> Result<()> {
         let _one = self.changing.lock();
         tree.dropped.store(true, Ordering::Release);
         self.set_state(media, tree.id, DROPPING)
@@ -184,21 +182,21 @@ impl Trees {
     ///
     /// # Errors
     /// Those of the fence.
-    pub fn finish_drop<M: Media>(&self, media: &M, id: TreeId) -> Result<()> {
+    pub fn finish_drop(&self, media: &M, id: TreeId) -> Result<()> {
         let _one = self.changing.lock();
         self.set_state(media, id, 0)?;
         self.all.write()[id.0 as usize] = None;
         Ok(())
     }
 
-    fn set_state<M: Media>(&self, media: &M, id: TreeId, state: u64) -> Result<()> {
+    fn set_state(&self, media: &M, id: TreeId, state: u64) -> Result<()> {
         media.store(entry(id), state);
         media.flush(entry(id), 8);
         media.fence()
     }
 
     /// Writes down how many records each tree has: durable with this thread's fence. Without `known`, that nobody knows.
-    pub fn write_counts<M: Media>(&self, media: &M, known: bool) {
+    pub fn write_counts(&self, media: &M, known: bool) {
         for tree in self.each() {
             let count = tree.count().filter(|_| known).unwrap_or(UNKNOWN);
             media.store(entry(tree.id) + COUNT, count);
@@ -207,7 +205,7 @@ impl Trees {
     }
 }
 
-impl TreeState {
+impl<M: Media> TreeState<M> {
     /// How many records it has, if that is known.
     pub fn count(&self) -> Option<u64> {
         let base = *self.base.lock();

@@ -130,7 +130,7 @@ impl<M: Media> Core<M> {
         if let Some(place) = self.index.names(self.media(), record.hash, old.at)? {
             self.index.clear(self.media(), place);
             session.touched(place.at);
-            self.order_delete(session, &record, old);
+            self.order_delete(session, &record, old)?;
             session.supersede(Old { tombstone: false, ..*old });
         }
         Ok(())

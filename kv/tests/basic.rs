@@ -5,6 +5,7 @@
 use daxstore::{Store, StoreOptions};
 use daxstore_kv::{Batch, Db, Error, Options};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 fn store(bytes: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -114,7 +115,7 @@ fn a_full_database_says_so_and_takes_overwrites() {
         }
     };
     assert!(matches!(full, Error::NoSpace { .. }), "{full}");
-    assert!(count > 80_000, "{count}");
+    assert!(count > 70_000, "{count}");
     for n in 0..count {
         db.put(&key(n), &[8; 100]).unwrap();
     }
@@ -168,4 +169,89 @@ fn many_threads_change_and_read() {
         }
     });
     assert_eq!(db.get(b"counter").unwrap().unwrap(), 40_000_u64.to_le_bytes());
+}
+
+#[test]
+fn ranges_and_snapshots_see_one_moment() {
+    let (_dir, store) = store(256 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    let mut model = BTreeMap::new();
+    for i in 0..20_000_u64 {
+        let n = i * 7919 % 20_000;
+        db.put(&key(n), &value(n, 0)).unwrap();
+        model.insert(key(n).to_vec(), value(n, 0));
+    }
+    let before = db.snapshot();
+    let all = |range: daxstore_kv::Range<_>| range.collect::<Result<Vec<_>, _>>().unwrap();
+    let pairs = |model: &BTreeMap<Vec<u8>, Vec<u8>>| model.clone().into_iter().collect::<Vec<_>>();
+    let old = pairs(&model);
+    for round in 1..4 {
+        for n in (0..20_000).step_by(3) {
+            db.put(&key(n), &value(n, round)).unwrap();
+            model.insert(key(n).to_vec(), value(n, round));
+        }
+        for n in (1..20_000).step_by(5) {
+            db.delete(&key(n)).unwrap();
+            model.remove(&key(n).to_vec());
+            db.put(&key(n + 1_000_000), b"new").unwrap();
+            model.insert(key(n + 1_000_000).to_vec(), b"new".to_vec());
+        }
+    }
+    assert!(all(before.range(..)) == old);
+    assert!(all(db.range(..).unwrap()) == pairs(&model));
+    assert_eq!(db.len().unwrap(), model.len() as u64);
+    assert_eq!(before.len().unwrap(), 20_000);
+    let (mut range, mut expected) = (
+        db.range((Bound::Included(&key(50)[..]), Bound::Excluded(&key(15_000)[..]))).unwrap(),
+        model.range(key(50).to_vec()..key(15_000).to_vec()),
+    );
+    for i in 0.. {
+        let (found, expected) = match i % 3 {
+            0 => (range.next_back(), expected.next_back()),
+            _ => (range.next(), expected.next()),
+        };
+        let found = found.transpose().unwrap();
+        assert_eq!(found.as_ref().map(|(k, v)| (k, v)), expected);
+        if expected.is_none() {
+            break;
+        }
+    }
+    assert_eq!(db.first().unwrap().unwrap().0, *model.keys().next().unwrap());
+    assert_eq!(db.last().unwrap().unwrap().0, *model.keys().next_back().unwrap());
+    assert_eq!(
+        all(db.prefix(&key(0)[..14]).unwrap()).len(),
+        model.keys().filter(|k| k[..14] == key(0)[..14]).count()
+    );
+    drop(before);
+    std::mem::forget(db);
+    let db = Db::open(&store, "/kv", Options::new()).unwrap();
+    assert!(all(db.range(..).unwrap()) == pairs(&model));
+    assert_eq!(db.len().unwrap(), model.len() as u64);
+}
+
+#[test]
+fn trees_are_apart_and_can_be_dropped() {
+    let (_dir, store) = store(128 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    let (one, two) = (db.tree("one").unwrap(), db.tree("two").unwrap());
+    for n in 0..2000 {
+        db.put(&key(n), b"none").unwrap();
+        one.put(&key(n), b"one").unwrap();
+        let mut batch = Batch::new();
+        batch.put(&key(n), b"two");
+        one.put_in(&mut batch, &key(n + 1), b"one");
+        two.write(&batch).unwrap();
+    }
+    for tree in [&one, &two, &db] {
+        assert_eq!(tree.len().unwrap(), 2000 + u64::from(tree.name() == "one"));
+        assert!(tree.range(..).unwrap().all(|record| {
+            let name = record.unwrap().1;
+            name == tree.name().as_bytes() || (tree.name().is_empty() && name == b"none")
+        }));
+    }
+    assert!(db.drop_tree("one").unwrap() && !db.drop_tree("one").unwrap());
+    assert!(matches!(one.put(b"a", b"b"), Err(Error::TreeDropped)));
+    assert_eq!(db.trees().unwrap(), ["two"]);
+    assert_eq!(db.tree("one").unwrap().len().unwrap(), 0);
+    assert_eq!(two.get(&key(7)).unwrap().unwrap(), b"two");
 }

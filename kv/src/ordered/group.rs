@@ -1,0 +1,242 @@
+//! Which leaf of a group holds a key, and what is known of it?
+//!
+//! A group is read when it is first touched: one or two lines of each of its leaves. From then on memory is ahead of the
+//! medium, and only the writer changes both.
+//!
+//! Invariants:
+//! 1. A leaf's page is read and written only under its group's lock, and given up only by who holds it exclusively: what a
+//!    reader copies is one state of one leaf.
+//! 2. A group holds the keys from its low bound to `high`, the low bound of the next group. Who finds his key outside, or
+//!    the group retired, asks the top again.
+
+use super::corrupt;
+use super::keys::{Keys, common};
+use super::leaf::{Content, HEADER, Header, Place};
+use super::root::{Page, check_group, linked, links};
+use crate::error::{Error, Result};
+use crate::media::Media;
+use daxstore::sync::RwLock;
+
+/// What memory knows of a leaf.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    pub page: Page,
+    /// The offset of the word that links it.
+    pub link: u64,
+    /// The hash that salts what is appended.
+    pub sum: u32,
+    /// Where the next entry goes; `None` until somebody writes to the leaf.
+    pub tail: Option<u32>,
+    /// About how many keys it holds: deletions of keys that are not there count too.
+    pub live: i32,
+    /// How many were deleted since it was written.
+    pub deleted: i32,
+    pub prefix: Box<[u8]>,
+}
+
+impl Leaf {
+    pub(super) fn new(page: Page, link: u64, header: &Header, bytes: &[u8]) -> Self {
+        let prefix = header.prefix(bytes).into();
+        Self { page, link, sum: header.sum, tail: None, live: header.count as i32, deleted: 0, prefix }
+    }
+
+    /// Whether a leaf that holds so many keys, after so many deletions, is to be merged with a neighbour.
+    pub(super) fn is_sparse(&self, live: i32, deleted: i32) -> bool {
+        live <= 0 || (deleted >= 8 && i64::from(live) * 64 < self.page.bytes as i64)
+    }
+
+    /// Reads the whole leaf into `content`, through `buf`.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`]; `content` holds what was appended and could be read.
+    pub(super) fn read<M: Media>(
+        &self,
+        media: &M,
+        tree: u32,
+        buf: &mut Vec<u8>,
+        content: &mut Content,
+    ) -> Result<Read> {
+        content.clear();
+        buf.resize(self.page.bytes as usize, 0);
+        media.read(self.page.at, buf);
+        let header = Header::parse(Place { tree, at: self.page.at }, buf)?;
+        let tail = content.read(&header, buf)?;
+        Ok(Read { lost: header.lost, end: tail.end, clean: tail.clean })
+    }
+}
+
+/// What else was found in a leaf.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// Whether keys of its range were lost.
+    pub lost: bool,
+    /// Where the next entry goes.
+    pub end: usize,
+    /// Whether nothing follows.
+    pub clean: bool,
+}
+
+/// A leaf that could not be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damaged {
+    /// The offset of the word that links it.
+    pub link: u64,
+    /// Its page, unless the link itself is damaged.
+    pub page: Option<Page>,
+}
+
+impl Damaged {
+    pub(super) fn error(&self) -> Error {
+        match self.page {
+            Some(page) => corrupt(page.at, "a leaf's header", 1, 0),
+            None => corrupt(self.link, "a link", 1, 0),
+        }
+    }
+}
+
+/// What memory knows of a group.
+#[derive(Debug)]
+pub(super) struct State {
+    pub page: Page,
+    /// The offset of the word that links it.
+    pub link: u64,
+    pub loaded: bool,
+    /// Whether it is no group any more.
+    pub retired: bool,
+    pub keys: Keys,
+    pub leaves: Vec<Leaf>,
+    /// The bound above its keys; `None` for the last group.
+    pub high: Option<Box<[u8]>>,
+    /// What could not be read: the keys it held are missing.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A group behind its lock.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub state: RwLock<State>,
+}
+
+impl Group {
+    /// A group of which nothing is known yet.
+    pub(super) fn unloaded(page: Page, link: u64, high: Option<Box<[u8]>>) -> Self {
+        let (keys, leaves, damaged) = Default::default();
+        let state = State { page, link, loaded: false, retired: false, keys, leaves, high, damaged };
+        Self { state: RwLock::new(state) }
+    }
+}
+
+/// Reads the header of the leaf at `page` and its bounds.
+pub(super) fn read_header<M: Media>(media: &M, tree: u32, page: Page) -> Result<(Header, Vec<u8>)> {
+    if page.at.saturating_add(page.bytes) > media.len() {
+        return Err(corrupt(page.at, "a leaf's end", media.len(), page.at + page.bytes));
+    }
+    let mut start = vec![0; 128.min(page.bytes as usize)];
+    media.read(page.at, &mut start);
+    let wanted = Header::extent(&start).min(page.bytes as usize);
+    let header = match start.len() < wanted {
+        true => {
+            start.resize(wanted, 0);
+            media.read(page.at, &mut start);
+            Header::parse(Place { tree, at: page.at }, &start)?
+        }
+        false => Header::parse(Place { tree, at: page.at }, &start)?,
+    };
+    if header.bytes as u64 != page.bytes {
+        return Err(corrupt(page.at, "bytes of a leaf", page.bytes, header.bytes as u64));
+    }
+    let keys = header.low(&start).len() + HEADER + header.prefix_len();
+    if start.len() < keys {
+        start.resize(keys, 0);
+        media.read(page.at, &mut start);
+    }
+    Ok((header, start))
+}
+
+impl State {
+    /// Whether `key` is to be looked for here: the group is loaded, and the key within its bounds.
+    pub(super) fn holds(&self, key: &[u8]) -> bool {
+        self.loaded && !self.retired && self.high.as_ref().is_none_or(|high| *key < **high)
+    }
+
+    /// Whether the keys just below `key` are to be looked for here.
+    pub(super) fn holds_below(&self, key: &[u8]) -> bool {
+        self.loaded && !self.retired && self.high.as_ref().is_none_or(|high| *key <= **high)
+    }
+
+    /// The bound above the leaf at `place`.
+    pub(super) fn high_of(&self, place: usize) -> Option<&[u8]> {
+        self.keys.bound_of(place + 1).or(self.high.as_deref())
+    }
+
+    /// Reads the links of the group and the start of each leaf, unless that was done.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] where the group has no leaf that can be read.
+    pub(super) fn load<M: Media>(&mut self, media: &M, tree: u32) -> Result<()> {
+        if self.loaded {
+            return Ok(());
+        }
+        check_group(media, tree, self.page)?;
+        let (mut found, mut damaged) = (Vec::new(), Vec::new());
+        let mut pages = Vec::new();
+        for at in links(self.page) {
+            match linked(media.load(at), at) {
+                Ok(Some(page)) => {
+                    media.prefetch(page.at);
+                    pages.push((page, at));
+                }
+                Ok(None) => {}
+                Err(_) => damaged.push(Damaged { link: at, page: None }),
+            }
+        }
+        for (page, link) in pages {
+            match read_header(media, tree, page) {
+                Ok((header, bytes)) => {
+                    found.push((header.low(&bytes).into(), Leaf::new(page, link, &header, &bytes)))
+                }
+                Err(_) => damaged.push(Damaged { link, page: Some(page) }),
+            }
+        }
+        found.sort_unstable_by(|(a, _): &(Box<[u8]>, Leaf), (b, _)| a.cmp(b));
+        if found.is_empty() {
+            return Err(corrupt(self.page.at, "leaves of a group", 1, 0));
+        }
+        let (bounds, leaves): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        *self = Self { keys: Keys::new(bounds), leaves, damaged, loaded: true, ..self.take() };
+        Ok(())
+    }
+
+    fn take(&mut self) -> Self {
+        let empty = Self {
+            page: self.page,
+            link: self.link,
+            loaded: false,
+            retired: true,
+            keys: Keys::default(),
+            leaves: Vec::new(),
+            high: None,
+            damaged: Vec::new(),
+        };
+        std::mem::replace(self, empty)
+    }
+
+    /// The links of the page that are not used.
+    pub(super) fn free_links(&self) -> impl Iterator<Item = u64> + use<> {
+        let damaged = self.damaged.iter().map(|damaged| damaged.link);
+        let mut used: Vec<_> = self.leaves.iter().map(|leaf| leaf.link).chain(damaged).collect();
+        used.sort_unstable();
+        links(self.page).filter(move |at| used.binary_search(at).is_err())
+    }
+
+    /// How many leaves the group can link.
+    pub(super) fn capacity(&self) -> usize {
+        links(self.page).count()
+    }
+
+    /// How much of `key` the prefix of the leaf at `place` does not say; `None` where the key does not share it.
+    pub(super) fn suffix<'k>(&self, place: usize, key: &'k [u8]) -> Option<&'k [u8]> {
+        let prefix = &self.leaves[place].prefix;
+        (common(prefix, key) == prefix.len()).then(|| &key[prefix.len()..])
+    }
+}

@@ -1,0 +1,403 @@
+//! What does a leaf of the ordered index look like on media?
+//!
+//! A leaf holds the keys of a range, whole, and for each a hint where its record lies. It is written once, and then only
+//! appended to:
+//!
+//! | offset | size | field | meaning |
+//! | --- | --- | --- | --- |
+//! | 0 | 4 | `sum` | hash of bytes 4 to `sorted_end`, of the tree and of the page's offset; low half |
+//! | 4 | 4 | `head_sum` | the same hash of bytes 8 to 32 and the low bound |
+//! | 8 | 4 | `tree` | the tree it belongs to |
+//! | 12 | 2 | `magic` | 0x4c6f |
+//! | 14 | 2 | `flags` | 1: keys of the range were lost |
+//! | 16 | 2 | `count` | keys of the sorted part |
+//! | 18 | 2 | `width` | bytes of every suffix of the sorted part; 0xffff where they differ |
+//! | 20 | 2 | `low_len` | bytes of the low bound |
+//! | 22 | 2 | `prefix_len` | bytes that every key of the leaf starts with |
+//! | 24 | 4 | `sorted_end` | where the sorted part ends, a multiple of 8 |
+//! | 28 | 4 | `bytes` | of the page |
+//! | 32 | | | low bound, prefix, sorted keys: hint / 8 (5), suffix's length (2, where `width` is 0xffff), suffix |
+//! | `sorted_end` | | | appended entries, each a multiple of 8; zeros after the last |
+//!
+//! An appended entry: hint / 8 (5); length of the suffix, 0x4000, and 0x8000 for a deleted key (2); low 16 bits of the
+//! hash of those and the suffix, salted with `sum` and the entry's place (2); suffix; zeros.
+//!
+//! Invariants:
+//! 1. No byte before `sorted_end` changes while the leaf can be reached; no word of the appended part changes but from
+//!    zero to its value.
+//! 2. An entry counts if it and all before it are whole. What was torn by a crash is told from what was not by its hash.
+
+use super::corrupt;
+use super::keys::common;
+use super::mutation::{self, Mutation};
+use crate::error::Result;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes of the header.
+pub(super) const HEADER: usize = 32;
+/// The longest key.
+pub(super) const MAX_KEY: usize = 4096;
+
+const MAGIC: u16 = 0x4c6f;
+const VARIES: u16 = u16::MAX;
+const LOST: u16 = 1;
+const PRESENT: u16 = 0x4000;
+const DELETED: u16 = 0x8000;
+const LENGTH: u16 = 0x3fff;
+const ENTRY_HEAD: usize = 9;
+/// Below this many keys a leaf has no prefix: most keys that come would not share it.
+const PREFIX_FROM: usize = 16;
+
+fn u16_at(page: &[u8], at: usize) -> u16 {
+    page.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u16::from_le_bytes(*b))
+}
+
+fn u32_at(page: &[u8], at: usize) -> u32 {
+    page.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
+}
+
+fn hint_at(page: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word[..5].copy_from_slice(&page[at..at + 5]);
+    u64::from_le_bytes(word) * 8
+}
+
+/// The five bytes of a hint; what does not fit is no hint.
+fn hint_bytes(hint: u64) -> [u8; 5] {
+    let word = hint / 8;
+    let bytes = if hint.is_multiple_of(8) && word < 1 << 40 { word } else { 0 }.to_le_bytes();
+    [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]]
+}
+
+/// Where a page lies, and whose it is: part of every hash, so that a page out of place is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub tree: u32,
+    pub at: u64,
+}
+
+impl Place {
+    pub(super) fn seed(self) -> u64 {
+        self.at ^ (u64::from(self.tree) << 40).rotate_left(7)
+    }
+
+    fn sum(self, bytes: &[u8]) -> u32 {
+        xxh3_64_with_seed(bytes, self.seed()) as u32
+    }
+}
+
+/// A checked header. Offsets and lengths in bytes, within the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub place: Place,
+    pub sum: u32,
+    pub lost: bool,
+    pub count: usize,
+    width: u16,
+    low_len: usize,
+    prefix_len: usize,
+    pub sorted_end: usize,
+    pub bytes: usize,
+}
+
+impl Header {
+    /// How many bytes of a page are to be read for its header with the low bound, given its first [`HEADER`].
+    pub(super) fn extent(start: &[u8]) -> usize {
+        HEADER + usize::from(u16_at(start, 20)).min(MAX_KEY)
+    }
+
+    /// Checks the header in the start of a page, which reaches to the end of the low bound.
+    pub(super) fn parse(place: Place, start: &[u8]) -> Result<Self> {
+        let extent = Self::extent(start);
+        let Some(checked) = start.get(8..extent) else {
+            return Err(corrupt(place.at, "bytes of a leaf's header", extent, start.len()));
+        };
+        let (expected, found) = (place.sum(checked), u32_at(start, 4));
+        if found != expected {
+            return Err(corrupt(place.at, "hash of a leaf's header", expected, found));
+        }
+        let header = Self {
+            place,
+            sum: u32_at(start, 0),
+            lost: u16_at(start, 14) & LOST != 0,
+            count: u16_at(start, 16).into(),
+            width: u16_at(start, 18),
+            low_len: u16_at(start, 20).into(),
+            prefix_len: u16_at(start, 22).into(),
+            sorted_end: u32_at(start, 24) as usize,
+            bytes: u32_at(start, 28) as usize,
+        };
+        let fits =
+            header.prefix_at() + header.prefix_len <= header.sorted_end && header.sorted_end <= header.bytes;
+        let sound = u16_at(start, 12) == MAGIC && u32_at(start, 8) == place.tree && header.low_len <= MAX_KEY;
+        if fits && sound {
+            Ok(header)
+        } else {
+            Err(corrupt(place.at, "a leaf's header", MAGIC, u16_at(start, 12)))
+        }
+    }
+
+    fn prefix_at(&self) -> usize {
+        HEADER + self.low_len
+    }
+
+    fn keys_at(&self) -> usize {
+        self.prefix_at() + self.prefix_len
+    }
+
+    /// The low bound; `page` is what was parsed, or more.
+    pub(super) fn low<'p>(&self, page: &'p [u8]) -> &'p [u8] {
+        &page[HEADER..self.prefix_at()]
+    }
+
+    /// Bytes that every key starts with.
+    pub(super) fn prefix_len(&self) -> usize {
+        self.prefix_len
+    }
+
+    /// What every key starts with; `page` reaches to its end.
+    pub(super) fn prefix<'p>(&self, page: &'p [u8]) -> &'p [u8] {
+        &page[self.prefix_at()..self.keys_at()]
+    }
+
+    /// Checks the sorted part of the whole `page`.
+    pub(super) fn check(&self, page: &[u8]) -> Result<()> {
+        let Some(part) = page.get(4..self.sorted_end).filter(|_| page.len() == self.bytes) else {
+            return Err(corrupt(self.place.at, "bytes of a leaf", page.len(), self.bytes));
+        };
+        match self.place.sum(part) {
+            sum if sum == self.sum => Ok(()),
+            sum => Err(corrupt(self.place.at, "hash of a leaf's keys", sum, self.sum)),
+        }
+    }
+}
+
+/// A key and where its record may lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    at: u32,
+    len: u16,
+    deleted: bool,
+    /// Offset in bytes, a multiple of 8; 0 where it is not known.
+    pub hint: u64,
+}
+
+/// The keys of a leaf in order, taken out of it.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    arena: Vec<u8>,
+    pub items: Vec<Item>,
+    appended: Vec<Item>,
+    merged: Vec<Item>,
+}
+
+/// What was found behind the sorted part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// Where the next entry goes.
+    pub end: usize,
+    /// Whether nothing but zeros follows.
+    pub clean: bool,
+}
+
+impl Content {
+    pub(super) fn key(&self, item: &Item) -> &[u8] {
+        &self.arena[item.at as usize..item.at as usize + usize::from(item.len)]
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.arena.clear();
+        self.items.clear();
+        self.appended.clear();
+    }
+
+    /// Adds a key behind the others.
+    pub(super) fn push(&mut self, key: &[u8], hint: u64) {
+        let item = self.take(&[], key, hint, false);
+        self.items.push(item);
+    }
+
+    fn take(&mut self, prefix: &[u8], suffix: &[u8], hint: u64, deleted: bool) -> Item {
+        let at = self.arena.len() as u32;
+        self.arena.extend_from_slice(prefix);
+        self.arena.extend_from_slice(suffix);
+        Item { at, len: (prefix.len() + suffix.len()) as u16, deleted, hint }
+    }
+
+    /// Takes everything out of a whole page whose header was checked.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] where the sorted part does not match its hash; what is appended has been taken then.
+    pub(super) fn read(&mut self, header: &Header, page: &[u8]) -> Result<Tail> {
+        self.clear();
+        let sorted = header.check(page).and_then(|()| self.read_sorted(header, page));
+        if sorted.is_err() {
+            self.items.clear();
+        }
+        let tail = self.read_appended(header, page);
+        self.merge_appended();
+        sorted.map(|()| tail)
+    }
+
+    fn read_sorted(&mut self, header: &Header, page: &[u8]) -> Result<()> {
+        let prefix = header.prefix(page);
+        let (mut at, end) = (header.keys_at(), header.sorted_end);
+        self.arena.reserve(end + header.count * prefix.len());
+        self.items.reserve(header.count);
+        for _ in 0..header.count {
+            let (from, len) = match header.width {
+                VARIES => (at + 7, usize::from(u16_at(page, at + 5))),
+                width => (at + 5, usize::from(width)),
+            };
+            let Some(suffix) = page[..end].get(from..from + len) else {
+                return Err(corrupt(header.place.at, "the end of a leaf's key", end, from + len));
+            };
+            let item = self.take(prefix, suffix, hint_at(page, at), false);
+            self.items.push(item);
+            at = from + len;
+        }
+        Ok(())
+    }
+
+    fn read_appended(&mut self, header: &Header, page: &[u8]) -> Tail {
+        let prefix = if header.keys_at() <= page.len() { header.prefix(page) } else { &[] };
+        let mut at = header.sorted_end;
+        while let Some((suffix, deleted)) = entry_at(header.sum, page, at) {
+            let item = self.take(prefix, suffix, hint_at(page, at), deleted);
+            self.appended.push(item);
+            at += entry_bytes(suffix.len());
+        }
+        Tail { end: at, clean: page.get(at..).unwrap_or_default().iter().all(|byte| *byte == 0) }
+    }
+
+    /// Brings what was appended into the order of the rest; the last entry of a key decides.
+    fn merge_appended(&mut self) {
+        if self.appended.is_empty() {
+            return;
+        }
+        let mut appended = std::mem::take(&mut self.appended);
+        // Later entries lie further on in the arena.
+        appended.sort_unstable_by(|a, b| self.key(a).cmp(self.key(b)).then(b.at.cmp(&a.at)));
+        appended.dedup_by(|later, first| self.key(later) == self.key(first));
+        let mut merged = std::mem::take(&mut self.merged);
+        merged.clear();
+        let mut old = self.items.iter().peekable();
+        for new in &appended {
+            while let Some(item) = old.next_if(|item| self.key(item) < self.key(new)) {
+                merged.push(*item);
+            }
+            let _replaced = old.next_if(|item| self.key(item) == self.key(new));
+            if !new.deleted {
+                merged.push(*new);
+            }
+        }
+        merged.extend(old);
+        self.merged = std::mem::replace(&mut self.items, merged);
+        appended.clear();
+        self.appended = appended;
+    }
+}
+
+/// Bytes of an appended entry with a suffix of `len` bytes.
+pub(super) fn entry_bytes(len: usize) -> usize {
+    (ENTRY_HEAD + len).next_multiple_of(8)
+}
+
+fn entry_sum(sum: u32, at: usize, head: &[u8], suffix: &[u8]) -> u16 {
+    let mut first = [0; 8];
+    first[..7].copy_from_slice(head);
+    let seed = (u64::from(sum) << 32 | at as u64) ^ u64::from_le_bytes(first).rotate_left(11);
+    xxh3_64_with_seed(suffix, seed) as u16
+}
+
+/// The suffix of the whole entry at `at`, and whether it says that its key is deleted.
+fn entry_at(sum: u32, page: &[u8], at: usize) -> Option<(&[u8], bool)> {
+    let entry = page.get(at..)?;
+    let length = u16_at(entry, 5);
+    let suffix = entry.get(ENTRY_HEAD..ENTRY_HEAD + usize::from(length & LENGTH))?;
+    let whole =
+        u16_at(entry, 7) == entry_sum(sum, at, &entry[..7], suffix) || mutation::is(Mutation::NoEntrySum);
+    (length & PRESENT != 0 && whole).then_some((suffix, length & DELETED != 0))
+}
+
+/// Writes an entry for byte `at` of the leaf whose hash is `sum` into `out`, which it replaces.
+pub(super) fn encode_entry(out: &mut Vec<u8>, sum: u32, at: usize, suffix: &[u8], hint: Option<u64>) {
+    out.clear();
+    out.extend_from_slice(&hint_bytes(hint.unwrap_or(0)));
+    let length = suffix.len() as u16 | PRESENT | if hint.is_none() { DELETED } else { 0 };
+    out.extend_from_slice(&length.to_le_bytes());
+    let check = entry_sum(sum, at, &out[..7], suffix);
+    out.extend_from_slice(&check.to_le_bytes());
+    out.extend_from_slice(suffix);
+    out.resize(entry_bytes(suffix.len()), 0);
+}
+
+/// What a run of items needs on media.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub prefix_len: usize,
+    width: u16,
+}
+
+impl Shape {
+    /// Of `items`, which are in order.
+    pub(super) fn of(content: &Content, items: &[Item]) -> Self {
+        let prefix_len = match (items.first(), items.last()) {
+            (Some(a), Some(b)) if items.len() >= PREFIX_FROM => common(content.key(a), content.key(b)),
+            _ => 0,
+        };
+        let len = items.first().map_or(0, |item| item.len);
+        let width = if items.iter().all(|item| item.len == len) { len - prefix_len as u16 } else { VARIES };
+        Self { prefix_len, width }
+    }
+
+    /// Bytes of `item` in the sorted part.
+    pub(super) fn item_bytes(&self, item: &Item) -> usize {
+        usize::from(item.len) - self.prefix_len + if self.width == VARIES { 7 } else { 5 }
+    }
+}
+
+/// Writes a leaf of `bytes` bytes with `items` of `content` into `out`, which it replaces; `None` where they do not fit.
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    place: Place,
+    bytes: usize,
+    low: &[u8],
+    lost: bool,
+    content: &Content,
+    items: &[Item],
+) -> Option<Header> {
+    let shape = Shape::of(content, items);
+    let prefix = items.first().map_or(&[][..], |item| &content.key(item)[..shape.prefix_len]);
+    out.clear();
+    out.resize(HEADER, 0);
+    out.extend_from_slice(low);
+    out.extend_from_slice(prefix);
+    for item in items {
+        out.extend_from_slice(&hint_bytes(item.hint));
+        if shape.width == VARIES {
+            out.extend_from_slice(&(item.len - shape.prefix_len as u16).to_le_bytes());
+        }
+        out.extend_from_slice(&content.key(item)[shape.prefix_len..]);
+    }
+    let sorted_end = out.len().next_multiple_of(8);
+    if sorted_end > bytes {
+        return None;
+    }
+    out.resize(bytes, 0);
+    let mut put = |at: usize, field: &[u8]| out[at..at + field.len()].copy_from_slice(field);
+    put(8, &place.tree.to_le_bytes());
+    put(12, &MAGIC.to_le_bytes());
+    put(14, &u16::from(lost).to_le_bytes());
+    put(16, &(items.len() as u16).to_le_bytes());
+    put(18, &shape.width.to_le_bytes());
+    put(20, &(low.len() as u16).to_le_bytes());
+    put(22, &(shape.prefix_len as u16).to_le_bytes());
+    put(24, &(sorted_end as u32).to_le_bytes());
+    put(28, &(bytes as u32).to_le_bytes());
+    let head_sum = place.sum(&out[8..HEADER + low.len()]);
+    out[4..8].copy_from_slice(&head_sum.to_le_bytes());
+    let sum = place.sum(&out[4..sorted_end]);
+    out[..4].copy_from_slice(&sum.to_le_bytes());
+    Header::parse(place, out).ok()
+}

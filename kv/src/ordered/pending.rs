@@ -1,0 +1,140 @@
+//! Which changes has the index been told of and not yet taken into its leaves?
+//!
+//! Changes wait in a few lists, a key always in the same one, so that writers do not meet and the changes of one key
+//! stay in order.
+//!
+//! Invariant: `waiting` is above zero from before [`Pending::push`] returns until the change has been taken.
+
+use super::keys::head;
+use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicUsize, Ordering};
+
+/// What happens to a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It is there from now on, or its record lies elsewhere.
+    Insert,
+    /// It is gone.
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    change: Change,
+    len: u16,
+    at: u32,
+    record: u64,
+    sequence: u64,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    keys: Vec<u8>,
+    notes: Vec<Note>,
+}
+
+/// A change that is being taken into the leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    head: u64,
+    list: u16,
+    note: Note,
+}
+
+impl Taken {
+    /// Where the record may lie; `None` for a deleted key.
+    pub(super) fn hint(&self) -> Option<u64> {
+        (self.note.change == Change::Insert).then_some(self.note.record)
+    }
+}
+
+/// The changes that were taken together, each key once, in the order of the keys.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    keys: Vec<Vec<u8>>,
+    pub changes: Vec<Taken>,
+}
+
+impl Batch {
+    pub(super) fn key(&self, taken: &Taken) -> &[u8] {
+        let at = taken.note.at as usize;
+        &self.keys[usize::from(taken.list)][at..at + usize::from(taken.note.len)]
+    }
+
+    /// Sorts, and keeps the change with the greatest sequence number of each key.
+    fn settle(&mut self) {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_unstable_by(|a, b| {
+            let keys = a.head.cmp(&b.head).then_with(|| self.key(a).cmp(self.key(b)));
+            keys.then(b.note.sequence.cmp(&a.note.sequence)).then(b.note.at.cmp(&a.note.at))
+        });
+        changes.dedup_by(|older, newer| older.head == newer.head && self.key(older) == self.key(newer));
+        self.changes = changes;
+    }
+}
+
+/// The waiting changes.
+#[derive(Debug)]
+pub(super) struct Pending {
+    lists: Vec<Mutex<List>>,
+    waiting: AtomicUsize,
+}
+
+impl Pending {
+    /// With `lists` lists.
+    pub(super) fn new(lists: usize) -> Self {
+        Self { lists: (0..lists).map(|_| Mutex::default()).collect(), waiting: AtomicUsize::new(0) }
+    }
+
+    fn list_of(&self, key: &[u8]) -> usize {
+        let word = head(key, key.len().saturating_sub(8)) ^ key.len() as u64;
+        (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % self.lists.len()
+    }
+
+    /// Adds a change; how many wait now. `key` is at most [`super::leaf::MAX_KEY`] bytes.
+    pub(super) fn push(&self, change: Change, key: &[u8], record: u64, sequence: u64) -> usize {
+        let waiting = self.waiting.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut list = self.lists[self.list_of(key)].lock();
+        let at = list.keys.len() as u32;
+        list.keys.extend_from_slice(key);
+        list.notes.push(Note { change, len: key.len() as u16, at, record, sequence });
+        waiting
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// Takes all into `batch`, whose memory is used again. They count as waiting until [`Self::settled`].
+    pub(super) fn take(&self, batch: &mut Batch) -> usize {
+        batch.changes.clear();
+        batch.keys.resize_with(self.lists.len(), Vec::new);
+        for (i, list) in self.lists.iter().enumerate() {
+            batch.keys[i].clear();
+            let mut list = list.lock();
+            std::mem::swap(&mut list.keys, &mut batch.keys[i]);
+            let keys = &batch.keys[i];
+            batch.changes.extend(list.notes.drain(..).map(|note| {
+                let start = note.at as usize;
+                Taken { head: head(&keys[start..start + usize::from(note.len)], 0), list: i as u16, note }
+            }));
+        }
+        let taken = batch.changes.len();
+        batch.settle();
+        taken
+    }
+
+    /// `taken` changes can be seen in the leaves.
+    pub(super) fn settled(&self, taken: usize) {
+        self.waiting.fetch_sub(taken, Ordering::AcqRel);
+    }
+
+    /// Puts the changes of `batch` from `first` on back, of `taken` that were taken. Changes of the same keys that came since decide by their numbers.
+    pub(super) fn put_back(&self, batch: &Batch, first: usize, taken: usize) {
+        for change in &batch.changes[first..] {
+            let note = change.note;
+            self.push(note.change, batch.key(change), note.record, note.sequence);
+        }
+        self.settled(taken);
+    }
+}

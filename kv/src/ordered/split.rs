@@ -1,0 +1,267 @@
+//! How is a leaf, or a group, replaced by others?
+//!
+//! What replaces it is written to new pages. Memory has them at once, the medium by the words of the next record.
+//!
+//! Invariants:
+//! 1. Space is taken before anything changes.
+//! 2. The leaf with the lowest keys of a group is linked by the group's first word: the left one of a split or a merge keeps
+//!    the place. The first leaf of the tree has no low bound: what comes below all keys belongs to it.
+
+use super::group::{Damaged, Group, Leaf, State};
+use super::keys::{Keys, separator};
+use super::leaf::{Content, Place, encode};
+use super::open::write_leaf;
+use super::pending::Batch;
+use super::plan::{self, Piece};
+use super::root::{LINKS_AT, Page, write_group};
+use super::writer::Writer;
+use super::{Ordered, Space, corrupt};
+use crate::error::Result;
+use crate::media::Media;
+use daxstore::sync::Arc;
+use std::ops::Range;
+
+/// What replaces a run of leaves of a group.
+struct Replacement {
+    places: Range<usize>,
+    low: Box<[u8]>,
+    lost: bool,
+    pieces: Vec<Piece>,
+}
+
+/// Leaves with their low bounds.
+type Leaves = Vec<(Box<[u8]>, Leaf)>;
+
+impl Content {
+    /// Takes `old` and the changes of `batch` in `run` over it, both in order.
+    fn merge(&mut self, old: &Self, batch: &Batch, run: Range<usize>) {
+        self.clear();
+        let mut items = old.items.iter().peekable();
+        for change in &batch.changes[run] {
+            let key = batch.key(change);
+            while let Some(item) = items.next_if(|item| old.key(item) < key) {
+                self.push(old.key(item), item.hint);
+            }
+            let _replaced = items.next_if(|item| old.key(item) == key);
+            if let Some(hint) = change.hint() {
+                self.push(key, hint);
+            }
+        }
+        items.for_each(|item| self.push(old.key(item), item.hint));
+    }
+
+    /// Adds the items of `other`, whose keys are all above.
+    fn append(&mut self, other: &Self) {
+        other.items.iter().for_each(|item| self.push(other.key(item), item.hint));
+    }
+}
+
+impl<S: Space> Ordered<S> {
+    /// Replaces the leaf at `place` of `state`, the group at `index`, by leaves with the changes of `run`.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`], before anything changed.
+    pub(super) fn replace(
+        &self,
+        writer: &mut Writer,
+        index: usize,
+        state: &mut State,
+        place: usize,
+        batch: &Batch,
+        run: Range<usize>,
+    ) -> Result<()> {
+        let media = self.memory();
+        let read = state.leaves[place].read(media, self.tree, &mut writer.buf, &mut writer.content);
+        let lost = read.map_or(true, |read| self.misses(&read));
+        let first = batch.key(&batch.changes[run.start]);
+        let ascending = writer.content.items.last().is_some_and(|last| writer.content.key(last) < first);
+        writer.merged.merge(&writer.content, batch, run);
+        let places = self.with_neighbour(writer, state, place, lost || ascending);
+        let is_empty = writer.merged.items.is_empty() && !lost;
+        if is_empty
+            && state.leaves.len() == 1
+            && state.damaged.is_empty()
+            && self.retire(writer, index, state)
+        {
+            return Ok(());
+        }
+        let low: Box<[u8]> = match (index, places.start) {
+            (0, 0) => Box::default(),
+            (_, start) => state.keys.get(start).into(),
+        };
+        let leaf = writer.root.sizes.leaf;
+        let pieces = match is_empty && places.start > 0 {
+            true => Vec::new(),
+            false => plan::pieces(&writer.merged, leaf, low.len(), ascending),
+        };
+        self.put(writer, index, state, Replacement { places, low, lost, pieces })
+    }
+
+    /// The places whose keys are in `writer.merged`. Those of a neighbour are added where few keys are left at `place`, so that one leaf
+    /// takes both; and where they are too many for one leaf, so that two become three, which are fuller than two of one.
+    fn with_neighbour(&self, writer: &mut Writer, state: &State, place: usize, fixed: bool) -> Range<usize> {
+        let leaf = writer.root.sizes.leaf;
+        let own = plan::bytes(&writer.merged);
+        let (few, many) = (own as u64 <= leaf / 4, plan::overflows(own, leaf));
+        let alone = place..place + 1;
+        if fixed || !(few || many) || state.leaves.len() == 1 {
+            return alone;
+        }
+        let must = many || (writer.merged.items.is_empty() && place == 0);
+        for neighbour in [place + 1, place.wrapping_sub(1)] {
+            let Some(other) = state.leaves.get(neighbour).filter(|other| other.page.bytes == leaf) else {
+                continue;
+            };
+            let Ok(read) = other.read(self.memory(), self.tree, &mut writer.buf, &mut writer.other) else {
+                continue;
+            };
+            if self.misses(&read) || !(must || plan::fits_well(&writer.other, leaf, own)) {
+                continue;
+            }
+            if neighbour < place {
+                std::mem::swap(&mut writer.merged, &mut writer.other);
+            }
+            writer.merged.append(&writer.other);
+            return place.min(neighbour)..place.max(neighbour) + 1;
+        }
+        alone
+    }
+
+    /// Writes what replaces leaves of a group, and puts it in their place.
+    fn put(&self, writer: &mut Writer, index: usize, state: &mut State, new: Replacement) -> Result<()> {
+        let sizes = writer.root.sizes;
+        let after = state.leaves.len() - new.places.len() + new.pieces.len() + state.damaged.len();
+        let overflows = after > state.capacity();
+        let groups = if overflows { 2 } else { 0 };
+        let lengths =
+            new.pieces.iter().map(|(_, bytes)| *bytes).chain(std::iter::repeat_n(sizes.group, groups));
+        let link = if overflows { writer.take_link(&*self.space, self.tree)? } else { 0 };
+        let pages = match writer.take_pages(&*self.space, lengths) {
+            Ok(pages) => pages,
+            Err(error) => {
+                writer.free_links.extend((link > 0).then_some(link));
+                return Err(error);
+            }
+        };
+        let (leaves, groups) = pages.split_at(new.pieces.len());
+        let written = self.write_leaves(writer, &new, leaves)?;
+        let links: Vec<_> = state.leaves[new.places.clone()].iter().map(|leaf| leaf.link).collect();
+        for leaf in state.leaves.drain(new.places.clone()) {
+            writer.give_up(leaf.page);
+            state.keys.remove(new.places.start);
+        }
+        let count = written.len();
+        for (i, (low, leaf)) in written.into_iter().enumerate() {
+            state.keys.insert(new.places.start + i, low);
+            state.leaves.insert(new.places.start + i, leaf);
+        }
+        if let [lower, upper] = *groups {
+            self.split_group(writer, index, state, [lower, upper], link);
+            return Ok(());
+        }
+        let others = state.free_links().filter(|at| !links.contains(at));
+        let mut free = links.iter().copied().chain(others);
+        for leaf in &mut state.leaves[new.places.start..new.places.start + count] {
+            leaf.link = free.next().unwrap_or_default();
+            writer.set_link(leaf.link, Some(leaf.page));
+        }
+        free.take(new.places.len().saturating_sub(count)).for_each(|link| writer.set_link(link, None));
+        Ok(())
+    }
+
+    fn write_leaves(&self, writer: &mut Writer, new: &Replacement, pages: &[Page]) -> Result<Leaves> {
+        let media = self.memory();
+        let merged = &writer.merged;
+        let mut written = Vec::with_capacity(pages.len());
+        for ((range, bytes), page) in new.pieces.iter().zip(pages) {
+            let items = &merged.items[range.clone()];
+            let before = range.start.checked_sub(1).map(|last| merged.key(&merged.items[last]));
+            let low: Box<[u8]> = match (before, items.first()) {
+                (Some(before), Some(first)) => separator(before, merged.key(first)).into(),
+                _ => new.low.clone(),
+            };
+            let place = Place { tree: self.tree, at: page.at };
+            let header = encode(&mut writer.buf, place, *bytes as usize, &low, new.lost, merged, items)
+                .ok_or_else(|| corrupt(page.at, "bytes of a new leaf", *bytes, *bytes + 1))?;
+            media.write_through(page.at, &writer.buf);
+            let tail = Some(header.sorted_end as u32);
+            written.push((low, Leaf { tail, ..Leaf::new(*page, 0, &header, &writer.buf) }));
+        }
+        writer.unfenced = true;
+        Ok(written)
+    }
+
+    /// Puts the upper half of `state`'s leaves into a new group, linked by `link`. Both are written anew.
+    fn split_group(&self, writer: &mut Writer, index: usize, state: &mut State, pages: [Page; 2], link: u64) {
+        let middle = state.leaves.len() / 2;
+        let bounds = state.keys.split_off(middle);
+        let low = bounds[0].clone();
+        let high = state.high.replace(low.clone());
+        let upper = Group::unloaded(pages[1], link, high);
+        {
+            let mut new = upper.state.write();
+            (new.keys, new.leaves, new.loaded) = (Keys::new(bounds), state.leaves.split_off(middle), true);
+            self.write_group(writer, &mut new);
+        }
+        writer.give_up_group(std::mem::replace(&mut state.page, pages[0]));
+        self.write_group(writer, state);
+        let mut top = self.top.write();
+        top.keys.insert(index + 1, low);
+        top.groups.insert(index + 1, Arc::new(upper));
+    }
+
+    /// Writes the group to its page, which is new, and links it.
+    fn write_group(&self, writer: &mut Writer, state: &mut State) {
+        let pages: Vec<_> = state.leaves.iter().map(|leaf| Some(leaf.page)).collect();
+        let damaged = state.damaged.iter().map(|damaged| damaged.page);
+        let all = pages.into_iter().chain(damaged);
+        write_group(self.memory(), self.tree, state.page, writer.root.sizes, all);
+        writer.unfenced = true;
+        let places = (state.page.at + LINKS_AT..).step_by(8);
+        let links = state.leaves.iter_mut().map(|leaf| &mut leaf.link);
+        let links = links.chain(state.damaged.iter_mut().map(|damaged: &mut Damaged| &mut damaged.link));
+        links.zip(places).for_each(|(link, at)| *link = at);
+        writer.set_link(state.link, Some(state.page));
+    }
+
+    /// Takes the group at `index`, which has one leaf without keys, out; not the only one.
+    fn retire(&self, writer: &mut Writer, index: usize, state: &mut State) -> bool {
+        let mut top = self.top.write();
+        if top.groups.len() == 1 {
+            return false;
+        }
+        top.keys.remove(index);
+        top.groups.remove(index);
+        let left = index.checked_sub(1).map(|left| top.groups[left].clone());
+        drop(top);
+        writer.set_link(state.link, None);
+        writer.free_links.push(state.link);
+        state.leaves.iter().for_each(|leaf| writer.give_up(leaf.page));
+        writer.give_up_group(state.page);
+        state.retired = true;
+        if let Some(left) = left {
+            left.state.write().high = state.high.take();
+        }
+        true
+    }
+
+    /// Puts a group with one empty leaf in the place of the group at `index`, which can not be read. Its keys are lost until the
+    /// index is built anew, and its leaf says so.
+    pub(super) fn renew(&self, writer: &mut Writer, index: usize, state: &mut State) -> Result<()> {
+        let sizes = writer.root.sizes;
+        let pages = writer.take_pages(&*self.space, [sizes.group, sizes.leaf].into_iter())?;
+        let low: Box<[u8]> = self.top.read().keys.get(index).into();
+        let media = self.memory();
+        write_leaf(media, self.tree, pages[1], &low, true);
+        let (header, bytes) = super::group::read_header(media, self.tree, pages[1])?;
+        let old = state.page;
+        writer.words.retain(|at, _| !(old.at..old.at + old.bytes).contains(at));
+        state.page = pages[0];
+        state.leaves = vec![Leaf::new(pages[1], 0, &header, &bytes)];
+        state.keys = Keys::new(vec![low]);
+        state.damaged = Vec::new();
+        state.loaded = true;
+        self.write_group(writer, state);
+        Ok(())
+    }
+}

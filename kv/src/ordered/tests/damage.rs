@@ -1,0 +1,73 @@
+//! Is damage found, named, and kept to itself?
+
+use super::memory::Random;
+use super::model::{Model, TREE, assert_same, fresh, tell};
+use crate::error::Error;
+use crate::ordered::{Change, Ordered, Page, Sizes};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Keys that a whole walk finds, and how many errors it tells of.
+fn walk(index: &super::model::Index) -> (BTreeMap<Vec<u8>, u64>, Vec<Error>) {
+    let (mut found, mut errors) = (BTreeMap::new(), Vec::new());
+    let mut cursor = index.cursor(Bound::Unbounded);
+    let mut last = Vec::new();
+    loop {
+        match cursor.next() {
+            Ok(Some((key, hint))) => {
+                assert!(found.is_empty() || *key > *last, "out of order");
+                last = key.to_vec();
+                found.insert(key.to_vec(), hint);
+            }
+            Ok(None) => return (found, errors),
+            Err(error) => errors.push(error),
+        }
+        assert!(errors.len() < 10_000, "the walk does not end");
+    }
+}
+
+#[test]
+fn no_flipped_bit_goes_unnoticed_or_takes_the_rest_down() {
+    let mut noticed = 0;
+    for seed in 0..150 {
+        let mut random = Random(seed);
+        let (pages, index) = fresh(1 << 20, Sizes::SMALL);
+        let mut model = Model::new();
+        for n in 0..1500 {
+            tell(&index, &mut model, &random.next().to_be_bytes(), Some(8 * n), n);
+        }
+        index.write_back(0).unwrap();
+        let mut all: Vec<Page> = Vec::new();
+        index.pages(|page| all.push(page)).unwrap();
+        drop(index);
+        let page = all[random.below(all.len() as u64) as usize];
+        let at = page.at + random.below(page.bytes / 8) * 8;
+        pages.memory.damage(at, random.below(64) as u32);
+        let Ok(index) = Ordered::open(&pages, TREE, 256) else {
+            noticed += 1;
+            continue;
+        };
+        index.write_back(0).unwrap();
+        let (found, errors) = walk(&index);
+        let wrong = found.iter().filter(|(key, hint)| model.get(*key) != Some(hint)).count();
+        assert_eq!(wrong, 0, "seed {seed}: a key that never was");
+        let findings = index.verify().unwrap();
+        if found.len() < model.len() {
+            noticed += 1;
+            assert!(!errors.is_empty(), "seed {seed}: keys are missing and nobody says so");
+            assert!(!findings.errors.is_empty(), "seed {seed}");
+        }
+        // The rest is served, also for writing.
+        for n in 0..800 {
+            index.apply(Change::Insert, &random.next().to_be_bytes(), 8 * n, 2000 + n).unwrap();
+        }
+        index.write_back(0).unwrap();
+        let (more, after) = walk(&index);
+        assert!(more.len() >= found.len() + 800, "seed {seed}: {} {}", found.len(), more.len());
+        assert!(errors.is_empty() || !after.is_empty(), "seed {seed}: the loss is forgotten");
+        let records = model.iter().map(|(key, hint)| Ok((key.clone(), *hint)));
+        let root = Ordered::rebuild(&pages, TREE, records).unwrap();
+        assert_same(&Ordered::open(&pages, TREE, root).unwrap(), &model);
+    }
+    assert!(noticed > 20, "{noticed}");
+}

@@ -1,0 +1,345 @@
+//! How do changes get into the leaves, and become durable?
+//!
+//! One writer at a time takes what waits, in the order of the keys. A change is appended to its leaf where it fits, else the leaf
+//! is replaced by new pages (`split`). What links those pages waits in `words` until [`Ordered::commit`].
+//!
+//! Invariants:
+//! 1. Readers see a change when its leaf's group is unlocked; the medium has it at the next commit. Between the two the words on
+//!    the medium link the old pages, which nobody changes.
+//! 2. A page is used again when neither words on the medium nor a record of the log can lead to it or into it.
+
+use super::group::{Group, State};
+use super::leaf::{Content, encode_entry, entry_bytes};
+use super::log::Log;
+use super::mutation::{self, Mutation};
+use super::pending::Batch;
+use super::root::{self, Page, Root, links};
+use super::{Ordered, Space};
+use crate::error::Result;
+use crate::media::Media;
+use daxstore::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+/// How many changes are taken into a leaf at once, at most.
+const RUN: usize = 64;
+/// How many words of a record one such run may need.
+const RUN_WORDS: usize = 96;
+/// Fewer changes than that are not looked ahead for.
+const LOOK_AHEAD: usize = 4;
+const LINE: u64 = 64;
+
+/// What the writer has in hand.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub root: Root,
+    pub tables: Vec<Page>,
+    /// Words of the tables that link nothing.
+    pub free_links: Vec<u64>,
+    pub log: Log,
+    /// What is to be stored with the next record.
+    pub words: BTreeMap<u64, u64>,
+    /// Lines to be flushed with the next commit.
+    lines: Vec<u64>,
+    /// Lines of words that were stored after the last record.
+    stored: Vec<u64>,
+    /// Pages that were taken since the last record: nothing durable links them.
+    fresh: HashSet<u64>,
+    /// Pages that the next record makes useless, and those that the last one did.
+    given_up: Vec<Page>,
+    held: Vec<Page>,
+    spare: Vec<Page>,
+    /// Whether something was written through and not waited for.
+    pub unfenced: bool,
+    batch: Batch,
+    pub content: Content,
+    pub other: Content,
+    pub merged: Content,
+    pub buf: Vec<u8>,
+    entry: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(root: Root, tables: Vec<Page>, free_links: Vec<u64>, log: Log) -> Self {
+        Self {
+            root,
+            tables,
+            free_links,
+            log,
+            words: BTreeMap::new(),
+            lines: Vec::new(),
+            stored: Vec::new(),
+            fresh: HashSet::new(),
+            given_up: Vec::new(),
+            held: Vec::new(),
+            spare: Vec::new(),
+            unfenced: false,
+            batch: Batch::default(),
+            content: Content::default(),
+            other: Content::default(),
+            merged: Content::default(),
+            buf: Vec::new(),
+            entry: Vec::new(),
+        }
+    }
+
+    /// A page of `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`].
+    pub(super) fn take_page<S: Space>(&mut self, space: &S, bytes: u64) -> Result<Page> {
+        let at = match self.spare.iter().rposition(|page| page.bytes == bytes) {
+            Some(place) => self.spare.swap_remove(place).at,
+            None => space.take(bytes)?,
+        };
+        self.fresh.insert(at);
+        Ok(Page { at, bytes })
+    }
+
+    /// Pages of these lengths, or none.
+    ///
+    /// # Errors
+    /// As [`Self::take_page`].
+    pub(super) fn take_pages<S: Space>(
+        &mut self,
+        space: &S,
+        lengths: impl Iterator<Item = u64>,
+    ) -> Result<Vec<Page>> {
+        let mut taken = Vec::new();
+        for bytes in lengths {
+            match self.take_page(space, bytes) {
+                Ok(page) => taken.push(page),
+                Err(error) => {
+                    taken.into_iter().for_each(|page| self.give_up(page));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Pages that are linked by nothing and not given back.
+    pub(super) fn kept(&self) -> impl Iterator<Item = Page> {
+        self.spare.iter().chain(&self.held).copied()
+    }
+
+    /// `page` will be linked by nothing after the next record, and is looked at by nobody.
+    pub(super) fn give_up(&mut self, page: Page) {
+        match self.fresh.remove(&page.at) {
+            true => self.spare.push(page),
+            false => self.given_up.push(page),
+        }
+    }
+
+    /// Gives the group's page up; what was to be stored into it is not.
+    pub(super) fn give_up_group(&mut self, page: Page) {
+        self.words.retain(|at, _| !(page.at..page.at + page.bytes).contains(at));
+        self.give_up(page);
+    }
+
+    /// The word at `at` shall link `page`, or nothing.
+    pub(super) fn set_link(&mut self, at: u64, page: Option<Page>) {
+        self.words.insert(at, page.map_or(0, |page| root::link(page, at)));
+    }
+
+    /// A word that can link one more group.
+    ///
+    /// # Errors
+    /// As [`Self::take_page`].
+    pub(super) fn take_link<S: Space>(&mut self, space: &S, tree: u32) -> Result<u64> {
+        if self.free_links.is_empty() {
+            let sizes = self.root.sizes;
+            let table = self.take_page(space, sizes.table())?;
+            root::write_table(space.memory(), tree, table, sizes);
+            self.unfenced = true;
+            let last = self.tables.last().copied().unwrap_or(self.root.page);
+            self.set_link(root::next_of(last), Some(table));
+            self.tables.push(table);
+            self.free_links.extend(links(table));
+            self.free_links.reverse();
+        }
+        Ok(self.free_links.pop().unwrap_or_default())
+    }
+
+    /// The record is durable: what the one before it gave up is free.
+    fn release<S: Space>(&mut self, space: &S) -> Result<()> {
+        self.fresh.clear();
+        self.spare.append(&mut self.held);
+        self.held.append(&mut self.given_up);
+        if mutation::is(Mutation::FreeEarly) {
+            self.spare.append(&mut self.held);
+        }
+        while self.spare.len() > self.root.sizes.spare() {
+            let page = self.spare.swap_remove(0);
+            space.give(page)?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Space> Ordered<S> {
+    /// The group that `key` belongs to, and its place.
+    pub(super) fn group_of(&self, key: &[u8]) -> (usize, Arc<Group>) {
+        let top = self.top.read();
+        let index = top.keys.find(key);
+        (index, top.groups[index].clone())
+    }
+
+    /// Takes what waits into the leaves.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`]: what was not taken waits again; the medium's.
+    pub(super) fn take_pending(&self, writer: &mut Writer) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut writer.batch);
+        let taken = self.pending.take(&mut batch);
+        self.look_ahead(&batch);
+        let (mut done, mut result) = (0, Ok(()));
+        while done < batch.changes.len() && result.is_ok() {
+            match self.take_run(writer, &batch, done) {
+                Ok(next) => done = next,
+                Err(error) => result = Err(error),
+            }
+        }
+        if std::mem::take(&mut writer.unfenced) && !mutation::is(Mutation::NoPageFence) {
+            result = result.and(self.memory().fence());
+        }
+        match &result {
+            Ok(()) => self.pending.settled(taken),
+            Err(_) => self.pending.put_back(&batch, done, taken),
+        }
+        writer.batch = batch;
+        result
+    }
+
+    /// Asks for the lines that the changes of `batch` will touch.
+    fn look_ahead(&self, batch: &Batch) {
+        if batch.changes.len() < LOOK_AHEAD {
+            return;
+        }
+        let top = self.top.read();
+        for change in &batch.changes {
+            let key = batch.key(change);
+            let state = top.groups[top.keys.find(key)].state.read();
+            if state.holds(key) {
+                let leaf = &state.leaves[state.keys.find(key)];
+                self.memory().prefetch(leaf.page.at + u64::from(leaf.tail.unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Takes the changes from `from` on that belong to one leaf: where the next ones begin.
+    fn take_run(&self, writer: &mut Writer, batch: &Batch, from: usize) -> Result<usize> {
+        let key = batch.key(&batch.changes[from]);
+        let (index, group) = self.group_of(key);
+        let mut state = group.state.write();
+        if state.load(self.memory(), self.tree).is_err() {
+            self.renew(writer, index, &mut state)?;
+        }
+        let place = state.keys.find(key);
+        let high = state.high_of(place);
+        let rest = batch.changes[from..].iter().take(RUN);
+        let below = |change: &&_| high.is_none_or(|high| batch.key(change) < high);
+        let run = from..from + rest.take_while(below).count();
+        if !self.append(writer, &mut state, place, batch, run.clone()) {
+            self.replace(writer, index, &mut state, place, batch, run.clone())?;
+        }
+        drop(state);
+        if writer.words.len() > Log::CAPACITY - RUN_WORDS {
+            self.commit(writer)?;
+        }
+        Ok(run.end)
+    }
+
+    /// Appends changes to the leaf at `place`, where they fit and the leaf is not better replaced.
+    fn append(
+        &self,
+        writer: &mut Writer,
+        state: &mut State,
+        place: usize,
+        batch: &Batch,
+        run: Range<usize>,
+    ) -> bool {
+        let Some(mut tail) = self.tail_of(writer, state, place) else { return false };
+        let changes = &batch.changes[run];
+        let mut end = tail as usize;
+        for change in changes {
+            match state.suffix(place, batch.key(change)) {
+                Some(suffix) => end += entry_bytes(suffix.len()),
+                None => return false,
+            }
+        }
+        let deleted = changes.iter().filter(|change| change.hint().is_none()).count() as i32;
+        let leaf = &state.leaves[place];
+        let live = leaf.live + changes.len() as i32 - 2 * deleted;
+        if end as u64 > leaf.page.bytes || (deleted > 0 && leaf.is_sparse(live, leaf.deleted + deleted)) {
+            return false;
+        }
+        let media = self.memory();
+        for change in changes {
+            let suffix = &batch.key(change)[leaf.prefix.len()..];
+            encode_entry(&mut writer.entry, leaf.sum, tail as usize, suffix, change.hint());
+            let at = leaf.page.at + u64::from(tail);
+            media.write(at, &writer.entry);
+            let last = (at + writer.entry.len() as u64 - 1) / LINE;
+            writer.lines.extend((at / LINE..=last).map(|line| line * LINE));
+            tail += writer.entry.len() as u32;
+        }
+        let leaf = &mut state.leaves[place];
+        (leaf.tail, leaf.live, leaf.deleted) = (Some(tail), live, leaf.deleted + deleted);
+        true
+    }
+
+    /// Where the next entry of the leaf at `place` goes; `None` where it must be replaced.
+    fn tail_of(&self, writer: &mut Writer, state: &mut State, place: usize) -> Option<u32> {
+        let leaf = &mut state.leaves[place];
+        if leaf.tail.is_none() {
+            let read = leaf.read(self.memory(), self.tree, &mut writer.buf, &mut writer.content).ok()?;
+            if read.clean || mutation::is(Mutation::AppendToTorn) {
+                leaf.tail = Some(read.end as u32);
+                leaf.live = writer.content.items.len() as i32;
+            }
+        }
+        leaf.tail
+    }
+
+    /// Makes durable what was taken.
+    ///
+    /// # Errors
+    /// The medium's.
+    pub(super) fn commit(&self, writer: &mut Writer) -> Result<()> {
+        let media = self.memory();
+        let unfenced = std::mem::take(&mut writer.unfenced);
+        if writer.lines.is_empty() && writer.words.is_empty() && !unfenced {
+            return Ok(());
+        }
+        let mut lines = std::mem::take(&mut writer.lines);
+        if mutation::is(Mutation::NoFlush) {
+            lines.clear();
+        }
+        if !mutation::is(Mutation::NoWordFlush) {
+            lines.append(&mut writer.stored);
+        }
+        lines.sort_unstable();
+        lines.dedup();
+        lines.iter().for_each(|line| media.flush(*line, LINE));
+        if !mutation::is(Mutation::NoPageFence) {
+            media.fence()?;
+        }
+        lines.clear();
+        writer.lines = lines;
+        if writer.words.is_empty() {
+            return Ok(());
+        }
+        let words = std::mem::take(&mut writer.words);
+        writer.log.write(media, words.iter().map(|(at, word)| (*at, *word)))?;
+        writer.stored.clear();
+        for (at, word) in words {
+            media.store(at, word);
+            writer.stored.push(at & !(LINE - 1));
+        }
+        writer.release(&*self.space)
+    }
+}

@@ -1,0 +1,287 @@
+//! Does every crash of these operations leave a state that existed, with everything that was acknowledged?
+//!
+//! A database in simulated memory is prepared and closed; then operations run on it and are traced. Every crash image of the trace is
+//! opened in another piece of memory and compared with the states around the operation that was under way. Some images are used further,
+//! and some are crashed again in their recovery.
+
+use daxstore::pmem::sim::crash::{Mode, Plan, Replay, Stop, crash_recovery};
+use daxstore::pmem::sim::{Event, Sim, Trace};
+use daxstore_kv::media::SimMedia;
+use daxstore_kv::mutation::{self, Mutation};
+use daxstore_kv::{Batch, Db, Options};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Bytes of the memory here.
+pub const BYTES: u64 = 16 << 20;
+
+/// What a tree holds.
+pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// One change, in the session of its thread: 0 is the test's own, others have threads of their own.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Put(u8, Vec<u8>, Vec<u8>),
+    Delete(u8, Vec<u8>),
+    Batch(u8, Vec<(Vec<u8>, Option<Vec<u8>>)>),
+}
+
+pub type SimDb = Db<SimMedia>;
+
+impl Op {
+    fn session(&self) -> u8 {
+        match self {
+            Self::Put(session, ..) | Self::Delete(session, ..) | Self::Batch(session, ..) => *session,
+        }
+    }
+
+    fn apply(&self, state: &mut State) {
+        let mut one = |key: &Vec<u8>, value: Option<&Vec<u8>>| match value {
+            Some(value) => state.insert(key.clone(), value.clone()),
+            None => state.remove(key),
+        };
+        match self {
+            Self::Put(_, key, value) => drop(one(key, Some(value))),
+            Self::Delete(_, key) => drop(one(key, None)),
+            Self::Batch(_, all) => all.iter().for_each(|(key, value)| drop(one(key, value.as_ref()))),
+        }
+    }
+
+    fn run(&self, db: &SimDb) -> Result<(), String> {
+        match self {
+            Self::Put(_, key, value) => db.put(key, value),
+            Self::Delete(_, key) => db.delete(key).map(drop),
+            Self::Batch(_, all) => {
+                let mut batch = Batch::new();
+                for (key, value) in all {
+                    match value {
+                        Some(value) => batch.put(key, value),
+                        None => batch.delete(key),
+                    }
+                }
+                db.write(&batch)
+            }
+        }
+        .map_err(|error| format!("{self:?}: {error}"))
+    }
+}
+
+/// Threads that wait for operations: each has its own session.
+struct Threads {
+    all: Vec<(std::sync::mpsc::Sender<Op>, std::sync::mpsc::Receiver<Result<(), String>>)>,
+}
+
+impl Threads {
+    fn new(count: u8, db: &SimDb, rule: Option<Mutation>) -> Self {
+        let all = (0..count).map(|_| {
+            let (ops, received) = std::sync::mpsc::channel::<Op>();
+            let (done, results) = std::sync::mpsc::channel();
+            let db = db.clone();
+            std::thread::spawn(move || {
+                mutation::set(rule);
+                while let Ok(op) = received.recv() {
+                    let _ = done.send(op.run(&db));
+                }
+            });
+            (ops, results)
+        });
+        Self { all: all.collect() }
+    }
+
+    fn run(&self, op: &Op, db: &SimDb) -> Result<(), String> {
+        match op.session() {
+            0 => op.run(db),
+            n => {
+                let (ops, results) = &self.all[usize::from(n) - 1];
+                ops.send(op.clone()).expect("a thread");
+                results.recv().unwrap_or_else(|_| Err("a thread panicked".to_owned()))
+            }
+        }
+    }
+}
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Images at each point, about.
+    pub images: usize,
+    /// Points before the return of this operation are left out.
+    pub first: u64,
+    pub seed: u64,
+    /// One image in so many is used further, and one is crashed again.
+    pub further: u64,
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub points: u64,
+    pub images: u64,
+    pub nested: u64,
+}
+
+pub fn options() -> Options {
+    Options::new().create(true).seed(7)
+}
+
+fn open(sim: &Arc<Sim>) -> Result<SimDb, String> {
+    Db::open_sim(sim.clone(), &options()).map_err(|error| format!("open: {error}"))
+}
+
+/// What the database holds: by its order, and each key again by itself.
+pub fn contents(db: &SimDb) -> Result<State, String> {
+    let fail = |error| format!("read: {error}");
+    let mut state = State::new();
+    for record in db.range(..).map_err(fail)? {
+        let (key, value) = record.map_err(fail)?;
+        if db.get(&key).map_err(fail)?.as_ref() != Some(&value) {
+            return Err(format!("{key:?} differs between get and range"));
+        }
+        state.insert(key, value);
+    }
+    Ok(state)
+}
+
+/// Enumerates the crashes of `ops` on a database that holds `setup`.
+pub fn crashes(setup: &[Op], ops: &[Op], effort: Effort, rule: Option<Mutation>) -> Result<Counts, String> {
+    let primary = Arc::new(Sim::new(BYTES).expect("memory"));
+    let mut state = State::new();
+    let db = open(&primary)?;
+    for op in setup {
+        op.run(&db)?;
+        op.apply(&mut state);
+    }
+    db.close().map_err(|error| error.to_string())?;
+    let scratch = Arc::new(primary.fork().expect("memory"));
+    let mut states = vec![state.clone()];
+    primary.start_trace();
+    mutation::set(rule);
+    let traced = trace(&primary, ops, &mut states, rule);
+    let trace = primary.take_trace();
+    traced?;
+    let judged = judge(&scratch, &trace, &states, ops, effort);
+    mutation::set(None);
+    judged
+}
+
+fn trace(
+    primary: &Arc<Sim>,
+    ops: &[Op],
+    states: &mut Vec<State>,
+    rule: Option<Mutation>,
+) -> Result<(), String> {
+    let db = open(primary)?;
+    let threads = Threads::new(ops.iter().map(Op::session).max().unwrap_or(0), &db, rule);
+    for (number, op) in (0..).zip(ops) {
+        primary.mark(Event::Begin(number));
+        threads.run(op, &db)?;
+        primary.mark(Event::Return(number));
+        let mut state = states[states.len() - 1].clone();
+        op.apply(&mut state);
+        states.push(state);
+    }
+    // What is written after this is not looked at: the process ends here.
+    std::mem::forget(db);
+    Ok(())
+}
+
+fn judge(
+    scratch: &Arc<Sim>,
+    trace: &Trace,
+    states: &[State],
+    ops: &[Op],
+    effort: Effort,
+) -> Result<Counts, String> {
+    let mut counts = Counts::default();
+    scratch.start_undo();
+    let mut replay = Replay::new(scratch, trace);
+    while let Some(stop) = replay.advance() {
+        if effort.first > 0 && stop.returned.is_none_or(|returned| returned < effort.first) {
+            continue;
+        }
+        counts.points += 1;
+        for mode in [Mode::Words, Mode::InOrder] {
+            let (exhaustive, singles) = (effort.images as u64, effort.images.div_ceil(6));
+            let plan =
+                Plan { mode, exhaustive, singles, samples: effort.images.div_ceil(3), seed: effort.seed };
+            let pending = replay.pending(mode);
+            let mut images = pending.images(&plan, stop.event as u64);
+            let mut image = 0;
+            while let Some(words) = images.next_image() {
+                let base = scratch.savepoint();
+                scratch.poke_words(words);
+                counts.images += 1;
+                let again = counts.images % effort.further == 1;
+                let judged = catch_unwind(AssertUnwindSafe(|| one_image(scratch, &stop, states, again)));
+                let judged = judged.unwrap_or_else(|_| Err("a panic".to_owned()));
+                let op = stop.in_flight.first().map(|op| &ops[*op as usize]);
+                counts.nested += judged.map_err(|what| {
+                    format!("{what}\n  image {image} of {plan:?}\n  at {stop:?}\n  in flight: {op:?}")
+                })?;
+                scratch.roll_back_to(base);
+                image += 1;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Judges the image in `scratch`; `again`: also crashes of its recovery, and what it does after.
+fn one_image(scratch: &Arc<Sim>, stop: &Stop, states: &[State], again: bool) -> Result<u64, String> {
+    let before = stop.returned.map_or(0, |op| op as usize + 1);
+    let after = stop.in_flight.first().map_or(before, |op| *op as usize + 1);
+    let base = scratch.savepoint();
+    let found = look(scratch, again)?;
+    if found != states[before] && found != states[after] {
+        return Err(difference(&found, &states[before], &states[after]));
+    }
+    if !again {
+        return Ok(0);
+    }
+    scratch.roll_back_to(base);
+    let plan = Plan { mode: Mode::Words, exhaustive: 4, singles: 2, samples: 3, seed: stop.event as u64 };
+    let nested = crash_recovery(scratch, &plan, |again| {
+        let second = look(scratch, false)?;
+        let what =
+            |()| format!("after a crash in recovery at {again:?}: {}", difference(&second, &found, &found));
+        if second == found { Ok(()) } else { Err(what(())) }
+    });
+    nested.map(|counts| counts.images)
+}
+
+/// What is there after recovery; `further`: and after some more changes.
+fn look(sim: &Arc<Sim>, further: bool) -> Result<State, String> {
+    let db = open(sim)?;
+    let found = contents(&db)?;
+    if further {
+        let mut expected = found.clone();
+        for n in 0..70_u64 {
+            let op = Op::Put(0, format!("further {n}").into_bytes(), vec![n as u8; (n as usize * 13) % 150]);
+            op.run(&db)?;
+            op.apply(&mut expected);
+        }
+        for (key, _) in found.iter().take(20) {
+            let op = Op::Delete(0, key.clone());
+            op.run(&db)?;
+            op.apply(&mut expected);
+        }
+        let now = contents(&db)?;
+        if now != expected {
+            return Err(format!("used further: {}", difference(&now, &expected, &expected)));
+        }
+    }
+    Ok(found)
+}
+
+fn difference(found: &State, before: &State, after: &State) -> String {
+    let show = |other: &State| {
+        let missing = other.iter().filter(|(key, value)| found.get(*key) != Some(value));
+        let more = found.keys().filter(|key| !other.contains_key(*key));
+        let name = |key: &Vec<u8>| String::from_utf8_lossy(key).into_owned();
+        let missing: Vec<_> = missing.map(|(key, _)| name(key)).take(6).collect();
+        let more: Vec<_> = more.map(name).take(6).collect();
+        format!("not there or different: {missing:?}, too many: {more:?}")
+    };
+    format!("neither before ({}) nor after ({})", show(before), show(after))
+}

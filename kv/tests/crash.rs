@@ -1,0 +1,113 @@
+//! Does a database survive power loss at every instruction?
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
+mod common;
+
+use common::{Effort, Op, crashes};
+use daxstore_kv::mutation::Mutation;
+
+const EFFORT: Effort = Effort { images: 6, first: 0, seed: 1, further: 401 };
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key {n:04}").into_bytes()
+}
+
+fn value(n: u64, round: u64) -> Vec<u8> {
+    vec![(n * 5 + round) as u8; ((n * 7 + round * 13) % 90) as usize]
+}
+
+/// A mixture of changes to few keys in some sessions, by a simple generator.
+fn mixture(seed: u64, count: usize, keys: u64, sessions: u64) -> Vec<Op> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) % below
+    };
+    let op = |round: usize| {
+        let session = next(sessions) as u8;
+        match next(10) {
+            0..=5 => {
+                let n = next(keys);
+                Op::Put(session, key(n), value(n, round as u64))
+            }
+            6..=8 => Op::Delete(session, key(next(keys))),
+            _ => {
+                let mut one = || {
+                    let n = next(keys);
+                    (key(n), (n % 4 != 1).then(|| value(n, round as u64)))
+                };
+                Op::Batch(session, (0..5).map(|_| one()).collect())
+            }
+        }
+    };
+    (0..count).map(op).collect()
+}
+
+#[test]
+fn puts_deletes_and_batches() {
+    let mut images = 0;
+    for seed in 0..3 {
+        let counts =
+            crashes(&mixture(seed, 40, 20, 1), &mixture(seed + 100, 60, 20, 1), EFFORT, None).unwrap();
+        images += counts.images + counts.nested;
+    }
+    println!("{images} images");
+    assert!(images > 3000, "{images}");
+}
+
+#[test]
+fn groups_are_written_back_and_slots_used_again() {
+    let effort = Effort { images: 3, ..EFFORT };
+    crashes(&mixture(5, 40, 12, 1), &mixture(6, 420, 12, 1), effort, None).unwrap();
+}
+
+#[test]
+fn sessions_supersede_each_others_records() {
+    let effort = Effort { images: 3, ..EFFORT };
+    crashes(&mixture(7, 40, 10, 1), &mixture(8, 420, 10, 3), effort, None).unwrap();
+}
+
+/// New keys up to where the first segment of the index is replaced, and over it.
+#[test]
+fn segments_are_replaced() {
+    let setup: Vec<_> = (0..40)
+        .map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), Some(vec![1; 8]))).collect()))
+        .collect();
+    let ops: Vec<_> = (1000..1180).map(|n| Op::Put(0, key(n), vec![2; 8])).collect();
+    let effort = Effort { images: 2, further: 97, ..EFFORT };
+    crashes(&setup, &ops, effort, None).unwrap();
+}
+
+/// Fails unless a crash of one of some mixtures shows that the rule is broken.
+fn caught(rule: Mutation) {
+    let found = (0..6).any(|seed| {
+        let effort = Effort { images: 6, seed, further: 1_000_000, ..EFFORT };
+        crashes(&mixture(seed, 30, 6, 1), &mixture(seed + 50, 300, 6, 3), effort, Some(rule)).is_err()
+    });
+    assert!(found, "{rule:?} is not noticed");
+}
+
+macro_rules! caught {
+    ($($name:ident: $rule:ident;)*) => {
+        $(#[test]
+        fn $name() {
+            caught(Mutation::$rule);
+        })*
+    };
+}
+
+caught! {
+    a_change_without_its_fence_is_noticed: NoFence;
+    a_tail_that_moves_too_early_is_noticed: NoWriteBack;
+    a_slot_that_is_used_too_early_is_noticed: ReuseAtOnce;
+    a_tombstone_that_goes_too_early_is_noticed: PurgeEarly;
+    an_order_of_notes_that_counts_is_noticed: LastWins;
+    half_a_batch_is_noticed: PartialBatch;
+    sequence_numbers_that_come_again_are_noticed: NoLimit;
+    a_record_without_its_checksum_is_noticed: NoRecordCheck;
+    an_order_that_misses_keys_is_noticed: NoOrder;
+}
