@@ -90,7 +90,10 @@ impl Records {
             format!("{:<10}{rate:>12}{p50:>12}{p99:>12}{p999:>12}", timing.workload)
         }));
         let counts = self.counts.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}"));
-        lines.push(format!("counts    {}", counts.collect::<Vec<_>>().join(", ")));
+        let counts: Vec<_> = counts.collect();
+        if !counts.is_empty() {
+            lines.push(format!("counts    {}", counts.join(", ")));
+        }
         lines
     }
 }

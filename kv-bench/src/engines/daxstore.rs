@@ -6,6 +6,7 @@
 use crate::draw::Key;
 use crate::engine::{Each, Engine, Size};
 use crate::error::{Context, Result};
+use daxstore::units::BLOCK_BYTES;
 use daxstore::{Store, StoreOptions};
 use daxstore_kv::{Batch, Db, Options};
 use std::ops::Bound;
@@ -48,10 +49,7 @@ impl Engine for Daxstore {
     }
 
     fn get(&self, key: &Key, value: &mut Vec<u8>) -> Result<bool> {
-        value.clear();
-        let found = self.db.get(key).context("get")?;
-        value.extend_from_slice(found.as_deref().unwrap_or_default());
-        Ok(found.is_some())
+        self.db.get_into(key, value).context("get")
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
@@ -74,11 +72,15 @@ impl Engine for Daxstore {
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
-        vec![(String::from("fences"), self.db.stats().fences)]
+        let counts = self.store.counts();
+        let names = ["fences", "flushed_lines", "streamed_bytes"].map(String::from);
+        names.into_iter().zip([counts.fences, counts.flushed_lines, counts.nt_bytes]).collect()
     }
 
+    /// What the database's file takes of the pool, with what it was given ahead of need.
     fn media_bytes(&self) -> Option<u64> {
-        Some(self.db.stats().media_bytes)
+        let metadata = self.store.metadata(DATABASE).ok()?;
+        Some(metadata.blocks * BLOCK_BYTES)
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Base<'t> {
     /// The database.
     pub db: Db,
     target: &'t Target,
+    create: bool,
 }
 
 impl<'t> Base<'t> {
@@ -26,7 +27,14 @@ impl<'t> Base<'t> {
         let store = opener.read(&target.pool)?;
         match Db::open(&store, &target.path, Options::new().read_only(true)) {
             Err(Error::NeedsRecovery) => drop(store),
-            opened => return Ok(Self { db: opened.map_err(|e| refused(target, &e))?, store, target }),
+            opened => {
+                return Ok(Self {
+                    db: opened.map_err(|e| refused(target, &e))?,
+                    store,
+                    target,
+                    create: false,
+                });
+            }
         }
         Self::write(opener, target, false)
     }
@@ -35,18 +43,22 @@ impl<'t> Base<'t> {
     pub fn write(opener: Opener, target: &'t Target, create: bool) -> Result<Self> {
         let store = opener.write(&target.pool)?;
         let opened = Db::open(&store, &target.path, Options::new().create(create));
-        Ok(Self { db: opened.map_err(|error| refused(target, &error))?, store, target })
+        Ok(Self { db: opened.map_err(|error| refused(target, &error))?, store, target, create })
     }
 
-    /// The tree by the name, or the one without.
+    /// The tree by the name, or the one without. Where databases are made, trees are.
     pub fn tree(&self, name: Option<&str>) -> Result<Tree> {
         let Some(name) = name else { return Ok((*self.db).clone()) };
-        self.db.tree(name).kv(|| format!("open the tree {}", shown(name)))
+        let what = || format!("open the tree {}", shown(name));
+        if !self.create && !self.db.trees().kv(what)?.iter().any(|known| known == name) {
+            return Err(Failure::new(what(), "there is no such tree", "`put` and `load` make it"));
+        }
+        self.db.tree(name).kv(what)
     }
 
     /// Closes database and pool: what closing can not do is the command's failure.
     pub fn close(self) -> Result<()> {
-        let Self { store, db, target } = self;
+        let Self { store, db, target, .. } = self;
         db.close().kv(|| format!("close {}", shown(&target.path)))?;
         close(store, &target.pool)
     }

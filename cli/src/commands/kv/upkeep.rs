@@ -12,17 +12,33 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct Stats {
     records: u64,
+    trees: u64,
+    media_bytes: u64,
+    file_bytes: u64,
 }
 
 /// `kv stats`.
 pub fn stats(opener: Opener, target: &Target, output: &mut Output) -> Result<Verdict> {
     let base = Base::read(opener, target)?;
-    let stats = base.db.stats();
-    let stats = Stats { records: stats.records };
-    output.line(format_args!("records {}", grouped(stats.records)))?;
+    let stats = measured(&base, target)?;
+    let rows = [
+        ("records", grouped(stats.records)),
+        ("trees", format!("{}, with the one without a name", grouped(stats.trees))),
+        ("used", format!("{} ({} bytes)", human(stats.media_bytes), grouped(stats.media_bytes))),
+        ("file", format!("{} ({} bytes)", human(stats.file_bytes), grouped(stats.file_bytes))),
+    ];
+    for (name, value) in rows {
+        output.line(format_args!("{name:<14} {value}"))?;
+    }
     output.document(&stats)?;
     base.close()?;
     Ok(Verdict::Good)
+}
+
+fn measured(base: &Base<'_>, target: &Target) -> Result<Stats> {
+    let stats = base.db.stats().kv(|| format!("measure {}", shown(&target.path)))?;
+    let daxstore_kv::Stats { records, trees, media_bytes, file_bytes, .. } = stats;
+    Ok(Stats { records, trees, media_bytes, file_bytes })
 }
 
 #[derive(Serialize)]
@@ -31,9 +47,10 @@ struct Verified {
     faults: Vec<String>,
 }
 
-/// `kv verify`.
+/// `kv verify`. The pages of the ordered indexes can be looked at only when what waits for them is in them, so the database
+/// is opened for writing.
 pub fn verify(opener: Opener, target: &Target, output: &mut Output) -> Result<Verdict> {
-    let base = Base::read(opener, target)?;
+    let base = Base::write(opener, target, false)?;
     let report = base.db.verify().kv(|| format!("verify {}", shown(&target.path)))?;
     let verified =
         Verified { records: report.records, faults: report.faults.iter().map(ToString::to_string).collect() };
@@ -60,10 +77,9 @@ struct Compacted {
 /// `kv compact`.
 pub fn compact(opener: Opener, target: &Target, output: &mut Output) -> Result<Verdict> {
     let base = Base::write(opener, target, false)?;
-    let bytes = || base.db.stats().media_bytes;
-    let before = bytes();
+    let before = measured(&base, target)?.media_bytes;
     base.db.compact().kv(|| format!("compact {}", shown(&target.path)))?;
-    let done = Compacted { before, after: bytes() };
+    let done = Compacted { before, after: measured(&base, target)?.media_bytes };
     output.line(format_args!(
         "{}: {}, was {}",
         both(&target.pool, &target.path),
