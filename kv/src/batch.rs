@@ -101,6 +101,9 @@ struct Item<'b> {
     tree: usize,
 }
 
+/// The trees that a batch changes, and its changes.
+type Items<'b, M> = (Vec<Arc<TreeState<M>>>, Vec<Item<'b>>);
+
 /// What an item has before anything is written.
 #[derive(Clone, Copy)]
 struct Ready {
@@ -114,7 +117,8 @@ struct Ready {
 /// What was missing.
 enum Missing {
     Slots(usize),
-    Room(u64, Full),
+    /// In the segments of these hashes.
+    Room(Vec<(u64, Full)>),
 }
 
 /// Items whose memory is asked for ahead of use.
@@ -140,19 +144,17 @@ impl<M: Media> Core<M> {
             match self.attempt_batch(&mut taken, &trees, &items, &locks)? {
                 None => return Ok(()),
                 Some(Missing::Slots(class)) => self.refill(&mut taken, class, Reserve::Keep)?,
-                Some(Missing::Room(hash, full)) => {
-                    self.index.split(&self.env, &self.stripes, hash, full, Room::More)?;
+                Some(Missing::Room(all)) => {
+                    for (hash, full) in all {
+                        self.index.split(&self.env, &self.stripes, hash, full, Room::More)?;
+                    }
                     self.env.collect()?;
                 }
             }
         }
     }
 
-    fn items<'b>(
-        &self,
-        tree: &Arc<TreeState<M>>,
-        batch: &'b Batch,
-    ) -> Result<(Vec<Arc<TreeState<M>>>, Vec<Item<'b>>)> {
+    fn items<'b>(&self, tree: &Arc<TreeState<M>>, batch: &'b Batch) -> Result<Items<'b, M>> {
         let mut trees = vec![tree.clone()];
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {
@@ -248,6 +250,7 @@ impl<M: Media> Core<M> {
         ready: &mut Vec<Ready>,
     ) -> Result<Option<Missing>> {
         let media = self.media();
+        let mut room = Vec::new();
         for (number, item) in items.iter().enumerate() {
             if let Some(ahead) = items.get(number + 2 * AHEAD) {
                 self.index.prefetch(media, ahead.key.hash);
@@ -269,13 +272,15 @@ impl<M: Media> Core<M> {
                     Ok(place) => place,
                     Err(full) => {
                         self.put_slot_back(session, at, bytes)?;
-                        return Ok(Some(Missing::Room(item.key.hash, full)));
+                        // Every segment without room is found in one go.
+                        room.push((item.key.hash, full));
+                        continue;
                     }
                 },
             };
             ready.push(Ready { item: number, at, bytes, place, found });
         }
-        Ok(None)
+        Ok(if room.is_empty() { None } else { Some(Missing::Room(room)) })
     }
 
     /// Gives back what the items got.

@@ -18,7 +18,7 @@ use daxstore::sync::Mutex;
 pub enum ChunkKind {
     /// The first chunk.
     Fixed = 1,
-    /// Pages of 2 KiB, with their map in the first.
+    /// Pages of 2 KiB for records, with their map in the first.
     Pages = 2,
     /// A run of chunks that holds one record.
     Record = 3,
@@ -28,6 +28,8 @@ pub enum ChunkKind {
     Ordered = 5,
     /// A run of chunks that holds the list of a batch.
     List = 6,
+    /// Pages for everything but records, with their map in the first.
+    Index = 7,
 }
 
 impl ChunkKind {
@@ -39,6 +41,7 @@ impl ChunkKind {
             4 => Self::Directory,
             5 => Self::Ordered,
             6 => Self::List,
+            7 => Self::Index,
             _ => return None,
         })
     }
@@ -170,6 +173,11 @@ impl Chunks {
         };
         if wanted > MAX_CHUNKS || wanted * CHUNK > media.capacity() {
             return Err(Error::NoSpace { needed: count * CHUNK });
+        }
+        // A chunk that was in use before may have been given back to the pool.
+        let had = media.len();
+        if first * CHUNK < had {
+            media.reserve(first * CHUNK, had.min(end * CHUNK) - first * CHUNK)?;
         }
         media.grow(wanted * CHUNK)?;
         (first..end).for_each(|chunk| state.set(chunk, true));

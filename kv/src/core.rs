@@ -42,6 +42,8 @@ pub struct Core<M: Media> {
     pub(crate) sweep: Sweep,
     pub(crate) snapshots: Snapshots,
     pub(crate) trees: Trees<M>,
+    /// The first sequence number that can be given out.
+    first: u64,
     /// The next sequence number.
     pub(crate) next: AtomicU64,
     /// No sequence number at or above it is used before it moved, durably.
@@ -105,6 +107,7 @@ impl<M: Media> Core<M> {
             sweep: parts.sweep,
             snapshots: Snapshots::default(),
             trees: parts.trees,
+            first: limit,
             next: AtomicU64::new(limit),
             limit: AtomicU64::new(limit),
             moving_limit: Mutex::default(),
@@ -122,6 +125,11 @@ impl<M: Media> Core<M> {
     /// The sequence number given out last.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.next.load(Ordering::SeqCst) - 1
+    }
+
+    /// How many sequence numbers were given out since the database was opened.
+    pub(crate) fn changes(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) - self.first
     }
 
     /// After a failure of which nobody knows what is durable, nothing is changed any more.
@@ -335,7 +343,7 @@ impl<M: Media> Core<M> {
     pub(crate) fn put_slot_back(&self, session: &mut Session, at: u64, bytes: u64) -> Result<()> {
         match class_of(bytes) {
             Some(class) => {
-                session.kept.push(&self.heap, class, at);
+                session.kept.put_back(class, at);
                 Ok(())
             }
             None => self.env.free(at),

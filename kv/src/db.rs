@@ -137,6 +137,7 @@ impl<M: Media> std::ops::Deref for Db<M> {
     }
 }
 
+#[cfg(not(loom))]
 impl Db {
     /// Opens the database in the file at `path`.
     ///
@@ -249,6 +250,12 @@ impl<M: Media> Db<M> {
     pub fn trees(&self) -> Result<Vec<String>> {
         let all = self.shared.core.trees.each().into_iter().map(|tree| tree.name.clone());
         Ok(all.filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Every tree, that without a name first.
+    pub(crate) fn all_trees(&self) -> Vec<Tree<M>> {
+        let all = self.shared.core.trees.each().into_iter();
+        all.map(|state| Tree { shared: self.shared.clone(), state }).collect()
     }
 
     /// Deletes a tree and its records: whether there was one. Nobody finds it from the moment that this is durable; the records are

@@ -1,7 +1,7 @@
 //! When has every reader left that may still look at what was taken away?
 //!
 //! A reader pins the epoch in which it began. Who takes something away (so that nobody new finds it) notes the epoch by
-//! [`Epochs::advance`], and reuses it when no pin of that epoch or an older one is left ([`Epochs::is_over`]).
+//! [`Epochs::advance`], and reuses it when no pin of that epoch or an older one is left ([`Epochs::oldest`]).
 //!
 //! Invariants:
 //! 1. A pin stands before the first load of what it protects, and after the last.
@@ -119,6 +119,7 @@ impl Epochs {
     }
 
     /// Whether nobody pins `epoch` or an older one.
+    #[cfg(test)]
     pub fn is_over(&self, epoch: u64) -> bool {
         self.oldest() > epoch
     }

@@ -10,7 +10,7 @@ use crate::env::Env;
 use crate::error::Result;
 use crate::layout::PAGE;
 use crate::media::Media;
-use crate::pages::{PageKind, SLAB_PAGES};
+use crate::pages::{self, PageKind, SLAB_PAGES};
 use daxstore::sync::Mutex;
 
 /// Bytes of the largest slot.
@@ -74,6 +74,32 @@ impl Default for Heap {
     }
 }
 
+impl Heap {
+    /// Takes the slabs of a class out of which every slot is free: where they begin.
+    pub fn take_free_slabs<M: Media>(&self, media: &M, class: usize) -> Vec<u64> {
+        let mut pool = self.0[class].lock();
+        pool.sort_unstable();
+        let (mut free, mut rest) = (Vec::new(), Vec::with_capacity(pool.len()));
+        let (count, bytes) = (slots(class) as usize, slot_bytes(class));
+        let mut at = 0;
+        while at < pool.len() {
+            let first = pool[at];
+            let is_slab = first.is_multiple_of(PAGE)
+                && pool.get(at + count - 1) == Some(&(first + (count as u64 - 1) * bytes))
+                && pages::kind_at(media, first).is_ok_and(|kind| kind == PageKind::Slab(class as u16));
+            let taken = if is_slab { count } else { 1 };
+            if is_slab {
+                free.push(first);
+            } else {
+                rest.push(first);
+            }
+            at += taken;
+        }
+        *pool = rest;
+        free
+    }
+}
+
 impl Default for Kept {
     fn default() -> Self {
         Self((0..CLASSES).map(|_| Vec::new()).collect())
@@ -96,6 +122,11 @@ impl Kept {
             let rest = kept.len() - KEPT / 2;
             heap.0[class].lock().extend(kept.drain(..rest));
         }
+    }
+
+    /// Keeps a free slot that was not used, however many there are.
+    pub fn put_back(&mut self, class: usize, at: u64) {
+        self.0[class].push(at);
     }
 
     /// How many it has of the class.

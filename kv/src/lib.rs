@@ -3,12 +3,15 @@
 //! A database is one file of a [`daxstore::Store`], mapped into memory. What changes it is durable when it returns, by one
 //! fence; `docs/kv.md` has the protocol and its invariants.
 
+#![cfg_attr(loom, allow(unused_imports, dead_code, reason = "under loom there are no mappings"))]
+
 pub mod error;
 mod layout;
 pub mod media;
 pub mod mutation;
 
 mod batch;
+mod check;
 mod chunks;
 mod core;
 mod db;
@@ -18,7 +21,10 @@ mod hash;
 mod heap;
 mod iter;
 mod order;
+#[cfg(feature = "sim")]
 pub mod ordered;
+#[cfg(not(feature = "sim"))]
+mod ordered;
 mod pages;
 mod record;
 mod recover;
@@ -32,6 +38,7 @@ mod trees;
 mod upkeep;
 
 pub use batch::Batch;
+pub use check::{Report, Stats};
 pub use db::{Db, Key, Options, Tree, Value};
 pub use error::{Error, Result};
 pub use iter::{Range, Snapshot};

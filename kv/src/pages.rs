@@ -138,8 +138,9 @@ impl PageChunk {
 /// How many maps one call reads after an open, before it takes a new chunk.
 const READ_AHEAD: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    kind: ChunkKind,
     chunks: Vec<PageChunk>,
     /// For each length of run (the last: that or longer), the first of `chunks` that may have one.
     first: Vec<usize>,
@@ -149,7 +150,10 @@ struct State {
 
 /// The pages of a database.
 #[derive(Debug)]
-pub struct Pages(Mutex<State>);
+pub struct Pages {
+    records: Mutex<State>,
+    others: Mutex<State>,
+}
 
 const LENGTHS: usize = 65;
 
@@ -161,9 +165,20 @@ impl Pages {
     /// Those of a database with these runs of chunks.
     #[must_use]
     pub fn new(runs: &[Run]) -> Self {
-        let pages = runs.iter().filter(|run| run.kind == ChunkKind::Pages);
-        let unread = pages.map(|run| run.at()).rev().collect();
-        Self(Mutex::new(State { chunks: Vec::new(), first: vec![0; LENGTHS], unread }))
+        let state = |kind| {
+            let pages = runs.iter().filter(|run| run.kind == kind);
+            let unread = pages.map(|run| run.at()).rev().collect();
+            Mutex::new(State { kind, chunks: Vec::new(), first: vec![0; LENGTHS], unread })
+        };
+        Self { records: state(ChunkKind::Pages), others: state(ChunkKind::Index) }
+    }
+
+    /// Records have chunks of their own: so that where they were deleted, whole chunks become free.
+    fn state(&self, kind: PageKind) -> &Mutex<State> {
+        match kind {
+            PageKind::Slab(_) | PageKind::Record(_) => &self.records,
+            _ => &self.others,
+        }
     }
 
     /// Takes a run of pages: where it begins, in bytes. Its code is durable with this thread's next fence. What the pages
@@ -179,7 +194,7 @@ impl Pages {
         reserve: Reserve,
     ) -> Result<u64> {
         let count = kind.pages();
-        let mut state = self.0.lock();
+        let mut state = self.state(kind).lock();
         let (chunk, page) = match state.find(count) {
             Some(found) => found,
             None => state.find_more(media, chunks, count, reserve)?,
@@ -198,7 +213,7 @@ impl Pages {
         let kind = kind_at(media, at)?;
         store_code(media, at, 0);
         media.fence()?;
-        let mut state = self.0.lock();
+        let mut state = self.state(kind).lock();
         let chunk = at - at % CHUNK;
         // A chunk that was not read finds the code of 0 when it is.
         if let Some(found) = state.chunks.iter().position(|c| c.at == chunk) {
@@ -207,6 +222,35 @@ impl Pages {
             state.first.iter_mut().for_each(|first| *first = (*first).min(found));
         }
         Ok(())
+    }
+}
+
+impl Pages {
+    /// Reads the maps that were not read.
+    ///
+    /// # Errors
+    /// [`Damage`] of a map.
+    pub fn read_all<M: Media>(&self, media: &M) -> Result<()> {
+        for state in [&self.records, &self.others] {
+            let mut state = state.lock();
+            while let Some(at) = state.unread.pop() {
+                state.add(read_chunk(media, at)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out the chunks of which every page is free: where they begin. They are the caller's to give back.
+    pub fn take_free_chunks(&self) -> Vec<u64> {
+        let mut all = Vec::new();
+        for state in [&self.records, &self.others] {
+            let mut state = state.lock();
+            let is_free = |chunk: &PageChunk| chunk.free == PAGES - 1;
+            all.extend(state.chunks.iter().filter(|chunk| is_free(chunk)).map(|chunk| chunk.at));
+            state.chunks.retain(|chunk| !is_free(chunk));
+            state.first.fill(0);
+        }
+        all
     }
 }
 
@@ -239,7 +283,7 @@ impl State {
                 return Ok(found);
             }
         }
-        let at = match chunks.take(media, ChunkKind::Pages, 1, reserve) {
+        let at = match chunks.take(media, self.kind, 1, reserve) {
             Ok(at) => at,
             Err(error) => return self.find_in_rest(media, count)?.ok_or(error),
         };

@@ -61,7 +61,7 @@ impl Ring {
     #[inline]
     pub fn write<M: Media>(self, media: &M, salt: u64, position: u64, note: Note) {
         let first = note.sequence << 16 | lap(position);
-        let rest = note.at / 8 | if note.list { LIST } else { 0 };
+        let rest = (note.at / 8) | if note.list { LIST } else { 0 };
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&first.to_le_bytes());
         bytes[8..].copy_from_slice(&(rest | check(salt, first, rest) << 48).to_le_bytes());

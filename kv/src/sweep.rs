@@ -87,11 +87,6 @@ impl Sweep {
         let class = class_of(bytes).unwrap_or(CLASSES);
         at < self.0[class].boundary.load(Ordering::Acquire) || !self.0[class].holds(at, class)
     }
-
-    /// Whether every slot of every class was looked at.
-    pub fn is_over(&self) -> bool {
-        self.0.iter().all(|class| class.boundary.load(Ordering::Acquire) == u64::MAX)
-    }
 }
 
 impl Class {
@@ -133,6 +128,22 @@ impl<M: Media> Core<M> {
         }
         session.wait(free, self.env.epochs.advance());
         Ok(true)
+    }
+
+    /// Looks at every slot that was not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::sweep`].
+    pub fn sweep_all(&self) -> Result<()> {
+        for class in 0..=CLASSES {
+            loop {
+                let mut taken = self.begin()?;
+                if !self.sweep(&mut taken.session, class)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What begins to wait of the slot at `at`. `publish` tells that it was looked at.

@@ -6,7 +6,7 @@
 use crate::chunks::Reserve;
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::heap::CLASSES;
+use crate::heap::{CLASSES, class_of};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::record::{self, Head};
@@ -120,7 +120,11 @@ impl<M: Media> Core<M> {
             let hash = record::hash(self.salt, head.tree(self.media(), old.at), &key);
             self.snapshots.forget(hash, old.at);
         }
-        self.put_slot_back(session, old.at, old.bytes)
+        match class_of(old.bytes) {
+            Some(class) => session.kept.push(&self.heap, class, old.at),
+            None => self.env.free(old.at)?,
+        }
+        Ok(())
     }
 
     /// Takes a tombstone out of the index, if it is still the newest of its key. Its slot waits again.

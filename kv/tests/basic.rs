@@ -192,7 +192,7 @@ fn ranges_and_snapshots_see_one_moment() {
         }
         for n in (1..20_000).step_by(5) {
             db.delete(&key(n)).unwrap();
-            model.remove(&key(n).to_vec());
+            model.remove(key(n).as_slice());
             db.put(&key(n + 1_000_000), b"new").unwrap();
             model.insert(key(n + 1_000_000).to_vec(), b"new".to_vec());
         }
@@ -254,4 +254,62 @@ fn trees_are_apart_and_can_be_dropped() {
     assert_eq!(db.trees().unwrap(), ["two"]);
     assert_eq!(db.tree("one").unwrap().len().unwrap(), 0);
     assert_eq!(two.get(&key(7)).unwrap().unwrap(), b"two");
+}
+
+#[test]
+fn what_is_deleted_gives_its_space_back() {
+    let (_dir, store) = store(256 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    let free = || store.statfs().free * store.statfs().block_bytes;
+    for n in 0..100_000 {
+        db.put(&key(n), &[1; 300]).unwrap();
+    }
+    let full = (db.stats().unwrap(), free());
+    assert_eq!(full.0.records, 100_000);
+    for n in 100..100_000 {
+        db.delete(&key(n)).unwrap();
+    }
+    std::mem::forget(db);
+    let db = Db::open(&store, "/kv", Options::new()).unwrap();
+    let bytes = db.compact().unwrap();
+    assert!(bytes > 24 << 20, "{bytes}");
+    assert!(free() >= full.1 + bytes / 2, "{} {}", free(), full.1);
+    let report = db.verify().unwrap();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert_eq!(report.records, 100);
+    for n in 0..100_000 {
+        db.put(&key(n), &[2; 300]).unwrap();
+    }
+    assert_eq!(db.verify().unwrap().records, 100_000);
+    db.backup(&store, "/copy").unwrap();
+    let copy = Db::open(&store, "/copy", Options::new().read_only(true)).unwrap();
+    assert!(copy.range(..).unwrap().map(Result::unwrap).eq(db.range(..).unwrap().map(Result::unwrap)));
+    assert_eq!(copy.len().unwrap(), 100_000);
+    assert!(matches!(copy.put(b"a", b"b"), Err(Error::ReadOnly)));
+}
+
+#[test]
+fn damage_is_named_and_does_not_take_the_rest_down() {
+    let (_dir, store) = store(64 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    for n in 0..3000 {
+        db.put(&key(n), &[n as u8; 64]).unwrap();
+    }
+    db.close().unwrap();
+    let file = store.open("/kv", &daxstore::OpenOptions::new().read(true).write(true)).unwrap();
+    let mut bytes = vec![0; file.len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let wanted = [&key(1234)[..], &[1234_u64 as u8; 64]].concat();
+    let at = bytes.windows(wanted.len()).position(|window| window == wanted).unwrap();
+    file.write_all_at(&[0xee], at as u64 + 30).unwrap();
+    let db = Db::open(&store, "/kv", Options::new()).unwrap();
+    let error = db.get(&key(1234)).unwrap_err();
+    assert!(matches!(error, Error::Record { .. }) && error.to_string().contains("checksum"), "{error}");
+    for n in (0..3000).filter(|n| *n != 1234) {
+        assert!(db.get(&key(n)).unwrap().is_some());
+    }
+    assert_eq!(db.range(..).unwrap().filter(Result::is_err).count(), 1);
+    assert_eq!(db.verify().unwrap().faults.len(), 1);
+    db.put(&key(1234), b"new").unwrap();
+    assert!(db.verify().unwrap().faults.is_empty());
 }

@@ -26,6 +26,8 @@ mod inode_table;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod kv_ordered;
+#[cfg(test)]
 mod pins;
 #[cfg(test)]
 mod range_lock;
@@ -46,6 +48,7 @@ use daxstore::pmem::sim::Sim;
 use daxstore::units::{Ino, PoolOff};
 use daxstore::{Store, StoreOptions};
 use daxstore_fault::mutation::Mutation as FaultMutation;
+use daxstore_kv::ordered::mutation::{self as ordered, Mutation as OrderedMutation};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -94,6 +97,9 @@ const FAULT_MUTATIONS: &[FaultMutation] = &[
     FaultMutation::ForgetDirty,
 ];
 
+/// The mutations of the key-value store's ordered index that models are shown to catch.
+const ORDERED_MUTATIONS: &[OrderedMutation] = &[OrderedMutation::NoRetry, OrderedMutation::SettleEarly];
+
 /// The mutation of `all` that this process is to run with.
 fn active<M: Copy + std::fmt::Debug>(all: &[M]) -> Option<M> {
     let name = std::env::var(MUTATION).ok()?;
@@ -104,6 +110,7 @@ fn active<M: Copy + std::fmt::Debug>(all: &[M]) -> Option<M> {
 fn mutate() {
     mutation::set(active(MUTATIONS));
     daxstore_fault::mutation::set(active(FAULT_MUTATIONS));
+    ordered::set(active(ORDERED_MUTATIONS));
 }
 
 /// `small` for loom, `large` for real threads.
@@ -391,7 +398,8 @@ pub fn assert_caught(name: &str, mutation: impl std::fmt::Debug) {
     let mutation = format!("{mutation:?}");
     let of_store = MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
     let of_fault = FAULT_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
-    assert!(of_store || of_fault, "listed: {mutation}");
+    let of_ordered = ORDERED_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
+    assert!(of_store || of_fault || of_ordered, "listed: {mutation}");
     let exe = std::env::current_exe().expect("this binary");
     let output = std::process::Command::new(exe)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])

@@ -301,7 +301,7 @@ impl Index {
         for n in 0..LINES {
             let line = segment.line(pair, tag, n);
             let entries = media.load_line(line);
-            if let Some(i) = entries.iter().position(|entry| *entry == tag << SLOT_BITS | at / 8) {
+            if let Some(i) = entries.iter().position(|entry| *entry == (tag << SLOT_BITS) | (at / 8)) {
                 return Ok(Some(Place { at: line + i as u64 * 8, window: segment.window }));
             }
             if entries.contains(&0) {
@@ -336,7 +336,7 @@ impl Index {
     /// Makes the entry at `place` name the record at `at`. The caller has the lock of `hash`.
     #[inline]
     pub fn fill<M: Media>(&self, media: &M, place: Place, hash: u64, at: u64) {
-        media.store(place.at, tag_of(hash, place.window) << SLOT_BITS | at / 8);
+        media.store(place.at, (tag_of(hash, place.window) << SLOT_BITS) | (at / 8));
     }
 
     /// Gives the entry at `place` up. The caller has the lock of its hash.
@@ -361,6 +361,11 @@ impl Index {
         Ok(all)
     }
 
+    /// How many bits of `hash` all keys of its segment have in common; 0 where that can not be read.
+    pub fn depth<M: Media>(&self, media: &M, hash: u64) -> u32 {
+        self.segment(media, hash).map_or(0, |segment| segment.depth)
+    }
+
     /// Where the segment of `hash` lies, its bytes, and the records that its entries name.
     ///
     /// # Errors
@@ -370,10 +375,5 @@ impl Index {
         let lines = (0..segment.bytes() / 64).map(|line| media.load_line(segment.at + line * 64));
         let entries = lines.flatten().map(|entry| entry & SLOT).filter(|slot| *slot > HELD);
         Ok((segment.at, segment.bytes(), entries.map(|slot| slot * 8).collect()))
-    }
-
-    /// Where the directory lies.
-    pub fn directory(&self) -> u64 {
-        root_parts(self.root.load(Ordering::Acquire)).0
     }
 }

@@ -34,7 +34,7 @@ use daxstore::sync::atomic::Ordering;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 // The bits that choose a pair are among those that an entry keeps, however far depth and window are apart.
-const _: () = assert!(PAIR_BITS + APART + 1 <= 64 - SLOT_BITS);
+const _: () = assert!(PAIR_BITS + APART < 64 - SLOT_BITS);
 
 /// Entries that a page has when there is room for some more: of 256.
 const ROOMY: u64 = 200;

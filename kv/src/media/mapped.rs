@@ -134,6 +134,17 @@ impl Media for Mapped {
         Ok(())
     }
 
+    fn reserve(&self, at: u64, len: u64) -> Result<()> {
+        match self.file.allocate(at, len, AllocateMode::KeepSize) {
+            Err(daxstore::Error::NoSpace { .. }) => Err(Error::NoSpace { needed: len }),
+            done => Ok(done?),
+        }
+    }
+
+    fn release(&self, at: u64, len: u64) -> Result<()> {
+        Ok(self.file.allocate(at, len, AllocateMode::Punch)?)
+    }
+
     #[inline]
     fn load(&self, at: u64) -> u64 {
         self.word(at).map_or(0, |word| u64::from_le(word.load(Ordering::Acquire)))

@@ -9,11 +9,16 @@
 //!    [`Media::fence`] returned without error. Anything else that was stored may become durable at any time, word by word, or never.
 //! 3. No aligned word of 8 bytes is torn.
 
+#[cfg(not(loom))]
 mod mapped;
 #[cfg(feature = "sim")]
 mod sim;
 
+#[cfg(not(loom))]
 pub use mapped::Mapped;
+/// Under loom there are no mappings.
+#[cfg(loom)]
+pub use sim::SimMedia as Mapped;
 #[cfg(feature = "sim")]
 pub use sim::{SimCounts, SimMedia};
 
@@ -37,6 +42,22 @@ pub trait Media: Send + Sync + 'static {
     /// # Errors
     /// [`crate::Error::NoSpace`], before anything changed; what the file store says.
     fn grow(&self, len: u64) -> Result<()>;
+
+    /// Has space for `len` bytes at `at`, whole chunks within the memory: what has none reads as zeros then, all else stays.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSpace`], before anything changed; what the file store says.
+    fn reserve(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives the space of `len` bytes at `at`, whole chunks, back. They are not touched before they are reserved again.
+    ///
+    /// # Errors
+    /// What the file store says.
+    fn release(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// The word at `at`, and everything that was stored before it was stored (acquire).
     fn load(&self, at: u64) -> u64;

@@ -28,9 +28,10 @@
 //! 2. An entry counts if it and all before it are whole. What was torn by a crash is told from what was not by its hash.
 
 use super::corrupt;
-use super::keys::common;
+use super::keys::{common, head};
 use super::mutation::{self, Mutation};
 use crate::error::Result;
+use std::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the header.
@@ -175,6 +176,8 @@ impl Header {
 /// A key and where its record may lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Item {
+    /// The first eight bytes of the key after the prefix of the leaf it was in: most comparisons end there.
+    head: u64,
     at: u32,
     len: u16,
     deleted: bool,
@@ -186,6 +189,8 @@ pub(super) struct Item {
 #[derive(Debug, Default)]
 pub(super) struct Content {
     arena: Vec<u8>,
+    /// Bytes of the keys that the heads do not say.
+    prefix_len: usize,
     pub items: Vec<Item>,
     appended: Vec<Item>,
     merged: Vec<Item>,
@@ -209,6 +214,7 @@ impl Content {
         self.arena.clear();
         self.items.clear();
         self.appended.clear();
+        self.prefix_len = 0;
     }
 
     /// Adds a key behind the others.
@@ -217,11 +223,32 @@ impl Content {
         self.items.push(item);
     }
 
+    /// Takes changes over what is there: keys with their hints, or `None` where they are deleted, in order.
+    pub(super) fn change<'k>(&mut self, changes: impl Iterator<Item = (&'k [u8], Option<u64>)>) {
+        // Heads are comparable as long as they are of the same place in the key.
+        if self.prefix_len > 0 {
+            self.prefix_len = 0;
+            let Self { items, arena, .. } = self;
+            items
+                .iter_mut()
+                .for_each(|item| item.head = head(&arena[item.at as usize..][..item.len.into()], 0));
+        }
+        for (key, hint) in changes {
+            let item = self.take(&[], key, hint.unwrap_or(0), hint.is_none());
+            self.appended.push(item);
+        }
+        self.merge_appended();
+    }
+
     fn take(&mut self, prefix: &[u8], suffix: &[u8], hint: u64, deleted: bool) -> Item {
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(prefix);
         self.arena.extend_from_slice(suffix);
-        Item { at, len: (prefix.len() + suffix.len()) as u16, deleted, hint }
+        Item { head: head(suffix, 0), at, len: (prefix.len() + suffix.len()) as u16, deleted, hint }
+    }
+
+    fn order(&self, a: &Item, b: &Item) -> Ordering {
+        a.head.cmp(&b.head).then_with(|| self.key(a).cmp(self.key(b)))
     }
 
     /// Takes everything out of a whole page whose header was checked.
@@ -230,6 +257,7 @@ impl Content {
     /// [`crate::error::Damage`] where the sorted part does not match its hash; what is appended has been taken then.
     pub(super) fn read(&mut self, header: &Header, page: &[u8]) -> Result<Tail> {
         self.clear();
+        self.prefix_len = header.prefix_len;
         let sorted = header.check(page).and_then(|()| self.read_sorted(header, page));
         if sorted.is_err() {
             self.items.clear();
@@ -244,6 +272,10 @@ impl Content {
         let (mut at, end) = (header.keys_at(), header.sorted_end);
         self.arena.reserve(end + header.count * prefix.len());
         self.items.reserve(header.count);
+        let width = usize::from(header.width);
+        if header.width != VARIES && prefix.len() + width > 0 {
+            return self.read_even(header, prefix, width, &page[at..end]);
+        }
         for _ in 0..header.count {
             let (from, len) = match header.width {
                 VARIES => (at + 7, usize::from(u16_at(page, at + 5))),
@@ -255,6 +287,30 @@ impl Content {
             let item = self.take(prefix, suffix, hint_at(page, at), false);
             self.items.push(item);
             at = from + len;
+        }
+        Ok(())
+    }
+
+    /// Takes `keys`, whose suffixes are all `width` bytes long: most leaves are so.
+    fn read_even(&mut self, header: &Header, prefix: &[u8], width: usize, keys: &[u8]) -> Result<()> {
+        let (each, len) = (5 + width, prefix.len() + width);
+        if keys.len() < header.count * each {
+            return Err(corrupt(header.place.at, "the end of a leaf's key", keys.len(), header.count * each));
+        }
+        self.arena.resize(header.count * len, 0);
+        let Self { arena, items, .. } = self;
+        for (i, (to, from)) in arena.chunks_exact_mut(len).zip(keys.chunks_exact(each)).enumerate() {
+            let (start, rest) = to.split_at_mut(prefix.len());
+            start.copy_from_slice(prefix);
+            rest.copy_from_slice(&from[5..]);
+            let at = (i * len) as u32;
+            items.push(Item {
+                head: head(rest, 0),
+                at,
+                len: len as u16,
+                deleted: false,
+                hint: hint_at(from, 0),
+            });
         }
         Ok(())
     }
@@ -277,16 +333,16 @@ impl Content {
         }
         let mut appended = std::mem::take(&mut self.appended);
         // Later entries lie further on in the arena.
-        appended.sort_unstable_by(|a, b| self.key(a).cmp(self.key(b)).then(b.at.cmp(&a.at)));
-        appended.dedup_by(|later, first| self.key(later) == self.key(first));
+        appended.sort_unstable_by(|a, b| self.order(a, b).then(b.at.cmp(&a.at)));
+        appended.dedup_by(|older, newest| self.order(older, newest).is_eq());
         let mut merged = std::mem::take(&mut self.merged);
         merged.clear();
         let mut old = self.items.iter().peekable();
         for new in &appended {
-            while let Some(item) = old.next_if(|item| self.key(item) < self.key(new)) {
+            while let Some(item) = old.next_if(|item| self.order(item, new).is_lt()) {
                 merged.push(*item);
             }
-            let _replaced = old.next_if(|item| self.key(item) == self.key(new));
+            let _replaced = old.next_if(|item| self.order(item, new).is_eq());
             if !new.deleted {
                 merged.push(*new);
             }

@@ -26,20 +26,20 @@ mod writer;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use cursor::Cursor;
-pub use pending::Change;
-pub use root::Page;
-pub use verify::Findings;
-
-use crate::env::{Env, TreeId};
+use crate::env::Env;
+pub use crate::env::TreeId;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::media::Media;
 use crate::pages::PageKind;
+pub use cursor::Cursor;
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use group::{Group, Read};
 use keys::Keys;
+pub use pending::Change;
 use pending::Pending;
+pub use root::Page;
+pub use verify::Findings;
 use writer::Writer;
 
 /// The longest page, in bytes.
@@ -135,7 +135,7 @@ pub struct Ordered<S: Space> {
     top: RwLock<Top>,
     pending: Pending,
     writer: Mutex<Writer>,
-    /// Whether what a crash had torn has been replaced, so that what is torn now is damage.
+    /// Whether leaves that a crash had torn have been replaced, so that what is torn now is damage.
     whole: AtomicBool,
 }
 
@@ -157,8 +157,7 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Opens the index whose root is at `root`, after a crash or a clean close: reads a few lines a group, and of leaves nothing
-    /// but the first of each group. What was told and not written back before is to be told again, and then written back, before
-    /// anything else: until then what a crash has torn is passed over in silence.
+    /// but the first of each group. What was told and not written back before is to be told again ([`Self::told_again`]).
     ///
     /// # Errors
     /// [`Damage`] where nothing of it can be read: [`Self::rebuild`] it.
@@ -227,9 +226,14 @@ impl<S: Space> Ordered<S> {
     /// # Errors
     /// [`Error::NoSpace`]: what was not taken waits, and can be seen by nobody; the medium's.
     pub fn write_back(&self, _session: usize) -> Result<()> {
-        self.make_durable(&mut self.writer.lock())?;
+        self.make_durable(&mut self.writer.lock())
+    }
+
+    /// Says that everything which the index was told before a crash, deletions too, was told again and written back. From now on
+    /// an entry of a leaf that is torn is damage, and told of as such; until then, or where this is never said, it is taken for what
+    /// the crash left, and passed over in silence.
+    pub fn told_again(&self) {
         self.whole.store(true, Ordering::Release);
-        Ok(())
     }
 
     fn make_durable(&self, writer: &mut Writer) -> Result<()> {

@@ -23,8 +23,10 @@ pub enum Mutation {
     NoWordFlush,
     /// O8: a torn tail is appended to.
     AppendToTorn,
-    /// O9: a leaf is replaced without its group's exclusive hold.
+    /// O9: who finds his key outside of the group that the top named does not ask again.
     NoRetry,
+    /// O10: changes do not count as waiting while they are taken into the leaves.
+    SettleEarly,
 }
 
 #[cfg(any(test, feature = "sim"))]

@@ -62,7 +62,7 @@ pub struct Page {
 const LOST: u64 = 1;
 
 fn link_sum(word: u64, at: u64) -> u64 {
-    xxh3_64_with_seed(&(word & (1 << 48) - 1).to_le_bytes(), at) << 48
+    xxh3_64_with_seed(&(word & ((1 << 48) - 1)).to_le_bytes(), at) << 48
 }
 
 /// The word at `at` that links `page`.
@@ -160,7 +160,7 @@ fn checked<M: Media>(media: &M, magic: u32, place: Place, what: &'static str) ->
 pub(super) fn read_root<M: Media>(media: &M, tree: u32, at: u64) -> Result<Root> {
     let (header, bytes) = checked(media, ROOT, Place { tree, at }, "hash of a root's header")?;
     let word = field(&header, 32);
-    let sizes = Sizes { leaf: word & 0xffff_ffff, group: word >> 32, root: bytes, ..Sizes::DEFAULT };
+    let sizes = Sizes { leaf: word & 0xffff_ffff, group: word >> 32, root: bytes };
     Ok(Root { page: Page { at, bytes }, log: field(&header, 24), sizes })
 }
 

@@ -33,23 +33,6 @@ struct Replacement {
 type Leaves = Vec<(Box<[u8]>, Leaf)>;
 
 impl Content {
-    /// Takes `old` and the changes of `batch` in `run` over it, both in order.
-    fn merge(&mut self, old: &Self, batch: &Batch, run: Range<usize>) {
-        self.clear();
-        let mut items = old.items.iter().peekable();
-        for change in &batch.changes[run] {
-            let key = batch.key(change);
-            while let Some(item) = items.next_if(|item| old.key(item) < key) {
-                self.push(old.key(item), item.hint);
-            }
-            let _replaced = items.next_if(|item| old.key(item) == key);
-            if let Some(hint) = change.hint() {
-                self.push(key, hint);
-            }
-        }
-        items.for_each(|item| self.push(old.key(item), item.hint));
-    }
-
     /// Adds the items of `other`, whose keys are all above.
     fn append(&mut self, other: &Self) {
         other.items.iter().for_each(|item| self.push(other.key(item), item.hint));
@@ -75,9 +58,9 @@ impl<S: Space> Ordered<S> {
         let lost = read.map_or(true, |read| self.misses(&read));
         let first = batch.key(&batch.changes[run.start]);
         let ascending = writer.content.items.last().is_some_and(|last| writer.content.key(last) < first);
-        writer.merged.merge(&writer.content, batch, run);
+        writer.content.change(batch.changes[run].iter().map(|change| (batch.key(change), change.hint())));
         let places = self.with_neighbour(writer, state, place, lost || ascending);
-        let is_empty = writer.merged.items.is_empty() && !lost;
+        let is_empty = writer.content.items.is_empty() && !lost;
         if is_empty
             && state.leaves.len() == 1
             && state.damaged.is_empty()
@@ -92,22 +75,22 @@ impl<S: Space> Ordered<S> {
         let leaf = writer.root.sizes.leaf;
         let pieces = match is_empty && places.start > 0 {
             true => Vec::new(),
-            false => plan::pieces(&writer.merged, leaf, low.len(), ascending),
+            false => plan::pieces(&writer.content, leaf, low.len(), ascending),
         };
         self.put(writer, index, state, Replacement { places, low, lost, pieces })
     }
 
-    /// The places whose keys are in `writer.merged`. Those of a neighbour are added where few keys are left at `place`, so that one leaf
+    /// The places whose keys are in `writer.content`. Those of a neighbour are added where few keys are left at `place`, so that one leaf
     /// takes both; and where they are too many for one leaf, so that two become three, which are fuller than two of one.
     fn with_neighbour(&self, writer: &mut Writer, state: &State, place: usize, fixed: bool) -> Range<usize> {
         let leaf = writer.root.sizes.leaf;
-        let own = plan::bytes(&writer.merged);
+        let own = plan::bytes(&writer.content);
         let (few, many) = (own as u64 <= leaf / 4, plan::overflows(own, leaf));
         let alone = place..place + 1;
         if fixed || !(few || many) || state.leaves.len() == 1 {
             return alone;
         }
-        let must = many || (writer.merged.items.is_empty() && place == 0);
+        let must = many || (writer.content.items.is_empty() && place == 0);
         for neighbour in [place + 1, place.wrapping_sub(1)] {
             let Some(other) = state.leaves.get(neighbour).filter(|other| other.page.bytes == leaf) else {
                 continue;
@@ -119,9 +102,9 @@ impl<S: Space> Ordered<S> {
                 continue;
             }
             if neighbour < place {
-                std::mem::swap(&mut writer.merged, &mut writer.other);
+                std::mem::swap(&mut writer.content, &mut writer.other);
             }
-            writer.merged.append(&writer.other);
+            writer.content.append(&writer.other);
             return place.min(neighbour)..place.max(neighbour) + 1;
         }
         alone
@@ -171,17 +154,17 @@ impl<S: Space> Ordered<S> {
 
     fn write_leaves(&self, writer: &mut Writer, new: &Replacement, pages: &[Page]) -> Result<Leaves> {
         let media = self.memory();
-        let merged = &writer.merged;
+        let content = &writer.content;
         let mut written = Vec::with_capacity(pages.len());
         for ((range, bytes), page) in new.pieces.iter().zip(pages) {
-            let items = &merged.items[range.clone()];
-            let before = range.start.checked_sub(1).map(|last| merged.key(&merged.items[last]));
+            let items = &content.items[range.clone()];
+            let before = range.start.checked_sub(1).map(|last| content.key(&content.items[last]));
             let low: Box<[u8]> = match (before, items.first()) {
-                (Some(before), Some(first)) => separator(before, merged.key(first)).into(),
+                (Some(before), Some(first)) => separator(before, content.key(first)).into(),
                 _ => new.low.clone(),
             };
             let place = Place { tree: self.tree, at: page.at };
-            let header = encode(&mut writer.buf, place, *bytes as usize, &low, new.lost, merged, items)
+            let header = encode(&mut writer.buf, place, *bytes as usize, &low, new.lost, content, items)
                 .ok_or_else(|| corrupt(page.at, "bytes of a new leaf", *bytes, *bytes + 1))?;
             media.write_through(page.at, &writer.buf);
             let tail = Some(header.sorted_end as u32);

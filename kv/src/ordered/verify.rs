@@ -17,6 +17,8 @@ pub struct Findings {
     pub leaves: u64,
     /// Bytes of all pages.
     pub bytes: u64,
+    /// Leaves whose last appended entries can not be read: a crash left them so, or they are damaged.
+    pub torn: u64,
     /// What is wrong.
     pub errors: Vec<Error>,
 }
@@ -73,14 +75,14 @@ impl<S: Space> Ordered<S> {
             Ok(read) if self.misses(&read) => {
                 findings.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1))
             }
-            Ok(_) => {}
+            Ok(read) => findings.torn += u64::from(!read.clean),
             Err(error) => return findings.errors.push(error),
         }
         findings.keys += content.items.len() as u64;
         let keys = || content.items.iter().map(|item| content.key(item));
         let ascending = keys().zip(keys().skip(1)).all(|(a, b)| a < b);
         let above = first || keys().next().is_none_or(|key| key >= state.keys.get(place));
-        let below = state.high_of(place).is_none_or(|high| keys().last().is_none_or(|key| key < high));
+        let below = state.high_of(place).is_none_or(|high| keys().next_back().is_none_or(|key| key < high));
         if !(ascending && above && below) {
             findings.errors.push(corrupt(leaf.page.at, "keys in order, within the leaf's bounds", 1, 0));
         }

@@ -54,7 +54,6 @@ pub(super) struct Writer {
     batch: Batch,
     pub content: Content,
     pub other: Content,
-    pub merged: Content,
     pub buf: Vec<u8>,
     entry: Vec<u8>,
 }
@@ -77,7 +76,6 @@ impl Writer {
             batch: Batch::default(),
             content: Content::default(),
             other: Content::default(),
-            merged: Content::default(),
             buf: Vec::new(),
             entry: Vec::new(),
         }
@@ -194,7 +192,10 @@ impl<S: Space> Ordered<S> {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut writer.batch);
-        let taken = self.pending.take(&mut batch);
+        let mut taken = self.pending.take(&mut batch);
+        if mutation::is(Mutation::SettleEarly) {
+            self.pending.settled(std::mem::take(&mut taken));
+        }
         self.look_ahead(&batch);
         let (mut done, mut result) = (0, Ok(()));
         while done < batch.changes.len() && result.is_ok() {

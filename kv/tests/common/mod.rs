@@ -67,9 +67,12 @@ impl Op {
     }
 }
 
+/// How a thread gets operations, and tells how they went.
+type Line = (std::sync::mpsc::Sender<Op>, std::sync::mpsc::Receiver<Result<(), String>>);
+
 /// Threads that wait for operations: each has its own session.
 struct Threads {
-    all: Vec<(std::sync::mpsc::Sender<Op>, std::sync::mpsc::Receiver<Result<(), String>>)>,
+    all: Vec<Line>,
 }
 
 impl Threads {

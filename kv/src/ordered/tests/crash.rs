@@ -4,6 +4,8 @@
 //! (what came after the last write-back that returned), and compared with the model. Some images are crashed again while
 //! they are opened, and one is gone on with: its pages are used again.
 
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
 use super::memory::{Memory, Moment, Pages, Random};
 use super::model::{Index, Model, TREE, assert_same, change, fresh};
 use crate::ordered::mutation::{self, Mutation};
@@ -29,6 +31,9 @@ fn recover(image: Memory) -> (Arc<Pages>, Index) {
 fn judge(image: Memory, told: &[Told], model: &Model) -> (Arc<Pages>, Index) {
     let (pages, index) = recover(image);
     told.iter().for_each(|(key, record, sequence)| change(&index, key, *record, *sequence));
+    assert_same(&index, model);
+    index.write_back(0).unwrap();
+    index.told_again();
     assert_same(&index, model);
     let findings = index.verify().unwrap();
     assert!(findings.errors.is_empty(), "{:?}", findings.errors);

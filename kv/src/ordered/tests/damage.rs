@@ -1,5 +1,7 @@
 //! Is damage found, named, and kept to itself?
 
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
 use super::memory::Random;
 use super::model::{Model, TREE, assert_same, fresh, tell};
 use crate::error::Error;
@@ -47,7 +49,7 @@ fn no_flipped_bit_goes_unnoticed_or_takes_the_rest_down() {
             noticed += 1;
             continue;
         };
-        index.write_back(0).unwrap();
+        index.told_again();
         let (found, errors) = walk(&index);
         let wrong = found.iter().filter(|(key, hint)| model.get(*key) != Some(hint)).count();
         assert_eq!(wrong, 0, "seed {seed}: a key that never was");

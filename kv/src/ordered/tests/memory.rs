@@ -3,6 +3,8 @@
 //! Words with two values: what everybody sees, and what is certainly durable. Between them, the stores that may or may not
 //! have become durable. At every fence the state just before is kept, so that crashes there can be tried.
 
+#![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+
 use crate::error::{Error, Result};
 use crate::media::Media;
 use crate::ordered::{Page, Space};
@@ -66,8 +68,8 @@ impl Moment {
             let kept = match mode {
                 0 => false,
                 1 => true,
-                2 => hash % 2 == 0,
-                3 => Random(salt ^ i as u64).next() % 2 == 0,
+                2 => hash.is_multiple_of(2),
+                3 => Random(salt ^ i as u64).next().is_multiple_of(2),
                 _ => (i as u64) < hash % (self.words.stores.len() as u64 + 1),
             };
             if kept {

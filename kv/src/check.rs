@@ -1,0 +1,250 @@
+//! Is everything where it must be, and what is there?
+//!
+//! What is looked at: every entry of the hash index and the record that it names, by its checksum; that the record lies in a slot or run
+//! of its size; that its key is in its tree's ordered index; every page of the ordered indexes. Keys of one segment wait while it is looked at.
+
+use crate::chunks;
+use crate::core::Core;
+use crate::db::Db;
+use crate::env::TreeId;
+use crate::error::{Damage, Error, Result, Structure};
+use crate::heap::{class_of, slot_bytes};
+use crate::layout::{CHUNK, PAGE};
+use crate::media::{Mapped, Media};
+use crate::pages::{self, PageKind};
+use crate::record::{self, TOMBSTONE, Whole};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// What a database takes, and has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records of all trees.
+    pub records: u64,
+    /// Trees, with the one without a name.
+    pub trees: u64,
+    /// Bytes that the database's chunks take.
+    pub media_bytes: u64,
+    /// Bytes of its file; what is more than that waits to be used.
+    pub file_bytes: u64,
+    /// Changes that were made since it was opened, about.
+    pub changes: u64,
+}
+
+/// What [`Db::verify`] found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Records.
+    pub records: u64,
+    /// Tombstones that wait to be forgotten.
+    pub tombstones: u64,
+    /// Bytes of the records' keys and values.
+    pub logical_bytes: u64,
+    /// Bytes that the database's chunks take.
+    pub media_bytes: u64,
+    /// What is wrong.
+    pub faults: Vec<Error>,
+}
+
+/// Where slabs and runs of records begin, and how long they are.
+type Places = BTreeMap<u64, (u64, Option<u16>)>;
+
+impl<M: Media> Db<M> {
+    /// What the database takes, and has. After a crash the first call counts the records.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn stats(&self) -> Result<Stats> {
+        let core = self.core();
+        let trees = self.all_trees();
+        let mut records = 0;
+        for tree in &trees {
+            records += tree.len()?;
+        }
+        Ok(Stats {
+            records,
+            trees: trees.len() as u64,
+            media_bytes: core.env.chunks.used() * CHUNK,
+            file_bytes: core.media().len(),
+            changes: core.changes(),
+        })
+    }
+
+    /// Looks at everything. Damage is no error but a finding.
+    ///
+    /// # Errors
+    /// None but those of making waiting changes of the ordered indexes durable.
+    pub fn verify(&self) -> Result<Report> {
+        let core = self.core();
+        let mut report = Report { media_bytes: core.env.chunks.used() * CHUNK, ..Report::default() };
+        let mut gained = BTreeMap::new();
+        match core.index.prefixes(core.media()) {
+            Ok(prefixes) => {
+                prefixes.into_iter().for_each(|p| core.verify_segment(p, &mut report, &mut gained))
+            }
+            Err(error) => report.faults.push(error),
+        }
+        for tree in self.all_trees() {
+            if !core.read_only {
+                report.faults.extend(tree.state().ordered.verify()?.errors);
+            }
+        }
+        Ok(report)
+    }
+}
+
+impl<M: Media> Core<M> {
+    /// The slabs and runs of records of a chunk.
+    fn places(&self, chunk: u64) -> Result<Places> {
+        let mut places = Places::new();
+        let mut runs = chunks::runs(&self.env.media)?.into_iter();
+        let Some(run) = runs.find(|run| run.at() == chunk) else { return Ok(places) };
+        if run.kind == chunks::ChunkKind::Record {
+            places.insert(run.at(), (run.count * CHUNK, None));
+        }
+        if run.kind == chunks::ChunkKind::Pages {
+            for run in pages::runs(&self.env.media, chunk)? {
+                let class = if let PageKind::Slab(class) = run.kind { Some(class) } else { None };
+                places.insert(run.at, (run.kind.pages() as u64 * PAGE, class));
+            }
+        }
+        Ok(places)
+    }
+
+    fn verify_segment(&self, prefix: u64, report: &mut Report, known: &mut BTreeMap<u64, Places>) {
+        let _pin = self.env.pin();
+        let _held = self.stripes.lock_prefix(prefix, self.index.depth(self.media(), prefix));
+        let places = match self.index.entries(self.media(), prefix) {
+            Ok((_, _, places)) => places,
+            Err(error) => return report.faults.push(error),
+        };
+        for at in places {
+            match record::read(self.media(), self.salt, at) {
+                Ok(whole) => {
+                    let found = self.verify_record(&whole, known);
+                    report.faults.extend(found.err());
+                    if whole.head.is(TOMBSTONE) {
+                        report.tombstones += 1;
+                    } else {
+                        report.records += 1;
+                        report.logical_bytes += (whole.key.len() + whole.value.len()) as u64;
+                    }
+                }
+                Err(damage) => report.faults.push(damage.into()),
+            }
+        }
+    }
+
+    fn verify_record(&self, whole: &Whole, known: &mut BTreeMap<u64, Places>) -> Result<()> {
+        let chunk = whole.at - whole.at % CHUNK;
+        // A chunk changes while others are looked at: what is not known of it is looked up again.
+        let is_placed = |known: &BTreeMap<u64, Places>| {
+            let place = known.get(&chunk).and_then(|places| places.range(..=whole.at).next_back());
+            place.is_some_and(|(first, (len, class))| lies(whole, *first, *len, *class))
+        };
+        if !is_placed(known) {
+            known.insert(chunk, self.places(chunk)?);
+            if !is_placed(known) {
+                let what = "a slot or run of the record's size";
+                let damage = Damage::new(Structure::Record, whole.at, what, whole.head.bytes(), 0);
+                return Err(damage.into());
+            }
+        }
+        if self.index.names(self.media(), whole.hash, whole.at)?.is_none() {
+            let what = "an entry where the key's hash leads";
+            return Err(Damage::new(Structure::Entry, whole.at, what, whole.hash, 0).into());
+        }
+        if whole.head.is(TOMBSTONE) || self.is_ordered(whole.tree, &whole.key)? {
+            return Ok(());
+        }
+        Err(Damage::new(Structure::Ordered, whole.at, "every key of a record", 1, 0).into())
+    }
+
+    fn is_ordered(&self, tree: TreeId, key: &[u8]) -> Result<bool> {
+        let Some(tree) = self.trees.by_id(tree) else { return Ok(false) };
+        let mut cursor = tree.ordered.cursor(Bound::Included(key));
+        Ok(cursor.next()?.is_some_and(|(found, _)| found == key))
+    }
+}
+
+fn lies(whole: &Whole, first: u64, len: u64, class: Option<u16>) -> bool {
+    let bytes = whole.head.bytes();
+    match class {
+        Some(class) => {
+            let slot = slot_bytes(usize::from(class));
+            class_of(bytes) == Some(usize::from(class))
+                && (whole.at - first).is_multiple_of(slot)
+                && whole.at + slot <= first + len
+        }
+        None => whole.at == first && bytes <= len,
+    }
+}
+
+impl<M: Media> Db<M> {
+    /// Gives space back that records left: slots that nobody knew to be free since the last crash, slabs and chunks without
+    /// records. How many bytes of the file became free; they go back to the pool.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; damage; those of the fences.
+    pub fn compact(&self) -> Result<u64> {
+        let core = self.core();
+        if core.read_only {
+            return Err(Error::ReadOnly);
+        }
+        core.sweep_all()?;
+        core.drain_all()?;
+        core.sessions.pool(&core.heap);
+        for class in 0..crate::heap::CLASSES {
+            for slab in core.heap.take_free_slabs(core.media(), class) {
+                core.env.free(slab)?;
+            }
+        }
+        core.env.pages.read_all(core.media())?;
+        let mut bytes = 0;
+        for chunk in core.env.pages.take_free_chunks() {
+            core.env.chunks.give(core.media(), chunk)?;
+            core.media().release(chunk, CHUNK)?;
+            bytes += CHUNK;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Records of a batch of a backup.
+const BACKUP: usize = 1000;
+
+impl Db {
+    /// Copies the database as it is at one moment into a new one at `path` of `store`, in order and without gaps, while it is used.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where there is a file already; those of reading and of the new database.
+    pub fn backup(&self, store: &daxstore::Store, path: impl AsRef<std::path::Path>) -> Result<()> {
+        if store.metadata(path.as_ref()).is_ok() {
+            return Err(Error::InvalidArgument("a backup is a new file; there is one at that path"));
+        }
+        let copy = Self::open(store, path, crate::Options::new().create(true))?;
+        let moment = self.snapshot();
+        for tree in self.all_trees() {
+            let to = if tree.name().is_empty() { (*copy).clone() } else { copy.tree(tree.name())? };
+            let mut batch = crate::Batch::new();
+            for record in moment.of(&tree).range(..) {
+                let (key, value) = record?;
+                batch.put(&key, &value);
+                if batch.len() >= BACKUP {
+                    to.write(&batch)?;
+                    batch.clear();
+                }
+            }
+            to.write(&batch)?;
+        }
+        drop(moment);
+        copy.close()
+    }
+
+    /// What became of the mapping's faults, by decision and reason.
+    #[must_use]
+    pub fn faults(&self) -> daxstore_fault::Stats {
+        let media: &Mapped = self.core().media();
+        media.faults()
+    }
+}
