@@ -91,6 +91,7 @@ fn trees_are_apart() {
     kv(&cli, &["put", "k", "named", "--tree", "t"]).good();
     assert_eq!(kv(&cli, &["get", "k"]).good(), "plain");
     assert_eq!(kv(&cli, &["get", "k", "--tree", "t"]).good(), "named");
+    assert!(kv(&cli, &["get", "k", "-t", "u"]).refused().contains("there is no such tree"));
     kv(&cli, &["del", "k"]).good();
     assert_eq!(kv(&cli, &["scan", "-t", "t"]).good(), "k\tnamed\n");
     assert_eq!(kv(&cli, &["scan"]).good(), "");
