@@ -8,7 +8,7 @@ use std::process::Command;
 fn run(args: &[&str]) -> (bool, String, String) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv-bench"));
-    command.current_dir(dir.path()).args(["--records", "3000", "--dir", "."]).args(args);
+    command.current_dir(dir.path()).args(["--records", "3000", "--seconds", "300", "--dir", "."]).args(args);
     let output = command.output().unwrap();
     let left = std::fs::read_dir(dir.path()).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
