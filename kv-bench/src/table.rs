@@ -124,7 +124,7 @@ fn group_text(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
 /// What engines counted, for each operation.
 fn counters(text: &mut String, group: &Group<'_>) -> std::fmt::Result {
     for (workload, row) in &group.rows {
-        for outcome in row.values().filter(|outcome| !outcome.counters.is_empty()) {
+        for outcome in row.values().filter(|outcome| outcome.counters.iter().any(|(_, n)| *n > 0)) {
             let each = |n: u64| n as f64 / outcome.operations.max(1) as f64;
             let shown = outcome.counters.iter().filter(|(_, n)| *n > 0);
             let shown: Vec<_> = shown.map(|(name, n)| format!("{name} {n} ({:.3})", each(*n))).collect();
