@@ -1,5 +1,7 @@
 //! What can be asked for on the command line?
 
+pub mod kv;
+
 use crate::size::parse_size;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -84,6 +86,8 @@ pub enum Command {
     Grow(Grow),
     /// Draw the pool: chunks free, whole and broken, and the extents of a file.
     Map(Map),
+    /// Work with a key-value database in a pool.
+    Kv(kv::Kv),
     /// Import a tree, kill a second import, recover, check, export and compare: the whole store on real input.
     Demo(Demo),
 }
@@ -430,6 +434,9 @@ pub struct Demo {
     /// Take no more than this many bytes of the tree.
     #[arg(long, value_parser = parse_size, default_value = "1536M")]
     pub max_bytes: u64,
+    /// Put this many records into a key-value database; 0 leaves that out.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub records: u64,
 }
 
 /// Octal permission bits.

@@ -83,6 +83,22 @@ impl Failure {
         }))
     }
 
+    /// A database refused `what`.
+    pub fn kv(what: impl Into<String>, error: &daxstore_kv::Error) -> Self {
+        use daxstore_kv::Error as Kv;
+        if let Kv::Store(error) = error {
+            return Self::store(what, error);
+        }
+        let otherwise = match error {
+            Kv::NotFound => "make one with `put` or `load`",
+            Kv::NotADatabase => "name another file; `daxstore ls` tells what is there",
+            Kv::Damage(_) | Kv::Record { .. } => "`daxstore kv POOL:PATH verify` tells what else is damaged",
+            _ => "see `daxstore kv --help` for what it takes",
+        };
+        let (cause, advice) = split(&error.to_string(), otherwise);
+        Self::new(what, cause, advice)
+    }
+
     /// The host refused `what`.
     pub fn host(what: impl Into<String>, error: &io::Error) -> Self {
         Self::Refused(Box::new(Refusal {

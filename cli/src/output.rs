@@ -62,6 +62,11 @@ impl Output {
         self.stdout.write_all(bytes).map_err(|error| Failure::stdout(&error))
     }
 
+    /// Prints as many of `bytes` as go in, as they are: for writers over standard output.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stdout.write(bytes)
+    }
+
     /// Prints the JSON document; nothing in text mode.
     pub fn document(&mut self, document: &impl Serialize) -> Result<()> {
         if !self.json {

@@ -34,7 +34,7 @@ fn leftovers(process: u32) -> usize {
 fn the_main_job() {
     let cli = Cli::new();
     make_tree(&cli.path("tree"));
-    let child = cli.command(["demo", "tree", "--json"]).spawn().unwrap();
+    let child = cli.command(["demo", "tree", "--records", "4000", "--json"]).spawn().unwrap();
     let process = child.id();
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -46,6 +46,11 @@ fn the_main_job() {
     assert!(report["survived"].as_u64().unwrap() >= acknowledged);
     assert_eq!(report["steps"][1]["files"], 520);
     assert!(report["steps"][1]["fences_per_operation"].as_f64().unwrap() > 0.5);
+    let records = &report["records"];
+    let acknowledged = records["acknowledged"].as_u64().unwrap();
+    assert!((2000..4000).contains(&acknowledged), "{acknowledged}");
+    assert!(records["survived"].as_u64().unwrap() >= acknowledged);
+    assert_eq!(records["workloads"].as_array().unwrap().len(), 9);
     assert_eq!(leftovers(process), 0);
 }
 
@@ -53,7 +58,7 @@ fn the_main_job() {
 fn limits_hold_and_the_table_is_printed() {
     let cli = Cli::new();
     make_tree(&cli.path("tree"));
-    let text = cli.run(["demo", "tree", "--max-files", "100"]).good();
+    let text = cli.run(["demo", "tree", "--max-files", "100", "--records", "1000"]).good();
     assert!(text.contains("100 files") && text.contains("a part of it"), "{text}");
     for line in [
         "copy on the host's",
@@ -61,6 +66,8 @@ fn limits_hold_and_the_table_is_printed() {
         "export to the host",
         "kill ",
         "recovery ",
+        "records   SIGKILL",
+        "ycsb-e ",
         "verdict   all",
     ] {
         assert!(text.lines().any(|l| l.starts_with(line)), "{line} in {text}");

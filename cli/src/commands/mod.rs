@@ -6,6 +6,7 @@ mod defrag;
 mod durability;
 mod extents;
 mod info;
+mod kv;
 mod ls;
 mod map;
 mod mkfs;
@@ -13,6 +14,8 @@ mod names;
 mod share;
 mod stat;
 mod transfer;
+
+pub use kv::{Encoding, encode};
 
 use crate::args::{Args, Command};
 use crate::failure::Result;
@@ -48,6 +51,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<Verdict> {
         Command::Durability(args) => durability::durability(opener, &args, output),
         Command::Check(check) => check::check(opener, &check, output),
         Command::Map(map) => map::map(opener, &map, output),
+        Command::Kv(kv) => kv::kv(opener, &kv, output),
         Command::Demo(demo) => crate::demo::demo(&demo, output),
     }
 }

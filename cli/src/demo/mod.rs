@@ -2,6 +2,7 @@
 //!
 //! A real tree goes into a pool; a second import, in another process, is killed with SIGKILL half way; the pool
 //! is opened again, checked, mapped into memory, and exported; every byte and attribute is compared with the original.
+//! Then a key-value database is loaded, killed, opened again, compared and measured.
 //!
 //! Killing a process is not losing power: what the processor has stored survives. Power loss is the simulated
 //! device's business, in the crash tests; here the recovery of a real process's real leftovers is shown.
@@ -14,6 +15,7 @@ mod baseline;
 mod compare;
 mod mapped;
 mod place;
+mod records;
 mod table;
 mod victim;
 
@@ -64,6 +66,7 @@ pub fn demo(args: &Demo, output: &mut Output) -> Result<Verdict> {
     report.steps.push(export(&store, &place, &mut differences, output)?);
     compare_export(&store, &plan, &place, &mut differences, output)?;
     store.close().context(|| String::from("close the pool"))?;
+    report.records = records::run(&place, args.records, &mut differences, output.json())?;
     report.finish(differences, output)
 }
 

@@ -12,6 +12,9 @@ pub const EXPORT: &str = "export";
 /// The name of the tree that is copied for comparison of times.
 pub const BASELINE: &str = "baseline";
 
+/// The directory of the key-value store's pool in the working directory.
+pub const KV: &str = "kv";
+
 /// A tmpfs on every ordinary Linux.
 const SHM: &str = "/dev/shm";
 /// Room for journal, tables and waste.

@@ -2,6 +2,7 @@
 
 use super::mapped::Mapped;
 use super::place::Place;
+use super::records::Records;
 use super::shown_seconds;
 use crate::names::JsonName;
 use crate::size::{counted, grouped, human};
@@ -102,6 +103,8 @@ pub struct Report {
     pub check_faults: Vec<String>,
     /// What mapping files showed.
     pub mapped: Mapped,
+    /// What the key-value store showed.
+    pub records: Records,
     /// Comparisons made.
     pub compared: u64,
     /// What differs.
@@ -128,6 +131,7 @@ impl Report {
             check_seconds: 0.0,
             check_faults: Vec::new(),
             mapped: Mapped::default(),
+            records: Records::default(),
             compared: 0,
             differences: Vec::new(),
         }
@@ -165,6 +169,8 @@ impl Report {
             counted(self.differences.len() as u64, "difference", "differences")
         ));
         lines.extend(self.check_faults.iter().chain(&self.differences).map(|text| format!("  {text}")));
+        lines.extend(self.records.lines());
+        lines.push(String::new());
         lines.push(self.verdict());
         lines
     }

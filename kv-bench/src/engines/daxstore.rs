@@ -1,0 +1,93 @@
+//! How is the key-value store of this workspace measured?
+//!
+//! In a pool of its own on the same file system, used as persistent memory: cache lines are flushed, `msync` is not called.
+//! A tmpfs does not survive a power cut whichever way it is written; what is done is what persistent memory would need.
+
+use crate::draw::Key;
+use crate::engine::{Each, Engine, Size};
+use crate::error::{Context, Result};
+use daxstore::units::BLOCK_BYTES;
+use daxstore::{Store, StoreOptions};
+use daxstore_kv::{Batch, Db, Options};
+use std::ops::Bound;
+use std::path::Path;
+
+/// The pool's file in the directory of the run.
+pub const POOL: &str = "pool";
+/// The database's file in the pool.
+pub const DATABASE: &str = "/records";
+
+struct Daxstore {
+    store: Store,
+    db: Db,
+}
+
+/// Opens the database in `dir`.
+pub fn open(dir: &Path, size: Size) -> Result<Box<dyn Engine>> {
+    let path = dir.join(POOL);
+    let options = StoreOptions::new().assume_persistent(true);
+    let store = if path.exists() {
+        Store::open(&path, &options).context("open the pool")?
+    } else {
+        Store::create(&path, size.room(), &options).context("make the pool")?
+    };
+    let db = Db::open(&store, DATABASE, Options::new().create(true)).context("open the database")?;
+    Ok(Box::new(Daxstore { store, db }))
+}
+
+impl Engine for Daxstore {
+    fn put(&self, key: &Key, value: &[u8]) -> Result<()> {
+        self.db.put(key, value).context("put")
+    }
+
+    fn batch(&self, records: &[(Key, Vec<u8>)]) -> Result<()> {
+        let mut batch = Batch::new();
+        for (key, value) in records {
+            batch.put(key, value);
+        }
+        self.db.write(batch).context("batch")
+    }
+
+    fn get(&self, key: &Key, value: &mut Vec<u8>) -> Result<bool> {
+        self.db.get_into(key, value).context("get")
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.db.delete(key).map(drop).context("delete")
+    }
+
+    fn scan(&self, from: &Key, limit: usize, each: &mut Each<'_>) -> Result<usize> {
+        let mut seen = 0;
+        let range = (Bound::Included(from.as_slice()), Bound::Unbounded);
+        for record in self.db.range(range).context("scan")?.take(limit) {
+            let (key, value) = record.context("scan")?;
+            each(&key, &value);
+            seen += 1;
+        }
+        Ok(seen)
+    }
+
+    fn configuration(&self) -> &'static str {
+        "pool used as persistent memory, other defaults; one fence a write"
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let counts = self.store.counts();
+        let names = ["fences", "flushed_lines", "streamed_bytes"].map(String::from);
+        names.into_iter().zip([counts.fences, counts.flushed_lines, counts.nt_bytes]).collect()
+    }
+
+    /// What the database's file takes of the pool, with what it was given ahead of need.
+    fn media_bytes(&self) -> Option<u64> {
+        let metadata = self.store.metadata(DATABASE).ok()?;
+        Some(metadata.blocks * BLOCK_BYTES)
+    }
+}
+
+impl Drop for Daxstore {
+    fn drop(&mut self) {
+        // What closing can not do is found by who opens the database next.
+        let _ = self.db.clone().close();
+        let _ = self.store.clone().close();
+    }
+}
