@@ -263,7 +263,7 @@ fn each_rule_of_a_record_is_checked() {
     assert_eq!(rule(7, good), "");
     assert_eq!(rule(7, good | 1 << 62), "");
     assert_eq!(rule(7, good | 2 << 62), "state");
-    assert_eq!(rule(7, good | 3 << 62), "state");
+    assert_eq!(rule(7, good | 3 << 62), "");
     assert_eq!(rule(7, 1000), "length");
     assert_eq!(rule(7, 3 | 5 << 36), "pool blocks");
     assert_eq!(rule(7, (GROUP_BLOCKS - 2) | (5 << 36)), "pool blocks");
