@@ -31,6 +31,10 @@ pub enum Mutation {
     FlushFirst,
     /// What an invalidation takes away is not flushed by the next sync.
     ForgetDirty,
+    /// A mapping's address is a page away from what is congruent to the file offset.
+    Askew,
+    /// A mapping is not registered with userfaultfd.
+    Unregistered,
 }
 
 #[cfg(feature = "mutations")]
