@@ -11,7 +11,7 @@ const NOT_RUN: [(&str, &str); 5] = [
     ("apt-get install ndctl daxctl xfsprogs e2fsprogs", "the host does it, for `cargo xtask vm`"),
     ("memmap=768M!1G", "no command: the machine is booted with it, and a script compares"),
     ("cxl create-region -m -t pmem -d decoder0.0 mem0", "no CXL memory"),
-    ("daxctl reconfigure-device --mode=devdax dax0.0", "no volatile CXL memory"),
+    ("daxctl reconfigure-device --force --mode=devdax dax0.0", "no volatile CXL memory"),
     ("update-grub", "the kernel is booted directly"),
 ];
 
