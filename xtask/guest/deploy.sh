@@ -102,7 +102,7 @@ echo > /sys/kernel/tracing/trace
 echo 1 > /sys/kernel/tracing/tracing_on
 page 'echo 1 > /sys/kernel/tracing/events/fs_dax/enable'
 page 'daxstore write /mnt/pool /data < file'
-huge=$(page "grep -c 'dax_pmd_fault_done.*NOPAGE' /sys/kernel/tracing/trace" || true)
+huge=$(page 'grep dax_pmd_fault_done /sys/kernel/tracing/trace | grep -vc FALLBACK' || true)
 small=$(page 'grep -c dax_pte_fault_done /sys/kernel/tracing/trace' || true)
 page 'echo 0 > /sys/kernel/tracing/events/fs_dax/enable'
 note "32 MiB written: $huge of 2 MiB, $small of 4 KiB"
