@@ -35,6 +35,10 @@ pub enum Mutation {
     ForgetDirty,
     /// What was stored to blocks that move in the file is not flushed before.
     MoveUnflushed,
+    /// A mapping's address is a page away from what is congruent to the file offset.
+    Askew,
+    /// A mapping is not registered with userfaultfd.
+    Unregistered,
 }
 
 #[cfg(feature = "mutations")]

@@ -28,11 +28,13 @@ if [ $code != 0 ]; then
 fi
 for name in $(told run | tr , ' '); do
     echo "@@ begin $name"
-    if [ "$name" = powercut ]; then
-        sh /guest/powercut.sh
-        echo "@@ failed powercut see the console"
-        continue
-    fi
+    case $name in
+        powercut | kvcut)
+            sh /guest/$name.sh
+            echo "@@ failed $name see the console"
+            continue
+            ;;
+    esac
     sh -eu /guest/$name.sh > /tmp/out 2>&1
     code=$?
     sed 's/^@@/ @@/' /tmp/out

@@ -17,6 +17,17 @@ refused() {
     [ $code = 1 ] || fail "exit code $code, not 1: $*: $said"
 }
 
+# Runs a command of the guide, word for word but for the pool's name: docs/deploy.md must have it.
+page() {
+    grep -q -F -- "$1" /guest/deploy.md || { echo "docs/deploy.md does not have: $1"; exit 2; }
+    eval "$(echo "$1" | sed "s|POOL|$POOL|")"
+}
+# As that, where the kernel or the tool can not do it here; what it said is shown.
+unsupported() {
+    if said=$(page "$1" 2>&1); then fail "it works: $1"; fi
+    note "$1: $(echo "$said" | grep -v '^$' | head -n 1)"
+}
+
 # Fails unless $1 holds $2.
 holds() { case $1 in *"$2"*) ;; *) echo "$1"; fail "not found: $2" ;; esac; }
 lacks() { case $1 in *"$2"*) echo "$1"; fail "found: $2" ;; esac; }

@@ -13,6 +13,7 @@
 //!    is taken away in the child before `fork` returns there.
 
 use super::sys::{at_home, failed, give_up};
+use crate::mutation::{self, Mutation};
 use daxstore::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use daxstore::sync::thread;
 use daxstore::units::CHUNK_BYTES;
@@ -118,6 +119,7 @@ impl Area {
             return Err(failed(WHAT));
         }
         let start = start as usize;
+        let congruent_to = congruent_to + if mutation::is(Mutation::Askew) { PAGE } else { 0 };
         let skip = (congruent_to as usize).wrapping_sub(start) & (align as usize - 1);
         let area = Self {
             base: start + skip,

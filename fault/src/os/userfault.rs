@@ -9,6 +9,7 @@
 
 use super::reserve::PAGE;
 use super::sys::{failed, owned};
+use crate::mutation::{self, Mutation};
 use daxstore::{Error, Result};
 use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
@@ -176,6 +177,9 @@ impl Userfault {
             Watch::Stores => MODE_WP,
             Watch::All => MODE_MISSING | MODE_WP,
         };
+        if mutation::is(Mutation::Unregistered) {
+            return Ok(());
+        }
         let range = Range { start: start as u64, len };
         self.call("registering with userfaultfd", REGISTER, &mut Register { range, mode, ioctls: 0 })
     }

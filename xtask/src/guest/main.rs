@@ -1,12 +1,15 @@
 //! What runs in the virtual machine beside the command-line tool?
 //!
 //! `vm-guest COMMAND ARGS...`: trees to transfer and to compare, a holder of a pool, a probe of what the kernel maps,
-//! mappings of files, and the writers whose power is cut. Called by the scripts in `xtask/guest`.
+//! mappings of files, what becomes of lost bytes, and the writers whose power is cut. Called by the scripts in `xtask/guest`.
 
 mod cut;
+mod lost;
 mod mapping;
 mod model;
+mod plant;
 mod probe;
+mod records;
 mod stress;
 mod toucher;
 mod trace;
@@ -26,6 +29,12 @@ fn main() -> ExitCode {
         ["hold", pool] => hold(Path::new(pool)),
         ["misaligned", device] => probe::misaligned(Path::new(device)),
         ["mapping", part, pool, unit, mode] => mapping::run(part, Path::new(pool), unit, mode),
+        ["records-found", seed] => records::found(seed, std::io::stdin().lock()),
+        ["records-lines", seed, count] => records::lines(seed, count, std::io::stdout().lock()),
+        ["records-acknowledged", seed, count] => {
+            records::narrow().and_then(|keys| records::acknowledged(seed, count, keys))
+        }
+        ["lost", pool, unit, mode, offset] => lost::run(Path::new(pool), unit, mode, offset),
         ["cut", pool, size, seed] => cut::run(Path::new(pool), size, seed, false),
         ["cut", pool, size, seed, "assume"] => cut::run(Path::new(pool), size, seed, true),
         _ => Err("not understood".into()),

@@ -96,8 +96,8 @@ pub fn refusal<T>(result: daxstore::Result<T>) -> String {
     }
 }
 
-/// Runs one part.
-pub fn run(part: &str, pool: &Path, unit: &str, mode: &str) -> Result<()> {
+/// What the arguments of the guest's scripts say.
+pub fn stage(pool: &Path, unit: &str, mode: &str) -> Result<Stage> {
     let (is_device, unit) = match unit.strip_prefix("device:") {
         Some(unit) => (true, unit),
         None => (false, unit),
@@ -108,7 +108,13 @@ pub fn run(part: &str, pool: &Path, unit: &str, mode: &str) -> Result<()> {
         _ => return Err("modes are U and S".into()),
     };
     toucher::install();
-    let stage = Stage { pool: pool.to_owned(), unit: unit.parse()?, is_device, mode };
+    Ok(Stage { pool: pool.to_owned(), unit: unit.parse()?, is_device, mode })
+}
+
+/// Runs one part.
+pub fn run(part: &str, pool: &Path, unit: &str, mode: &str) -> Result<()> {
+    let stage = stage(pool, unit, mode)?;
+    crate::plant::set()?;
     match part {
         "seen" => seen::run(&stage),
         "huge" => huge::run(&stage),

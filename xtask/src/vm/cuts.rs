@@ -8,18 +8,17 @@
 use super::machine::Machine;
 use super::marks::Mark;
 use super::plan::{Backend, Kind, Scenario};
-use super::{Line, Outcome, Run, nvdimm};
+use super::{Line, Outcome, Run, with_nvdimm};
 use crate::Result;
 use std::fmt::Write as _;
-use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 /// How long a boot may take, with recovery and check.
 const BOOT: Duration = Duration::from_secs(120);
 /// The longest that writers write before a cut.
 const LONGEST: Duration = Duration::from_millis(1500);
-/// Acknowledgements that the console may hold: its buffers are of 4 KiB and of 16 bytes.
-const UNSENT: u64 = 200;
+/// Acknowledgements that the console may hold, whose buffers are of 4 KiB and of 16 bytes, and a pipe of 4 KiB before it.
+const UNSENT: u64 = 1000;
 
 /// What is known of a writer.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +54,8 @@ struct Tally {
     cuts: u32,
     ahead: u64,
     boots: Vec<Duration>,
+    /// Why it can not be tried, if so.
+    skipped: Option<String>,
 }
 
 impl Tally {
@@ -72,6 +73,10 @@ impl Tally {
             Mark::Found { writer, count, hash } => self.writer(writer).found.push((count, hash)),
             Mark::Acknowledged { writer, count, hash } => self.writer(writer).acknowledged = (count, hash),
             Mark::Failed(_, why) => return Err(why.into()),
+            Mark::Skipped(_, why) => {
+                self.skipped = Some(why.clone());
+                return Err(why.into());
+            }
             Mark::Writing => return Ok(true),
             _ => {}
         }
@@ -137,27 +142,21 @@ pub fn run(run: &Run<'_>, scenario: &Scenario, backend: Backend) -> Line {
     let mut tally = Tally::default();
     let done = match scenario.kind {
         Kind::Nvdimm => with_kills(run, backend, &mut tally),
-        _ => with_resets(run, backend, &mut tally),
+        _ => with_resets(run, scenario, backend, &mut tally),
     };
     let outcome = match done {
+        _ if tally.skipped.is_some() => Outcome::Skipped(tally.skipped.unwrap_or_default()),
         Ok(()) => Outcome::Passed(tally.summary()),
         Err(error) => Outcome::Failed(format!("{error} ({})", tally.summary())),
     };
     Line { scenario: scenario.name.to_owned(), backend, outcome, took: began.elapsed() }
 }
 
-fn tell(run: &Run<'_>) -> Vec<(&'static str, String)> {
-    let mut tell = vec![("seed", run.options.seed.to_string())];
-    tell.extend(run.options.plant.clone().map(|mistake| ("plant", mistake)));
-    tell
-}
-
 /// The reset button, in one emulator: `memmap=` memory keeps its contents.
-fn with_resets(run: &Run<'_>, backend: Backend, tally: &mut Tally) -> Result<()> {
+fn with_resets(run: &Run<'_>, scenario: &Scenario, backend: Backend, tally: &mut Tally) -> Result<()> {
     run.image.renew_disk()?;
     let cuts = run.options.cuts;
-    let mut spec = run.spec(backend, "powercut", "powercut", (BOOT + LONGEST) * (cuts + 1));
-    spec.tell.extend(tell(run));
+    let spec = run.spec(backend, scenario.name, scenario.name, (BOOT + LONGEST) * (cuts + 1));
     let mut machine = Machine::boot(&spec)?;
     let mut pauses = Pauses(run.options.seed);
     tally.boot(&mut machine)?;
@@ -172,13 +171,8 @@ fn with_resets(run: &Run<'_>, backend: Backend, tally: &mut Tally) -> Result<()>
 /// The emulator killed, and another one started over the same file.
 fn with_kills(run: &Run<'_>, backend: Backend, tally: &mut Tally) -> Result<()> {
     run.image.renew_disk()?;
-    let file = nvdimm(&run.image.dir);
-    let _ = fs::remove_file(&file);
-    File::create(&file)?.set_len(768 << 20)?;
     let mut spec = run.spec(backend, "powercut", "nvdimm", BOOT + LONGEST);
-    spec.tell.extend(tell(run));
-    spec.tell.push(("nfit", String::from("nfit")));
-    spec.nvdimm = Some(file);
+    with_nvdimm(&mut spec)?;
     let mut pauses = Pauses(run.options.seed ^ 1);
     // Each boot is a whole start of the emulator; what is shown is that the file keeps what the memory had.
     let cuts = run.options.cuts.min(3);

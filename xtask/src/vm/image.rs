@@ -5,7 +5,7 @@
 //! and the guest's scripts. The kernel unpacks them one over the other. Neither is compressed: emulated processors
 //! take longer to unpack than the host to copy.
 
-use super::tools::{find, libraries, output, run};
+use super::tools::{WANTED, find, libraries, output, run};
 use crate::Result;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -27,26 +27,29 @@ pub struct Image {
 }
 
 /// The version of what [`base`] makes: raise it when that changes.
-const RECIPE: &str = "1";
+const RECIPE: &str = "3";
+/// The page whose commands a scenario runs.
+const PAGE: &str = "docs/deploy.md";
 /// Modules that the guest loads by name; what they need comes with them.
-const MODULES: &str =
-    "nd_e820 nfit nd_pmem device_dax dax_pmem xfs ext4 crc32c_generic crc32c-intel virtio_pci virtio_blk";
-/// Programs with libraries.
-const PROGRAMS: [&str; 5] = ["ndctl", "daxctl", "mkfs.xfs", "mkfs.ext4", "xfs_io"];
+const MODULES: &str = "nd_e820 nfit nd_pmem device_dax dax_pmem xfs ext4 crc32c_generic crc32c-intel virtio_pci virtio_blk \
+    mce-inject cxl_acpi cxl_pci cxl_mem cxl_pmem kmem";
+/// Programs with libraries; busybox has the others.
+const PROGRAMS: [&str; 9] =
+    ["ndctl", "daxctl", "cxl", "mkfs.xfs", "mkfs.ext4", "xfs_io", "mount", "umount", "groupadd"];
 
 impl Image {
-    /// Makes or finds all of it below `dir`.
+    /// Makes or finds all of it below `dir`, the guest's program so that it `can_err` on purpose.
     ///
     /// # Errors
     /// The kernel can not be fetched, the programs not be built.
-    pub fn provide(dir: &Path, workspace: &Path) -> Result<Self> {
+    pub fn provide(dir: &Path, workspace: &Path, can_err: bool) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let programs = build(dir, workspace)?;
+        let programs = build(dir, workspace, can_err)?;
         let unpacked = unpack_kernel(dir)?;
         let (release, compressed) = kernel_in(&unpacked)?;
         let kernel = uncompress_kernel(dir, &release, &compressed)?;
         let base = base(dir, &unpacked, &release)?;
-        let payload = payload(dir, &programs)?;
+        let payload = payload(dir, workspace, &programs)?;
         let initrd = dir.join("initrd");
         let mut whole = File::create(&initrd)?;
         for part in [base, payload] {
@@ -72,13 +75,16 @@ impl Image {
 }
 
 /// Builds the static programs.
-fn build(dir: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
+fn build(dir: &Path, workspace: &Path, can_err: bool) -> Result<Vec<PathBuf>> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target = dir.join("build");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(workspace).args(["build", "--quiet", "--release", "--target", TARGET]);
     command.args(["-p", "daxstore-cli", "-p", "daxstore-xtask", "--bin", "daxstore", "--bin", "vm-guest"]);
+    if can_err {
+        command.args(["--features", "daxstore-xtask/plant"]);
+    }
     command.arg("--target-dir").arg(&target);
     command.env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
@@ -171,7 +177,8 @@ fn uncompress_kernel(dir: &Path, release: &str, compressed: &Path) -> Result<Pat
 
 /// The part of the initial file system that stays.
 fn base(dir: &Path, unpacked: &Path, release: &str) -> Result<PathBuf> {
-    let archive = dir.join(format!("base-{release}-{RECIPE}.cpio"));
+    let wanted = || WANTED.iter().filter_map(|(program, _)| Some((*program, find(program)?)));
+    let archive = dir.join(format!("base-{release}-{RECIPE}-{}.cpio", wanted().count()));
     if archive.exists() {
         return Ok(archive);
     }
@@ -181,8 +188,11 @@ fn base(dir: &Path, unpacked: &Path, release: &str) -> Result<PathBuf> {
         fs::create_dir_all(root.join(name))?;
     }
     fs::copy(find("busybox").ok_or("busybox is missing")?, root.join("bin/busybox"))?;
+    let mut programs: Vec<_> = wanted().collect();
     for program in PROGRAMS {
-        let path = find(program).ok_or_else(|| format!("{program} is missing"))?;
+        programs.push((program, find(program).ok_or_else(|| format!("{program} is missing"))?));
+    }
+    for (program, path) in programs {
         fs::copy(&path, root.join("bin").join(program))?;
         for library in libraries(&path) {
             let to = root.join(library.strip_prefix("/")?);
@@ -236,7 +246,7 @@ fn modules(dir: &Path, root: &Path, unpacked: &Path, release: &str) -> Result<()
 }
 
 /// The part of the initial file system that changes.
-fn payload(dir: &Path, programs: &[PathBuf]) -> Result<PathBuf> {
+fn payload(dir: &Path, workspace: &Path, programs: &[PathBuf]) -> Result<PathBuf> {
     let root = dir.join("payload");
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(root.join("bin"))?;
@@ -247,6 +257,7 @@ fn payload(dir: &Path, programs: &[PathBuf]) -> Result<PathBuf> {
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("guest"))?.flatten() {
         fs::copy(entry.path(), root.join("guest").join(entry.file_name()))?;
     }
+    fs::copy(workspace.join(PAGE), root.join("guest/deploy.md"))?;
     fs::rename(root.join("guest/init.sh"), root.join("init"))?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     let archive = dir.join("payload.cpio");

@@ -25,6 +25,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Mistakes of mappings, which the guest's program has to be built for.
+const PLANTS: [&str; 2] = ["askew", "unregistered"];
+
 /// `cargo xtask vm`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
@@ -49,7 +52,9 @@ pub struct Options {
     /// The accelerator in qemu's words, instead of kvm where it works and tcg elsewhere.
     #[arg(long)]
     pub accel: Option<String>,
-    /// Make a mistake on purpose, which a scenario must notice: `assume` lets the writers treat any memory as persistent.
+    /// Make a mistake on purpose, which a scenario must notice: `assume` lets the writers treat any memory as
+    /// persistent; `askew` maps files a page beside the place that is congruent, and `unregistered` does not register
+    /// them with userfaultfd.
     #[arg(long, value_name = "MISTAKE")]
     pub plant: Option<String>,
 }
@@ -62,6 +67,11 @@ impl Options {
     }
 
     fn known(&self) -> Result<()> {
+        if let Some(plant) =
+            self.plant.as_deref().filter(|plant| *plant != "assume" && !PLANTS.contains(plant))
+        {
+            return Err(format!("no mistake {plant}; there are assume, {}", PLANTS.join(", ")).into());
+        }
         match self.scenario.iter().find(|name| SCENARIOS.iter().all(|s| s.name != name.as_str())) {
             Some(name) => Err(format!("no scenario {name}; see --list").into()),
             None => Ok(()),
@@ -116,7 +126,8 @@ impl Run<'_> {
     /// A machine whose guest is told to `run` something; its console goes to the log of that `name`.
     fn spec(&self, backend: Backend, run: &str, name: &str, bound: Duration) -> Spec<'_> {
         let accel = self.options.accel.clone().unwrap_or_else(|| tools::accelerator().to_owned());
-        let tell = vec![("run", run.to_owned())];
+        let mut tell = vec![("run", run.to_owned()), ("seed", self.options.seed.to_string())];
+        tell.extend(self.options.plant.clone().map(|mistake| ("plant", mistake)));
         let log = self.image.dir.join(format!("{}-{name}.log", backend.name()));
         // Logs are of this run only; one that stays from an earlier run misleads.
         let _ = fs::remove_file(&log);
@@ -164,15 +175,18 @@ pub fn run(options: &Options) -> Result<bool> {
     let dir = directory()?;
     let lock = File::create(dir.join("lock"))?;
     lock.lock()?;
-    let run = Run { image: Image::provide(&dir, workspace()?)?, options };
+    let is_built_in = options.plant.as_deref().is_some_and(|plant| PLANTS.contains(&plant));
+    let run = Run { image: Image::provide(&dir, workspace()?, is_built_in)?, options };
     let mut all_well = true;
     for backend in Backend::ALL {
         let mut report = |line: &Line| {
             all_well &= !matches!(line.outcome, Outcome::Failed(_));
             println!("{line}");
         };
-        scripts::run(&run, backend, &mut report)?;
-        for scenario in SCENARIOS.iter().filter(|s| s.kind != Kind::Script && options.wants(s, backend)) {
+        for kind in [Kind::Script, Kind::NvdimmScript] {
+            scripts::run(&run, kind, backend, &mut report)?;
+        }
+        for scenario in SCENARIOS.iter().filter(|s| !s.kind.is_script() && options.wants(s, backend)) {
             report(&cuts::run(&run, scenario, backend));
         }
     }
@@ -187,6 +201,16 @@ pub fn run(options: &Options) -> Result<bool> {
 /// The file that stands for an NVDIMM.
 fn nvdimm(dir: &Path) -> PathBuf {
     dir.join("nvdimm.img")
+}
+
+/// Makes that file anew, and has a machine use it.
+fn with_nvdimm(spec: &mut Spec<'_>) -> Result<()> {
+    let file = nvdimm(&spec.image.dir);
+    let _ = fs::remove_file(&file);
+    File::create(&file)?.set_len(768 << 20)?;
+    spec.tell.push(("nfit", String::from("nfit")));
+    spec.nvdimm = Some(file);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -44,10 +44,19 @@ impl Backend {
 pub enum Kind {
     /// A script of the guest, `xtask/guest/NAME.sh`; all of a backend's share one boot.
     Script,
+    /// The same on a file-backed NVDIMM, whose firmware tables the kernel reads; they share another boot.
+    NvdimmScript,
     /// A writer whose machine is reset again and again.
     PowerCut,
     /// The same with a file for an NVDIMM, and the whole emulator killed.
     Nvdimm,
+}
+
+impl Kind {
+    /// Whether a script of the guest does it.
+    pub const fn is_script(self) -> bool {
+        matches!(self, Self::Script | Self::NvdimmScript)
+    }
 }
 
 /// Something that is tried.
@@ -90,10 +99,27 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     script("permissions", Backend::DEVDAX, "a device that was given to a group"),
     script("misaligned", Backend::DEVDAX, "what the kernel maps at an offset that is not the device's"),
-    script("badblocks", Backend::PMEM, "a media error, as far as the kernel lets one be made"),
+    script(
+        "badblocks",
+        Backend::FILES,
+        "the kernel takes blocks for bad: reads are errors, loads signals, an overwrite repairs",
+    ),
+    script("deploy", Backend::PMEM, "the commands of docs/deploy.md, word for word"),
+    Scenario {
+        name: "machinecheck",
+        about: "a machine check tells of a broken page of an NVDIMM under a device, which becomes the same",
+        kind: Kind::NvdimmScript,
+        backends: Backend::DEVDAX,
+    },
     Scenario {
         name: "powercut",
         about: "two writers, reset at random moments: what was acknowledged is there, check is clean",
+        kind: Kind::PowerCut,
+        backends: &Backend::ALL,
+    },
+    Scenario {
+        name: "kvcut",
+        about: "a key-value store whose puts are acknowledged one by one, reset in the same way",
         kind: Kind::PowerCut,
         backends: &Backend::ALL,
     },
@@ -120,7 +146,7 @@ mod tests {
     #[test]
     fn every_script_is_there() {
         let guest = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
-        for scenario in SCENARIOS.iter().filter(|s| s.kind == Kind::Script) {
+        for scenario in SCENARIOS.iter().filter(|s| s.kind.is_script()) {
             assert!(guest.join(format!("{}.sh", scenario.name)).is_file(), "{}", scenario.name);
         }
     }

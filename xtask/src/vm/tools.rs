@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs, and the Debian packages that they are in.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 17] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("ndctl", "ndctl"),
@@ -20,7 +20,14 @@ const NEEDED: [(&str, &str); 13] = [
     ("xz", "xz-utils"),
     ("timeout", "coreutils"),
     ("dpkg-deb", "dpkg"),
+    ("cxl", "ndctl"),
+    ("mount", "mount"),
+    ("umount", "mount"),
+    ("groupadd", "passwd"),
 ];
+
+/// The same of programs without which a part of a scenario is left out.
+pub const WANTED: [(&str, &str); 1] = [("udevadm", "udev")];
 
 /// Where a program is; those for administrators too.
 pub fn find(program: &str) -> Option<PathBuf> {
@@ -29,10 +36,13 @@ pub fn find(program: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// The packages of the programs that are missing.
+fn packages_of(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
+}
+
+/// The packages of the programs that are missing and needed.
 pub fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<_> =
-        NEEDED.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    let mut packages = packages_of(&NEEDED);
     if !is_static_busybox() && !packages.contains(&"busybox-static") {
         packages.push("busybox-static");
     }
@@ -50,11 +60,13 @@ fn is_static_busybox() -> bool {
 /// # Errors
 /// Something is missing and this is not root, or `apt-get` fails.
 pub fn install() -> Result<()> {
-    let packages = missing();
-    if packages.is_empty() {
+    let (mut packages, wanted) = (missing(), packages_of(&WANTED));
+    let is_root = rustix::process::geteuid().is_root();
+    if packages.is_empty() && (wanted.is_empty() || !is_root) {
         return Ok(());
     }
-    if !rustix::process::geteuid().is_root() {
+    packages.extend(wanted);
+    if !is_root {
         return Err(format!("missing; as root: apt-get install {}", packages.join(" ")).into());
     }
     eprintln!("vm: installing {}", packages.join(" "));
