@@ -75,6 +75,10 @@ impl Region {
             let too_small = Error::InvalidArgument("the device is smaller than the pool asked for");
             return if size <= region.len() { Ok(region) } else { Err(too_small) };
         }
+        if is_missing_device(path) {
+            let missing = std::io::Error::from_raw_os_error(libc::ENXIO);
+            return Err(at_path("making a pool on the device", path, missing));
+        }
         let (file, made) = make(path, options.force)?;
         let created = fill(&file, path, size).and_then(|()| Self::attach(file, path, options, true));
         if created.is_err() && made {
@@ -261,6 +265,13 @@ fn zero_by_write(file: &File, bytes: Range<u64>) -> io::Result<()> {
         file.write_all_at(&zeros, at)?;
     }
     file.sync_data()
+}
+
+/// Whether `path` names a device that is not there: a file made in its place would lie in the memory of `/dev`.
+fn is_missing_device(path: &Path) -> bool {
+    let in_dev =
+        path.parent().is_some_and(|dir| fs::canonicalize(dir).is_ok_and(|dir| dir == Path::new("/dev")));
+    in_dev && !path.exists()
 }
 
 /// Makes and locks a file, or with `force` takes one that exists. Tells whether it was made.
@@ -594,6 +605,10 @@ mod tests {
         assert!(matches!(Region::open_file(&empty, &PAGES), Err(Error::NotAPool)));
         assert!(matches!(Region::open_file("/dev/null", &PAGES), Err(Error::Unsupported { .. })));
         assert!(matches!(Region::create_file("/dev/null", LEN, &PAGES), Err(Error::Unsupported { .. })));
+        let missing = "/dev/daxstore-test.0";
+        let error = Region::create_file(missing, LEN, &PAGES).unwrap_err();
+        assert!(error.to_string().contains("No such device"), "{error}");
+        assert!(!Path::new(missing).exists());
         assert!(matches!(Region::open_file(dir.path(), &READ), Err(Error::Unsupported { .. })));
         let missing = Region::open_file(dir.path().join("none"), &PAGES).unwrap_err();
         assert_eq!(missing.errno(), libc::ENOENT);
