@@ -661,7 +661,7 @@ impl Node {
             return Err(libc::EINVAL);
         }
         if change == Blocks::Unshare {
-            return Ok(());
+            return self.cells().map(|_| ());
         }
         if change != Blocks::KeepSize {
             self.changeable()?;
