@@ -501,3 +501,33 @@ fn converting_what_was_not_written_would_be_seen() {
     let found = file.read_at(&mut shown, 6 * B).unwrap();
     assert!(found == LEN && shown.contains(&0xCC), "and shows what the block held before");
 }
+
+/// A hole at the end of a file is filled while the file grows behind it: both take effect.
+fn end_and_beyond() -> Result<(), Error> {
+    let store = store();
+    let file = open(&store, "/f");
+    file.set_len(20 * B).unwrap();
+    let queue = IoQueue::new(&store, driven());
+    let beyond = queue.submit(&file, write(25 * B, 2, 3 * LEN));
+    let end = queue.submit(&file, write(18 * B, 1, 2 * LEN));
+    queue.drain();
+    end.wait().result?;
+    beyond.wait().result?;
+    let found = content(&file);
+    let is = |blocks: std::ops::Range<usize>, fill: u8| {
+        found[blocks.start * LEN..blocks.end * LEN].iter().all(|byte| *byte == fill)
+    };
+    assert!(is(0..18, 0) && is(18..20, 1) && is(20..25, 0) && is(25..28, 2) && found.len() == 28 * LEN);
+    assert_clean(&store);
+    Ok(())
+}
+
+/// Found by `mixed_paths`, seed 1251: the second write reserved blocks beyond the end, which it did not hold.
+#[test]
+fn who_ends_at_the_end_reserves_nothing_beyond_it() {
+    end_and_beyond().unwrap();
+    mutation::set(Some(Mutation::AheadUnheld));
+    let broken = end_and_beyond();
+    mutation::set(None);
+    assert!(broken.is_err(), "AheadUnheld goes unnoticed");
+}

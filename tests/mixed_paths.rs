@@ -99,7 +99,7 @@ impl Mix {
     }
 
     /// Several writes of one file in flight at once.
-    fn burst(&mut self, i: usize) {
+    fn burst(&mut self, i: usize, what: &str) {
         let mut tickets = Vec::new();
         for _ in 0..4 {
             let bytes = self.bytes();
@@ -112,7 +112,7 @@ impl Mix {
         }
         self.queue.drain();
         for ticket in tickets {
-            ticket.wait().result.unwrap();
+            ticket.wait().result.unwrap_or_else(|error| panic!("{what}: {error}"));
         }
     }
 
@@ -180,13 +180,13 @@ impl Mix {
         model[to as usize..(to + len) as usize].copy_from_slice(&part);
     }
 
-    fn step(&mut self) {
+    fn step(&mut self, what: &str) {
         let i = self.dice.roll(FILES as u64) as usize;
         match self.dice.roll(16) {
             how @ 0..=3 => self.write(i, how),
             4 => self.append(i, false),
             5 => self.append(i, true),
-            6 => self.burst(i),
+            6 => self.burst(i, what),
             7..=9 => self.space(i),
             10..=12 => self.share(i),
             13 => {
@@ -223,8 +223,9 @@ fn every_way_to_write_sees_what_the_others_wrote() {
     for seed in first..first + number("DAXSTORE_MIX_SEEDS", 12) {
         let mut mix = Mix::new(seed);
         for call in 0..CALLS {
-            mix.step();
-            mix.compare(&format!("seed {seed}, call {call}"));
+            let what = format!("seed {seed}, call {call}");
+            mix.step(&what);
+            mix.compare(&what);
         }
         let report = mix.store.check().unwrap();
         assert!(report.is_clean(), "seed {seed}: {:#?}", report.faults);

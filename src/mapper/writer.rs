@@ -14,6 +14,7 @@ use crate::extent::{Content, Extent, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now, shares};
 use crate::iomap::{Before, FileRange, Intent as Purpose, State, WriteMap, WriteOps};
 use crate::pmem::Durable;
+use crate::pmem::mutation::{self, Mutation};
 use crate::sync::atomic::Ordering;
 use crate::units::{Block, CHUNK_BLOCKS, FileBlock, Run};
 use std::collections::VecDeque;
@@ -254,7 +255,9 @@ impl<'f> Writer<'f> {
     fn reserve(&mut self, from: FileBlock, to: FileBlock) -> Result<Run> {
         let needed = to.0 - from.0;
         let mut ahead = 0;
-        if to.offset() >= self.size.max(self.view.range.end()) {
+        // Only who makes the file longer holds what lies beyond the end: another may be writing there.
+        let grows = self.view.range.end() > self.size || mutation::is(Mutation::AheadUnheld);
+        if grows && to.offset() >= self.size.max(self.view.range.end()) {
             let after = self.map.run(to, CHUNK_BLOCKS)?.0;
             let free = if after.content == Content::Hole { after.len } else { 0 };
             ahead = self.ahead(from, needed).min(free);

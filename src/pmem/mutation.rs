@@ -48,6 +48,8 @@ pub enum Mutation {
     /// Queued writes become their files' before their data are there: the order that exposed stale blocks of ext3 and ext4
     /// in 2009.
     ConvertFirst,
+    /// A write that ends at the end of the file reserves space beyond it, where somebody else may be writing.
+    AheadUnheld,
     /// Queued writes of which a part failed become their files' as a whole.
     ConvertAll,
     /// A drain waits for what nobody has begun only, not for what is being done.
