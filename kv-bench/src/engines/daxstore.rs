@@ -59,9 +59,10 @@ impl Engine for Daxstore {
     fn scan(&self, from: &Key, limit: usize, each: &mut Each<'_>) -> Result<usize> {
         let mut seen = 0;
         let range = (Bound::Included(from.as_slice()), Bound::Unbounded);
-        for record in self.db.range(range).context("scan")?.take(limit) {
-            let (key, value) = record.context("scan")?;
-            each(&key, &value);
+        let mut records = self.db.scan(range);
+        while seen < limit {
+            let Some((key, value)) = records.next().context("scan")? else { break };
+            each(key, value);
             seen += 1;
         }
         Ok(seen)

@@ -98,11 +98,8 @@ impl<S: Space> Cursor<'_, S> {
     /// [`crate::error::Damage`]; where changes that wait can not be taken, why.
     #[allow(clippy::should_implement_trait, reason = "what it lends lives until the next call")]
     pub fn next(&mut self) -> Result<Option<(&[u8], u64)>> {
-        self.begin()?;
-        while self.at >= self.content.items.len() {
-            let Some(high) = self.high.take() else { return Ok(None) };
-            self.load(&high, false);
-            self.tell()?;
+        if !self.turn()? {
+            return Ok(None);
         }
         self.at += 1;
         if let Some(ahead) = self.content.items.get(self.at + AHEAD) {
@@ -131,9 +128,42 @@ impl<S: Space> Cursor<'_, S> {
         Ok(Some((self.content.key(item), item.hint)))
     }
 
-    /// The keys that [`Self::next`] will give without looking at the index again, with their hints.
-    pub fn in_hand(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.content.items[self.at..].iter().map(|item| (self.content.key(item), item.hint))
+    /// Sees to it that keys are in hand, and tells whether there are any; those in hand before stay where they are.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn turn(&mut self) -> Result<bool> {
+        self.begin()?;
+        while self.at >= self.content.items.len() {
+            let Some(high) = self.high.take() else { return Ok(false) };
+            self.load(&high, false);
+            self.tell()?;
+        }
+        Ok(true)
+    }
+
+    /// How many keys [`Self::next`] will give without looking at the index again.
+    pub fn in_hand(&self) -> usize {
+        self.content.items.len() - self.at
+    }
+
+    /// The key that is `n` keys ahead of the cursor with its hint; `None` where that is not in hand.
+    #[inline]
+    pub fn ahead(&self, n: usize) -> Option<(&[u8], u64)> {
+        self.content.items.get(self.at + n).map(|item| (self.content.key(item), item.hint))
+    }
+
+    /// The key that is `n` keys behind the cursor, one of those that were in hand.
+    #[inline]
+    pub fn behind(&self, n: usize) -> Option<&[u8]> {
+        let at = self.at.checked_sub(n)?;
+        self.content.items.get(at).map(|item| self.content.key(item))
+    }
+
+    /// Passes `n` keys, at most those in hand.
+    #[inline]
+    pub fn pass(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.content.items.len());
     }
 
     /// Finds the first leaf.
