@@ -25,8 +25,6 @@ const TOGETHER: usize = 8;
 const ENOUGH: usize = 64 << 10;
 /// How many keys ahead the line of the hash index, and the record at the hint, are asked for.
 const FAR: usize = 12;
-/// How many keys ahead the record that the index names is asked for, wherever the hint led.
-const NEAR: usize = 6;
 /// Hashes that are kept: a power of two above [`FAR`].
 const RING: usize = 16;
 
@@ -63,6 +61,20 @@ impl<M: Media> Core<M> {
             return Ok((!found.head.is(TOMBSTONE)).then_some((found.at, found.head)));
         }
         Ok(self.find_older(key, sequence))
+    }
+
+    /// As [`Self::find_at`], by what [`crate::hash::Index::guess`] said under the same pin.
+    #[inline]
+    fn find_by(&self, guess: u64, key: &record::Key<'_>, sequence: u64) -> Result<Option<Seen>> {
+        let media = self.media();
+        if guess != 0 && guess <= media.len() - 64 {
+            let head = Head::load(media, guess);
+            let is_seen = !head.is(TOMBSTONE) && head.sequence() <= sequence;
+            if is_seen && head.fits(guess, media.len()) && head.is_of(media, guess, key) {
+                return Ok(Some((guess, head)));
+            }
+        }
+        self.find_at(key, sequence)
     }
 
     #[cold]
@@ -201,17 +213,17 @@ impl<'t, M: Media> Scan<'t, M> {
     fn read_together(&mut self) {
         let core = self.tree.core();
         let _pin = core.env.pin();
+        let guesses = self.guess();
         let mut nth = 0;
-        while nth < TOGETHER && self.values.len() < ENOUGH {
+        while nth < TOGETHER && self.values.len() < ENOUGH && self.error.is_none() {
             self.ask(nth);
             let Some((bytes, _)) = self.cursor.ahead(nth).filter(|(key, _)| is_below(key, &self.high)) else {
                 self.over = nth < self.cursor.in_hand();
                 break;
             };
-            let hash = self.hashes[(self.first + nth) % RING];
-            let key = record::Key { tree: self.tree.id(), bytes, hash };
+            let key = record::Key { tree: self.tree.id(), bytes, hash: self.hash(nth) };
             let start = self.values.len();
-            let seen = core.find_at(&key, self.number.sequence);
+            let seen = core.find_by(guesses[nth], &key, self.number.sequence);
             let read = seen.and_then(|seen| match seen {
                 Some(_) if self.keys_only => Ok(true),
                 Some(seen) => self.tree.read_value(&key, seen, &mut self.values).map(|()| true),
@@ -223,14 +235,32 @@ impl<'t, M: Media> Scan<'t, M> {
                 Err(error) => self.error = Some(error),
             }
             nth += 1;
-            if self.error.is_some() {
-                break;
-            }
         }
         self.cursor.pass(nth);
         self.passed = nth;
         self.first += nth;
         self.asked -= nth;
+    }
+
+    /// Where the records of the next keys most likely lie. Those that are not at their hints are asked for.
+    #[inline]
+    fn guess(&mut self) -> [u64; TOGETHER] {
+        let core = self.tree.core();
+        self.ask(0);
+        std::array::from_fn(|nth| {
+            let Some((_, hint)) = self.cursor.ahead(nth) else { return 0 };
+            let at = core.index.guess(core.media(), self.hash(nth));
+            if at != hint && at != 0 {
+                (0..3).for_each(|line| core.media().prefetch(at + line * 64));
+            }
+            at
+        })
+    }
+
+    /// The hash of the `nth` key in hand, which was asked for.
+    #[inline]
+    fn hash(&self, nth: usize) -> u64 {
+        self.hashes[(self.first + nth) % RING]
     }
 
     /// Asks for what the keys after the `nth` need.
@@ -245,9 +275,6 @@ impl<'t, M: Media> Scan<'t, M> {
             core.index.prefetch(media, hash);
             (0..3).for_each(|line| media.prefetch(hint + line * 64));
             self.asked += 1;
-        }
-        if nth + NEAR < self.asked {
-            core.index.prefetch_record(media, self.hashes[(self.first + nth + NEAR) % RING]);
         }
     }
 }

@@ -214,6 +214,17 @@ impl Index {
         }
     }
 
+    /// Where the record that `hash` most likely leads to lies; 0: nobody knows. Who looks there compares the key, and calls [`Self::find`]
+    /// where that differs; he is pinned from before the call.
+    #[inline]
+    pub fn guess<M: Media>(&self, media: &M, hash: u64) -> u64 {
+        let Ok(segment) = self.segment(media, hash) else { return 0 };
+        let tag = tag_of(hash, segment.window);
+        let line = media.load_line(segment.line(segment.pair(hash << segment.depth), tag, 0));
+        let named = |entry: &&u64| **entry >> SLOT_BITS == tag && **entry & SLOT > HELD;
+        line.iter().find(named).map_or(0, |entry| (entry & SLOT) * 8)
+    }
+
     /// Asks for the record that `hash` most likely leads to.
     #[inline]
     pub fn prefetch_record<M: Media>(&self, media: &M, hash: u64) {
