@@ -23,6 +23,8 @@ use std::ops::{Bound, Range};
 const TOGETHER: usize = 8;
 /// Bytes of values after which no more are read together.
 const ENOUGH: usize = 64 << 10;
+/// Bytes of values that a scan begins with room for.
+const VALUES: usize = 2 << 10;
 /// How many keys ahead the line of the hash index, and the record at the hint, are asked for.
 const FAR: usize = 12;
 /// Hashes that are kept: a power of two above [`FAR`].
@@ -142,7 +144,7 @@ impl<'t, M: Media> Scan<'t, M> {
             hashes: [0; RING],
             first: 0,
             asked: 0,
-            values: Vec::new(),
+            values: Vec::with_capacity(VALUES),
             read: Vec::with_capacity(TOGETHER),
             lent: 0,
             passed: 0,
@@ -276,5 +278,6 @@ impl<'t, M: Media> Scan<'t, M> {
             (0..3).for_each(|line| media.prefetch(hint + line * 64));
             self.asked += 1;
         }
+        self.cursor.ask_next(self.first + nth);
     }
 }

@@ -17,6 +17,8 @@ use std::ops::Bound;
 
 /// How many records ahead are asked for.
 const AHEAD: usize = 8;
+/// Lines of a leaf of short keys.
+const LEAF_LINES: u64 = 32;
 
 /// Where a cursor lies before it has a leaf.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Cursor<'o, S: Space> {
     high: Option<Vec<u8>>,
     /// What is told before the keys in hand.
     errors: Vec<Error>,
+    /// Where the leaf above most likely lies; 0: nobody knows.
+    next_leaf: u64,
 }
 
 impl<S: Space> Ordered<S> {
@@ -54,7 +58,8 @@ impl<S: Space> Ordered<S> {
 
     fn cursor_at(&self, start: Start) -> Cursor<'_, S> {
         let (content, buf, errors) = Default::default();
-        Cursor { ordered: self, start: Some(start), content, buf, at: 0, low: None, high: None, errors }
+        let (low, high, start) = (None, None, Some(start));
+        Cursor { ordered: self, start, content, buf, at: 0, low, high, errors, next_leaf: 0 }
     }
 
     /// Calls `with` with the group that holds `key`, or with `below` the keys just below it.
@@ -160,6 +165,14 @@ impl<S: Space> Cursor<'_, S> {
         self.content.items.get(at).map(|item| self.content.key(item))
     }
 
+    /// Asks for one of the lines of the leaf that comes next, the `nth` round and round: who asks once a key finds the leaf in the cache.
+    #[inline]
+    pub fn ask_next(&self, nth: usize) {
+        if self.next_leaf != 0 {
+            self.ordered.memory().prefetch(self.next_leaf + (nth as u64 % LEAF_LINES) * 64);
+        }
+    }
+
     /// Passes `n` keys, at most those in hand.
     #[inline]
     pub fn pass(&mut self, n: usize) {
@@ -239,5 +252,6 @@ impl<S: Space> Cursor<'_, S> {
         }
         self.low = (!first).then(|| state.keys.get(place).to_vec());
         self.high = state.high_of(place).map(<[u8]>::to_vec);
+        self.next_leaf = state.leaves.get(place + 1).map_or(0, |leaf| leaf.page.at);
     }
 }
