@@ -251,7 +251,7 @@ impl<'t, M: Media> Scan<'t, M> {
         self.ask(0);
         std::array::from_fn(|nth| {
             let Some((_, hint)) = self.cursor.ahead(nth) else { return 0 };
-            let at = core.index.guess(core.media(), self.hash(nth));
+            let at = core.index.guess(core.media(), self.hash(nth), hint);
             if at != hint && at != 0 {
                 (0..3).for_each(|line| core.media().prefetch(at + line * 64));
             }
