@@ -10,26 +10,14 @@ use crate::env::TreeId;
 use crate::error::Result;
 use crate::media::Media;
 use crate::ordered::Cursor;
-use crate::record::{self, Head, TOMBSTONE};
+use crate::record::{self, Head};
+use crate::scan::{Number, Scan};
 use daxstore::sync::Arc;
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 
 /// Where a record lies, and its header.
 pub(crate) type Seen = (u64, Head);
-
-/// A number that is given back.
-#[derive(Debug)]
-struct Number<M: Media> {
-    tree: Tree<M>,
-    sequence: u64,
-}
-
-impl<M: Media> Drop for Number<M> {
-    fn drop(&mut self) {
-        self.tree.core().snapshots.end(self.sequence);
-    }
-}
 
 /// A tree as it was at one moment. While it lives, what it sees takes space.
 #[derive(Debug)]
@@ -44,32 +32,11 @@ impl<M: Media> Clone for Snapshot<M> {
     }
 }
 
-impl<M: Media> Core<M> {
-    /// The record of `key` that a snapshot with this number sees. The caller is pinned.
-    pub(crate) fn find_at(&self, key: &record::Key<'_>, sequence: u64) -> Result<Option<Seen>> {
-        if let Some(found) = self.index.find(self.media(), key)?
-            && found.head.sequence() <= sequence
-        {
-            return Ok((!found.head.is(TOMBSTONE)).then_some((found.at, found.head)));
-        }
-        for at in self.snapshots.find(key.hash, sequence) {
-            let head = Head::load(self.media(), at);
-            if head.fits(at, self.media().len()) && head.is_of(self.media(), at, key) {
-                return Ok(Some((at, head)));
-            }
-        }
-        Ok(None)
-    }
-}
-
 impl<M: Media> Tree<M> {
     /// The tree as it is now. It sees every change that returned before, and none that begins after.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<M> {
-        let core = self.core();
-        let settle = |sequence| core.sessions.wait_for(sequence);
-        let sequence = core.snapshots.take(|| core.last_sequence(), settle);
-        Snapshot { tree: self.clone(), number: Arc::new(Number { tree: self.clone(), sequence }) }
+        Snapshot { tree: self.clone(), number: Number::take(self) }
     }
 
     /// The records whose keys lie in `range`, in order, as they are now.
@@ -78,6 +45,12 @@ impl<M: Media> Tree<M> {
     /// None here; the iterator gives damage as an item, and goes on.
     pub fn range<R: RangeBounds<[u8]>>(&self, range: R) -> Result<Range<M>> {
         Ok(self.snapshot().range(range))
+    }
+
+    /// The records whose keys lie in `range`, in order, as they are now, lent one by one: the fastest way to read many.
+    #[must_use]
+    pub fn scan<R: RangeBounds<[u8]>>(&self, range: R) -> Scan<'_, M> {
+        Scan::new(self, Number::take(self), range.start_bound(), range.end_bound().map(<[u8]>::to_vec))
     }
 
     /// The records whose keys begin with `prefix`, in order, as they are now.
@@ -150,6 +123,13 @@ impl<M: Media> Snapshot<M> {
         }
     }
 
+    /// The records whose keys lie in `range`, in order, lent one by one.
+    #[must_use]
+    pub fn scan<R: RangeBounds<[u8]>>(&self, range: R) -> Scan<'_, M> {
+        let high = range.end_bound().map(<[u8]>::to_vec);
+        Scan::new(&self.tree, self.number.clone(), range.start_bound(), high)
+    }
+
     /// The records whose keys begin with `prefix`, in order.
     #[must_use]
     pub fn prefix(&self, prefix: &[u8]) -> Range<M> {
@@ -170,9 +150,8 @@ impl<M: Media> Snapshot<M> {
     /// Damage.
     pub fn len(&self) -> Result<u64> {
         let mut count = 0;
-        let mut keys = self.range(..);
-        while let Some(key) = keys.next_key() {
-            key?;
+        let mut keys = self.scan(..).keys_only();
+        while keys.next()?.is_some() {
             count += 1;
         }
         Ok(count)
@@ -183,7 +162,7 @@ impl<M: Media> Snapshot<M> {
     /// # Errors
     /// Damage.
     pub fn is_empty(&self) -> Result<bool> {
-        self.range(..).next_key().transpose().map(|key| key.is_none())
+        Ok(self.scan(..).keys_only().next()?.is_none())
     }
 }
 
@@ -216,14 +195,6 @@ pub struct Range<M: Media> {
     back: Side,
 }
 
-fn is_below(key: &[u8], high: &Bound<Vec<u8>>) -> bool {
-    match high {
-        Bound::Unbounded => true,
-        Bound::Included(high) => key <= &**high,
-        Bound::Excluded(high) => key < &**high,
-    }
-}
-
 fn is_above(key: &[u8], low: &Bound<Vec<u8>>) -> bool {
     match low {
         Bound::Unbounded => true,
@@ -239,18 +210,24 @@ struct Keys {
 }
 
 impl<M: Media> Range<M> {
-    /// The next keys from the low end.
-    fn keys_forward(&mut self, count: usize) -> Keys {
-        let ordered = &self.snapshot.tree.state().ordered;
-        let mut cursor = ordered.cursor(self.low.as_ref().map(|low| &**low));
-        let high = self.high.clone();
-        let keys = take(&mut cursor, count, |cursor| {
-            Ok(cursor.next()?.map(|(key, _)| key).filter(|key| is_below(key, &high)).map(<[u8]>::to_vec))
-        });
-        if let Some(last) = keys.keys.iter().rev().find_map(|key| key.as_ref().ok()) {
+    /// The next records from the low end, and whether there are no more.
+    fn records_forward(&mut self, count: usize) -> (VecDeque<Result<(Key, Value)>>, bool) {
+        let Snapshot { tree, number } = &self.snapshot;
+        let low = self.low.as_ref().map(|low| &**low);
+        let mut scan = Scan::new(tree, number.clone(), low, self.high.clone());
+        let mut records: VecDeque<Result<(Key, Value)>> = VecDeque::with_capacity(count);
+        // Where damage came last, the next fetch would meet it again.
+        while records.len() < count || records.back().is_some_and(Result::is_err) {
+            match scan.next() {
+                Ok(Some((key, value))) => records.push_back(Ok((key.to_vec(), value.to_vec()))),
+                Ok(None) => return (records, true),
+                Err(error) => records.push_back(Err(error)),
+            }
+        }
+        if let Some(Ok((last, _))) = records.back() {
             self.low = Bound::Excluded(last.clone());
         }
-        keys
+        (records, false)
     }
 
     /// The next keys from the high end.
@@ -297,23 +274,6 @@ impl<M: Media> Range<M> {
         tree.read_value(&key, seen, &mut value)?;
         Ok(Some((bytes, value)))
     }
-
-    /// The next key that the snapshot sees; its value is not read.
-    fn next_key(&mut self) -> Option<Result<Key>> {
-        loop {
-            let Keys { mut keys, over } = self.keys_forward(1);
-            match keys.pop() {
-                Some(Err(error)) => return Some(Err(error)),
-                Some(Ok(key)) => match self.snapshot.contains(&key) {
-                    Ok(true) => return Some(Ok(key)),
-                    Ok(false) => {}
-                    Err(error) => return Some(Err(error)),
-                },
-                None if over => return None,
-                None => {}
-            }
-        }
-    }
 }
 
 fn hash<M: Media>(core: &Core<M>, tree: TreeId, key: &Result<Vec<u8>>) -> Option<u64> {
@@ -357,9 +317,7 @@ impl<M: Media> Iterator for Range<M> {
                 return self.back.items.pop_back();
             }
             let count = self.front.next_fetch();
-            let Keys { keys, over } = self.keys_forward(count);
-            self.front.over = over;
-            self.front.items = self.records(keys);
+            (self.front.items, self.front.over) = self.records_forward(count);
         }
     }
 }

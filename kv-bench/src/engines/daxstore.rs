@@ -8,6 +8,7 @@ use crate::engine::{Each, Engine, Size};
 use crate::error::{Context, Result};
 use daxstore::units::BLOCK_BYTES;
 use daxstore::{Store, StoreOptions};
+use daxstore_fault::{Count, Fallback};
 use daxstore_kv::{Batch, Db, Options};
 use std::ops::Bound;
 use std::path::Path;
@@ -59,9 +60,10 @@ impl Engine for Daxstore {
     fn scan(&self, from: &Key, limit: usize, each: &mut Each<'_>) -> Result<usize> {
         let mut seen = 0;
         let range = (Bound::Included(from.as_slice()), Bound::Unbounded);
-        for record in self.db.range(range).context("scan")?.take(limit) {
-            let (key, value) = record.context("scan")?;
-            each(&key, &value);
+        let mut records = self.db.scan(range);
+        while seen < limit {
+            let Some((key, value)) = records.next().context("scan")? else { break };
+            each(key, value);
             seen += 1;
         }
         Ok(seen)
@@ -72,9 +74,15 @@ impl Engine for Daxstore {
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
-        let counts = self.store.counts();
-        let names = ["fences", "flushed_lines", "streamed_bytes"].map(String::from);
-        names.into_iter().zip([counts.fences, counts.flushed_lines, counts.nt_bytes]).collect()
+        let (counts, faults) = (self.store.counts(), self.db.faults());
+        let media = [
+            ("fences", counts.fences),
+            ("flushed_lines", counts.flushed_lines),
+            ("streamed_bytes", counts.nt_bytes),
+        ];
+        let huge = ("faults_pmd", faults.get(Count::Pmd));
+        let small = ("faults_pte", faults.all_fallbacks(Fallback::Pte));
+        media.into_iter().chain([huge, small]).map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
     /// What the database's file takes of the pool, with what it was given ahead of need.

@@ -214,6 +214,22 @@ impl Index {
         }
     }
 
+    /// Where the record that `hash` most likely leads to lies, which is at `hint` or not; 0: nobody knows. Who looks there compares the
+    /// key, and calls [`Self::find`] where that differs; he is pinned from before the call.
+    #[inline]
+    pub fn guess<M: Media>(&self, media: &M, hash: u64, hint: u64) -> u64 {
+        let Ok(segment) = self.segment(media, hash) else { return 0 };
+        let tag = tag_of(hash, segment.window);
+        let line = media.load_line(segment.line(segment.pair(hash << segment.depth), tag, 0));
+        let hinted = (tag << SLOT_BITS) | (hint / 8);
+        // Without a branch for each entry: which of them it is follows no pattern.
+        if hint / 8 > HELD && line.iter().fold(false, |is, entry| is | (*entry == hinted)) {
+            return hint;
+        }
+        let named = |entry: &&u64| **entry >> SLOT_BITS == tag && **entry & SLOT > HELD;
+        line.iter().find(named).map_or(0, |entry| (entry & SLOT) * 8)
+    }
+
     /// Asks for the record that `hash` most likely leads to.
     #[inline]
     pub fn prefetch_record<M: Media>(&self, media: &M, hash: u64) {

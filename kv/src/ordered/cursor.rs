@@ -17,6 +17,8 @@ use std::ops::Bound;
 
 /// How many records ahead are asked for.
 const AHEAD: usize = 8;
+/// Lines of a leaf of short keys.
+const LEAF_LINES: u64 = 32;
 
 /// Where a cursor lies before it has a leaf.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Cursor<'o, S: Space> {
     high: Option<Vec<u8>>,
     /// What is told before the keys in hand.
     errors: Vec<Error>,
+    /// Where the leaf above most likely lies; 0: nobody knows.
+    next_leaf: u64,
 }
 
 impl<S: Space> Ordered<S> {
@@ -54,7 +58,8 @@ impl<S: Space> Ordered<S> {
 
     fn cursor_at(&self, start: Start) -> Cursor<'_, S> {
         let (content, buf, errors) = Default::default();
-        Cursor { ordered: self, start: Some(start), content, buf, at: 0, low: None, high: None, errors }
+        let (low, high, start) = (None, None, Some(start));
+        Cursor { ordered: self, start, content, buf, at: 0, low, high, errors, next_leaf: 0 }
     }
 
     /// Calls `with` with the group that holds `key`, or with `below` the keys just below it.
@@ -98,11 +103,8 @@ impl<S: Space> Cursor<'_, S> {
     /// [`crate::error::Damage`]; where changes that wait can not be taken, why.
     #[allow(clippy::should_implement_trait, reason = "what it lends lives until the next call")]
     pub fn next(&mut self) -> Result<Option<(&[u8], u64)>> {
-        self.begin()?;
-        while self.at >= self.content.items.len() {
-            let Some(high) = self.high.take() else { return Ok(None) };
-            self.load(&high, false);
-            self.tell()?;
+        if !self.turn()? {
+            return Ok(None);
         }
         self.at += 1;
         if let Some(ahead) = self.content.items.get(self.at + AHEAD) {
@@ -131,9 +133,50 @@ impl<S: Space> Cursor<'_, S> {
         Ok(Some((self.content.key(item), item.hint)))
     }
 
-    /// The keys that [`Self::next`] will give without looking at the index again, with their hints.
-    pub fn in_hand(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.content.items[self.at..].iter().map(|item| (self.content.key(item), item.hint))
+    /// Sees to it that keys are in hand, and tells whether there are any; those in hand before stay where they are.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn turn(&mut self) -> Result<bool> {
+        self.begin()?;
+        while self.at >= self.content.items.len() {
+            let Some(high) = self.high.take() else { return Ok(false) };
+            self.load(&high, false);
+            self.tell()?;
+        }
+        Ok(true)
+    }
+
+    /// How many keys [`Self::next`] will give without looking at the index again.
+    pub fn in_hand(&self) -> usize {
+        self.content.items.len() - self.at
+    }
+
+    /// The key that is `n` keys ahead of the cursor with its hint; `None` where that is not in hand.
+    #[inline]
+    pub fn ahead(&self, n: usize) -> Option<(&[u8], u64)> {
+        self.content.items.get(self.at + n).map(|item| (self.content.key(item), item.hint))
+    }
+
+    /// The key that is `n` keys behind the cursor, one of those that were in hand.
+    #[inline]
+    pub fn behind(&self, n: usize) -> Option<&[u8]> {
+        let at = self.at.checked_sub(n)?;
+        self.content.items.get(at).map(|item| self.content.key(item))
+    }
+
+    /// Asks for one of the lines of the leaf that comes next, the `nth` round and round: who asks once a key finds the leaf in the cache.
+    #[inline]
+    pub fn ask_next(&self, nth: usize) {
+        if self.next_leaf != 0 {
+            self.ordered.memory().prefetch(self.next_leaf + (nth as u64 % LEAF_LINES) * 64);
+        }
+    }
+
+    /// Passes `n` keys, at most those in hand.
+    #[inline]
+    pub fn pass(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.content.items.len());
     }
 
     /// Finds the first leaf.
@@ -209,5 +252,6 @@ impl<S: Space> Cursor<'_, S> {
         }
         self.low = (!first).then(|| state.keys.get(place).to_vec());
         self.high = state.high_of(place).map(<[u8]>::to_vec);
+        self.next_leaf = state.leaves.get(place + 1).map_or(0, |leaf| leaf.page.at);
     }
 }

@@ -206,6 +206,7 @@ pub(super) struct Tail {
 }
 
 impl Content {
+    #[inline]
     pub(super) fn key(&self, item: &Item) -> &[u8] {
         &self.arena[item.at as usize..item.at as usize + usize::from(item.len)]
     }
@@ -270,8 +271,10 @@ impl Content {
     fn read_sorted(&mut self, header: &Header, page: &[u8]) -> Result<()> {
         let prefix = header.prefix(page);
         let (mut at, end) = (header.keys_at(), header.sorted_end);
-        self.arena.reserve(end + header.count * prefix.len());
-        self.items.reserve(header.count);
+        // What was appended follows.
+        let appended = (page.len() - header.sorted_end) / entry_bytes(1);
+        self.arena.reserve(page.len() + (header.count + appended) * prefix.len());
+        self.items.reserve(header.count + appended);
         let width = usize::from(header.width);
         if header.width != VARIES && prefix.len() + width > 0 {
             return self.read_even(header, prefix, width, &page[at..end]);
