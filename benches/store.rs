@@ -201,6 +201,7 @@ fn parallel(c: &mut Criterion) {
 /// Large overwrites by a queue with two threads, against one thread that does them itself.
 fn queued(c: &mut Criterion) {
     const LARGE: u64 = 1 << 20;
+    const FLIGHT: usize = 4;
     let dir = dir();
     let store = Store::create(dir.path().join("pool"), 2 * FILE, &options()).unwrap();
     let file = store.create("/file").unwrap();
@@ -208,12 +209,17 @@ fn queued(c: &mut Criterion) {
     let mut at = random();
     let mut next = move || at() % (FILE / LARGE) * LARGE;
     let mut group = c.benchmark_group("overwrite 1 MiB, durable");
-    let source = vec![7; LARGE as usize];
-    group.bench_function("one thread", |b| b.iter(|| file.write_at(black_box(&source), next()).unwrap()));
+    // As many buffers as the queue has in flight: what is written has not been read a moment ago.
+    let sources = vec![vec![7; LARGE as usize]; FLIGHT];
+    let mut turn = (0..FLIGHT).cycle();
+    group.bench_function("one thread", |b| {
+        b.iter(|| file.write_at(black_box(&sources[turn.next().unwrap()]), next()).unwrap());
+    });
     let queue = IoQueue::new(&store, IoQueueOptions::new().workers(2).depth(8));
     // Buffers go round: as many requests are in flight as the queue takes.
-    let mut flying: VecDeque<Queued> =
-        (0..3).map(|_| queue.submit(&file, IoRequest::write(next(), vec![source.clone()]))).collect();
+    let mut flying: VecDeque<Queued> = (0..FLIGHT)
+        .map(|i| queue.submit(&file, IoRequest::write(next(), vec![sources[i].clone()])))
+        .collect();
     group.bench_function("a queue of two", |b| {
         b.iter(|| {
             let ended = flying.pop_front().unwrap().wait();
@@ -222,7 +228,7 @@ fn queued(c: &mut Criterion) {
         });
     });
     flying.into_iter().for_each(|one| drop(one.wait()));
-    let mut one = IoRequest::write(0, vec![source.clone()]);
+    let mut one = IoRequest::write(0, vec![sources[0].clone()]);
     group.bench_function("a queue of two, one at a time", |b| {
         b.iter(|| {
             let buffers = std::mem::replace(&mut one, IoRequest::write(0, Vec::new())).into_buffers();

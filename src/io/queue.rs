@@ -29,7 +29,7 @@ use crate::inode::{DetachedRange, Fs, InodeCore, RangeGuard};
 use crate::iomap::FileRange;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::channel::{Receiver, Sender, unbounded};
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, Mutex, thread};
 use crate::units::Ino;
 use flight::{Flight, Ticket, Work};
 use std::io::{IoSlice, IoSliceMut};
@@ -124,6 +124,8 @@ pub(super) struct Shared {
     limits: Limits,
     flight: Flight,
     waiting: Receiver<Job>,
+    /// The way to the thread that runs callbacks, in a queue that has one and was not dropped.
+    after: Mutex<Option<Sender<After>>>,
 }
 
 impl Work for Shared {
@@ -149,6 +151,22 @@ impl Shared {
             after.run();
         }
         self.flight.tell();
+        true
+    }
+
+    /// Does for the queue's threads what one of them would do next: whether there was anything. Who waits can copy meanwhile, which
+    /// is cheaper than to sleep and be woken. Callbacks still run in their own thread.
+    fn help(&self) -> bool {
+        let Some(first) = self.waiting.try_recv() else { return false };
+        for after in self.run(first) {
+            let lost = match &*self.after.lock() {
+                Some(tail) => tail.send(after).err(),
+                None => Some(after),
+            };
+            if let Some(after) = lost {
+                after.run();
+            }
+        }
         true
     }
 
@@ -236,11 +254,13 @@ impl Queue {
     #[must_use]
     pub fn new(fs: Arc<Fs>, limits: Limits) -> Self {
         let (jobs, waiting) = unbounded();
-        let shared = Arc::new(Shared { fs, limits, flight: Flight::default(), waiting });
+        let after = Mutex::new(None);
+        let shared = Arc::new(Shared { fs, limits, flight: Flight::default(), waiting, after });
         let (mut workers, mut tail_thread) = (Vec::new(), None);
         if limits.workers > 0 {
             let (after, work) = unbounded();
             tail_thread = Some(thread::spawn(move || tail(&work)));
+            *shared.after.lock() = Some(after.clone());
             for _ in 0..limits.workers {
                 let (shared, after) = (shared.clone(), after.clone());
                 workers.push(thread::spawn(move || worker(&shared, &after)));
@@ -399,6 +419,7 @@ impl Drop for Queue {
         for worker in self.workers.drain(..) {
             let _panicked = worker.join();
         }
+        drop(self.shared.after.lock().take());
         // The last callback may be what drops the queue.
         if let Some(tail) = self.tail.take()
             && tail.thread().id() != thread::current().id()

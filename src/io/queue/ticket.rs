@@ -187,10 +187,12 @@ impl Queued {
         self.slot.take().ok_or(self)
     }
 
-    /// Waits until the request has ended. A queue without threads does what is waiting meanwhile.
+    /// Waits until the request has ended, and does what waits in the queue meanwhile.
     pub fn wait(self) -> Completed {
         if self.shared.is_driven() {
             self.shared.flight.wait_for(&*self.shared, || self.slot.is_done());
+        } else {
+            while !self.slot.is_done() && self.shared.help() {}
         }
         let mut state = self.slot.state.lock();
         loop {
