@@ -400,7 +400,6 @@ fn by_libpmem(_mapping: LineMapping) -> Result<Backend> {
     Err(Error::Unsupported { backend: "libpmem", why })
 }
 
-#[cfg(not(loom))]
 /// Why a region of `len` bytes that is no file of the host does not become `asked` bytes long.
 fn beyond_device(backend: &'static str, medium: Medium, len: u64, asked: u64) -> Error {
     match medium {
