@@ -14,7 +14,7 @@
 //! is. No slot of its records is used again while its note can be replayed (K6), so a batch that returned is always complete.
 
 use crate::chunks::{ChunkKind, Reserve};
-use crate::core::{Change, Core};
+use crate::core::{Change, Core, flags_of};
 use crate::env::TreeId;
 use crate::error::{Error, Result};
 use crate::hash::{Found, Full, Place, Room};
@@ -233,13 +233,14 @@ impl<M: Media> Core<M> {
         let mut published = Ok(());
         for Ready { item, at, bytes, place, found } in ready {
             let Item { key, value, tree } = &items[item];
-            let flags = if value.is_some() { BATCH } else { BATCH | TOMBSTONE };
+            let flags = BATCH | flags_of(live(&found), value.is_some());
             let change = Change { key, place, found, at, bytes, sequence, flags };
             // All of it is published, whatever the ordered index says of one key.
             let done = self.publish(&mut taken.session, &trees[*tree], &change);
             published = published.and(done);
         }
-        published.map(|()| None)
+        let settled = trees.iter().try_for_each(|tree| self.order_settle(tree));
+        published.and(settled).map(|()| None)
     }
 
     /// Gets everything that the items need.
@@ -324,7 +325,7 @@ impl<M: Media> Core<M> {
         let media = self.media();
         for ready in ready {
             let Item { key, value, .. } = &items[ready.item];
-            let flags = if value.is_some() { BATCH } else { BATCH | TOMBSTONE };
+            let flags = BATCH | flags_of(live(&ready.found), value.is_some());
             let value = value.unwrap_or_default();
             let head = Head::new(sequence, key, value.len(), flags);
             let head = head.sealed(self.salt, ready.at, key.hash, value);
@@ -335,6 +336,11 @@ impl<M: Media> Core<M> {
         session.ring.write(media, self.salt, session.position, Note { sequence, at: list, list: true });
         session.position += 1;
     }
+}
+
+/// What the key of `found` has, tombstones left out.
+fn live(found: &Option<Found>) -> Option<&Found> {
+    found.as_ref().filter(|found| !found.head.is(TOMBSTONE))
 }
 
 /// Of several changes to one key, drops all but the last.

@@ -18,7 +18,7 @@ use crate::heap::{self, Heap, class_of};
 use crate::layout::superblock::SEQUENCE_LIMIT;
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
-use crate::record::{self, Head, Key, MAX_VALUE, TOMBSTONE};
+use crate::record::{self, Head, Key, MAX_VALUE, TOLD, TOMBSTONE};
 use crate::ring::Note;
 use crate::session::{Old, Seen, Session, Sessions, Taken};
 use crate::snapshots::Snapshots;
@@ -231,8 +231,8 @@ impl<M: Media> Core<M> {
         let found = self.index.find(self.media(), key)?;
         let live = found.filter(|found| !found.head.is(TOMBSTONE));
         let (value, flags) = match decide(live.as_ref())? {
-            Action::Put(value) => (value, 0),
-            Action::Delete if live.is_some() => (Cow::Borrowed(&[][..]), TOMBSTONE),
+            Action::Put(value) => (value, flags_of(live.as_ref(), true)),
+            Action::Delete if live.is_some() => (Cow::Borrowed(&[][..]), flags_of(live.as_ref(), false)),
             Action::Delete | Action::Nothing => return Ok(Attempt::Done(live.is_some())),
         };
         if value.len() > MAX_VALUE {
@@ -258,6 +258,7 @@ impl<M: Media> Core<M> {
         let change = Change { key, place, found, at, bytes, sequence, flags };
         self.make_durable(taken, &change, &value)?;
         self.publish(&mut taken.session, tree, &change)?;
+        self.order_settle(tree)?;
         Ok(Attempt::Done(live.is_some()))
     }
 
@@ -296,6 +297,13 @@ impl<M: Media> Core<M> {
         self.index.fill(self.media(), place, key.hash, at);
         session.changed(place.at);
         if let Some(old) = found {
+            // K15: whoever sees a snapshot that has this change sees the mark.
+            if let Some(word) = old.head.superseded().filter(|_| !mutation::is(Mutation::NoMark)) {
+                self.media().store(old.at + 8, word);
+                if !mutation::is(Mutation::NoMarkFlush) {
+                    session.touched(old.at + 8);
+                }
+            }
             self.supersede(session, &old, sequence);
         }
         let is_tombstone = flags & TOMBSTONE != 0;
@@ -361,6 +369,16 @@ impl<M: Media> Core<M> {
     #[inline]
     pub(crate) fn key<'k>(&self, tree: TreeId, bytes: &'k [u8]) -> Result<Key<'k>> {
         Key::new(self.salt, tree, bytes)
+    }
+}
+
+/// The flags of the record that a change writes; `live` is what the key has, and `put` whether it gets a value.
+#[inline]
+pub(crate) const fn flags_of(live: Option<&Found>, put: bool) -> u64 {
+    match (live, put) {
+        (_, false) => TOMBSTONE,
+        (None, true) => TOLD,
+        (Some(_), true) => 0,
     }
 }
 

@@ -31,6 +31,12 @@ pub enum Mutation {
     IgnorePins,
     /// K14: the ordered index is not told of new keys.
     NoOrder,
+    /// K15: a superseded record that the ordered index was told of is not marked.
+    NoMark,
+    /// K15: the mark is not flushed with its group.
+    NoMarkFlush,
+    /// K15: replay does not tell the ordered index of tombstones, nor of the newest record of a key.
+    NoRetelling,
     /// K8: replay does not look at the checksum of a record.
     NoRecordCheck,
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::ordered;
-use crate::record::Whole;
+use crate::record::{Head, Key, TOLD, TOMBSTONE, Whole};
 use crate::session::{Old, Session};
 use crate::trees::TreeState;
 use daxstore::sync::Arc;
@@ -24,7 +24,7 @@ fn waits(told: Result<()>) -> Result<()> {
 }
 
 impl<M: Media> Core<M> {
-    /// A key is new.
+    /// A key is new. [`Self::order_settle`] comes after it.
     pub(crate) fn order_insert(
         &self,
         session: &mut Session,
@@ -35,7 +35,12 @@ impl<M: Media> Core<M> {
             return Ok(());
         }
         note(session, tree);
-        waits(tree.ordered.apply(ordered::Change::Insert, change.key.bytes, change.at, change.sequence))
+        tree.ordered.announce(ordered::Change::Insert, change.key.bytes, change.at, change.sequence)
+    }
+
+    /// Takes what `tree` was told of into its ordered index, if that is much.
+    pub(crate) fn order_settle(&self, tree: &TreeState<M>) -> Result<()> {
+        waits(tree.ordered.settle_many())
     }
 
     /// A key's tombstone leaves the hash index.
@@ -45,10 +50,14 @@ impl<M: Media> Core<M> {
         waits(tree.ordered.apply(ordered::Change::Delete, &record.key, old.at, old.sequence))
     }
 
-    /// A record was found in a ring.
-    pub(crate) fn order_replayed(&self, record: &Whole) -> Result<()> {
-        let Some(tree) = self.trees.by_id(record.tree) else { return Ok(()) };
-        tree.ordered.apply(ordered::Change::Insert, &record.key, record.at, record.head.sequence())
+    /// A record of `key` was found in a ring; its newest, maybe a tombstone, lies at `at`. What the ordered index says of the key may be where a
+    /// record lies whose mark (K15) was lost: so it is told of the newest, whatever that is.
+    pub(crate) fn order_replayed(&self, key: &Key<'_>, at: u64, newest: &Head) -> Result<()> {
+        let Some(tree) = self.trees.by_id(key.tree) else { return Ok(()) };
+        if mutation::is(Mutation::NoRetelling) && (newest.is(TOMBSTONE) || !newest.is(TOLD)) {
+            return Ok(());
+        }
+        tree.ordered.apply(ordered::Change::Insert, key.bytes, at, newest.sequence())
     }
 
     /// Makes durable what the session's group told.

@@ -2,7 +2,7 @@
 //!
 //! | byte | bits | what |
 //! | ---: | ---: | --- |
-//! | 0 | 4 | flags: tombstone 1, of a batch 2, of a named tree 4 |
+//! | 0 | 4 | flags: tombstone 1, of a batch 2, of a named tree 4, told to the ordered index 8 |
 //! | 0.5 | 12 | bytes of the key, less 1 |
 //! | 2 | 48 | sequence number |
 //! | 8 | 32 | bytes of the value |
@@ -13,6 +13,9 @@
 //!
 //! The checksum covers header, key, value and the record's own offset, and is salted with the database's number. So neither a
 //! torn record nor one of another place or database is taken for a record.
+//!
+//! A record of which the ordered index was told (flag 8) is marked when it is superseded: all of its checksum is changed by a constant. So who
+//! reads it where the ordered index says sees by the checksum alone that it is right and the newest of its key.
 
 use crate::env::TreeId;
 use crate::error::{Damage, Error, Result, Structure};
@@ -31,6 +34,10 @@ pub const TOMBSTONE: u64 = 1;
 /// The record is one of a batch.
 pub const BATCH: u64 = 2;
 const NAMED: u64 = 4;
+/// The ordered index was told where the record lies.
+pub const TOLD: u64 = 8;
+/// What the checksum of a superseded record that was told of differs by.
+const SUPERSEDED: u64 = 0x9e37_79b9 << 32;
 
 /// A key of a tree with its hash.
 #[derive(Clone, Copy, Debug)]
@@ -161,11 +168,26 @@ impl Head {
         self
     }
 
-    /// Whether the checksum is right for this value of a record at `at`.
+    /// Whether the checksum is right for this value of a record at `at`, superseded or not.
     #[inline]
     #[must_use]
     pub fn is_right(&self, salt: u64, at: u64, hash: u64, value: &[u8]) -> bool {
-        self.second >> 32 == u64::from(self.checksum(salt, at, hash, value))
+        let differs = self.second ^ u64::from(self.checksum(salt, at, hash, value)) << 32;
+        differs >> 32 == 0 || (differs & !0xffff_ffff == SUPERSEDED && self.is(TOLD))
+    }
+
+    /// Whether the checksum is right, and the record of `at`, of which the ordered index was told, was not superseded.
+    #[inline]
+    #[must_use]
+    pub fn is_newest(&self, salt: u64, at: u64, hash: u64, value: &[u8]) -> bool {
+        self.is(TOLD) && self.second >> 32 == u64::from(self.checksum(salt, at, hash, value))
+    }
+
+    /// The second word of the record when it is superseded; `None` where nothing is to be changed.
+    #[inline]
+    #[must_use]
+    pub const fn superseded(&self) -> Option<u64> {
+        if self.is(TOLD) { Some(self.second ^ SUPERSEDED) } else { None }
     }
 
     /// Appends header and key, as they stand before the value.

@@ -18,7 +18,7 @@ use crate::layout::superblock::{self, CLEAN};
 use crate::layout::{CHUNK, CHUNK_TABLE, SESSIONS, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
-use crate::record::{self, Key, TOMBSTONE, Whole};
+use crate::record::{self, Key, Whole};
 use crate::ring::{Note, Ring};
 use crate::superblock::{Superblock, store};
 use crate::sweep::Sweep;
@@ -176,9 +176,7 @@ impl<M: Media> Core<M> {
                 && !(mutation::is(Mutation::LastWins) && found.at != record.at)
             {
                 // What the index knows of it may not be durable in the ordered index.
-                if !record.head.is(TOMBSTONE) {
-                    self.order_replayed(record)?;
-                }
+                self.order_replayed(&key, found.at, &found.head)?;
                 return Ok(false);
             }
             let place = match found {
@@ -193,9 +191,7 @@ impl<M: Media> Core<M> {
             };
             self.index.fill(self.media(), place, key.hash, record.at);
             self.media().flush(place.at, 8);
-            if !record.head.is(TOMBSTONE) {
-                self.order_replayed(record)?;
-            }
+            self.order_replayed(&key, record.at, &record.head)?;
             return Ok(true);
         }
     }

@@ -1,12 +1,14 @@
 //! How are the records of a range read one after another, as fast as memory gives them?
 //!
-//! A [`Scan`] walks a tree's ordered index as one snapshot sees it. Which record is a key's, the hash index says: the hint of the ordered
-//! index is where the record lay when the key was new, so it tells only which memory to ask for. What the index and the records need is
-//! asked for some keys ahead; keys and values are lent out of buffers that are used again.
+//! A [`Scan`] walks a tree's ordered index as one snapshot sees it. Where a record lies the hint of the ordered index says; by the record's mark
+//! (K15) it is seen whether it is the newest of its key still. Else the hash index is asked, and asked first where that happens often. Records are asked for some keys ahead; keys and
+//! values are lent out of buffers that are used again.
 //!
 //! Invariants:
 //! 1. Records are looked up and copied out under a pin, some at a time; what is lent lies in the scan's own memory.
 //! 2. A key that the snapshot does not see is passed over; damage is told once, in its place, and passed.
+//! 3. K15: a record at its hint is believed if it has the hint's sequence number, is right, and is not marked as superseded. The number is the
+//!    snapshot's or an older one: so every change that superseded it before the snapshot has marked it.
 
 use crate::core::Core;
 use crate::db::Tree;
@@ -14,8 +16,8 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::iter::Seen;
 use crate::media::Media;
-use crate::ordered::Cursor;
-use crate::record::{self, Head, TOMBSTONE};
+use crate::ordered::{Cursor, Hint};
+use crate::record::{self, Head, TOLD, TOMBSTONE};
 use daxstore::sync::Arc;
 use std::ops::{Bound, Range};
 
@@ -25,10 +27,8 @@ const TOGETHER: usize = 8;
 const ENOUGH: usize = 64 << 10;
 /// Bytes of values that a scan begins with room for.
 const VALUES: usize = 2 << 10;
-/// How many keys ahead the line of the hash index, and the record at the hint, are asked for.
+/// How many keys ahead the record at the hint is asked for.
 const FAR: usize = 12;
-/// Hashes that are kept: a power of two above [`FAR`].
-const RING: usize = 16;
 
 /// The number of a snapshot, that is given back.
 #[derive(Debug)]
@@ -63,6 +63,40 @@ impl<M: Media> Core<M> {
             return Ok((!found.head.is(TOMBSTONE)).then_some((found.at, found.head)));
         }
         Ok(self.find_older(key, sequence))
+    }
+
+    /// Appends the record of `key` to `buf`, if that at `hint` is its newest and has this number or an older one: where its value lies there.
+    /// The caller is pinned.
+    #[inline]
+    fn read_newest(
+        &self,
+        key: &record::Key<'_>,
+        hint: Hint,
+        sequence: u64,
+        buf: &mut Vec<u8>,
+    ) -> Option<Range<usize>> {
+        let (media, at) = (self.media(), hint.at());
+        if at == 0 || at > media.len() - 64 {
+            return None;
+        }
+        let head = Head::load(media, at);
+        let is_seen = head.is(TOLD) && head.sequence() <= sequence && hint.is_of(head.sequence());
+        let key_len = head.key_len();
+        if !is_seen
+            || !head.fits(at, media.len())
+            || key_len != key.bytes.len()
+            || head.tree(media, at) != key.tree
+        {
+            return None;
+        }
+        let start = buf.len();
+        media.append_to(at + head.before_key(), key_len + head.value_len(), buf);
+        let (its_key, value) = buf[start..].split_at(key_len);
+        if its_key == key.bytes && head.is_newest(self.salt, at, key.hash, value) {
+            return Some(start + key_len..buf.len());
+        }
+        buf.truncate(start);
+        None
     }
 
     /// As [`Self::find_at`], by what [`crate::hash::Index::guess`] said under the same pin.
@@ -111,10 +145,12 @@ pub struct Scan<'t, M: Media> {
     number: Arc<Number<M>>,
     cursor: Cursor<'t, Env<M>>,
     high: Bound<Vec<u8>>,
-    /// The hashes of the next `asked` keys in hand, from `first` on, round and round.
-    hashes: [u64; RING],
-    first: usize,
+    /// Whether the hash index is asked first: hints were wrong.
+    doubts: bool,
+    /// How many of the next keys' records were asked for.
     asked: usize,
+    /// How many keys were passed.
+    first: usize,
     values: Vec<u8>,
     read: Vec<Read>,
     /// How many of `read` were lent.
@@ -141,9 +177,9 @@ impl<'t, M: Media> Scan<'t, M> {
             number,
             cursor: tree.state().ordered.cursor(low),
             high,
-            hashes: [0; RING],
-            first: 0,
+            doubts: false,
             asked: 0,
+            first: 0,
             values: Vec::with_capacity(VALUES),
             read: Vec::with_capacity(TOGETHER),
             lent: 0,
@@ -157,7 +193,7 @@ impl<'t, M: Media> Scan<'t, M> {
     /// The same, with empty values in place of the records': these are not read, and not checked.
     #[must_use]
     pub fn keys_only(mut self) -> Self {
-        self.keys_only = true;
+        (self.keys_only, self.doubts) = (true, true);
         self
     }
 
@@ -215,54 +251,61 @@ impl<'t, M: Media> Scan<'t, M> {
     fn read_together(&mut self) {
         let core = self.tree.core();
         let _pin = core.env.pin();
-        let guesses = self.guess();
-        let mut nth = 0;
+        self.cursor.prepare(TOGETHER + FAR);
+        let doubted = self.doubts;
+        let guesses = if doubted { self.guess() } else { [0; TOGETHER] };
+        let (mut nth, mut missed) = (0, 0);
         while nth < TOGETHER && self.values.len() < ENOUGH && self.error.is_none() {
             self.ask(nth);
-            let Some((bytes, _)) = self.cursor.ahead(nth).filter(|(key, _)| is_below(key, &self.high)) else {
-                self.over = nth < self.cursor.in_hand();
+            let Some((bytes, hint)) = self.cursor.ahead(nth) else { break };
+            if !is_below(bytes, &self.high) {
+                self.over = true;
                 break;
-            };
-            let key = record::Key { tree: self.tree.id(), bytes, hash: self.hash(nth) };
+            }
             let start = self.values.len();
-            let seen = core.find_by(guesses[nth], &key, self.number.sequence);
-            let read = seen.and_then(|seen| match seen {
-                Some(_) if self.keys_only => Ok(true),
-                Some(seen) => self.tree.read_value(&key, seen, &mut self.values).map(|()| true),
-                None => Ok(false),
-            });
+            let hash = record::hash(core.salt, self.tree.id(), bytes);
+            let key = record::Key { tree: self.tree.id(), bytes, hash };
+            let sequence = self.number.sequence;
+            let newest = match doubted {
+                true => None,
+                false => core.read_newest(&key, hint, sequence, &mut self.values),
+            };
+            let read = newest.map(Some).map_or_else(
+                || {
+                    missed += usize::from(guesses[nth] != hint.at());
+                    let seen = core.find_by(guesses[nth], &key, sequence)?;
+                    if let Some(seen) = seen.filter(|_| !self.keys_only) {
+                        self.tree.read_value(&key, seen, &mut self.values)?;
+                    }
+                    Ok(seen.map(|_| start..self.values.len()))
+                },
+                Ok,
+            );
             match read {
-                Ok(true) => self.read.push(Read { nth, value: start..self.values.len() }),
-                Ok(false) => {}
+                Ok(value) => self.read.extend(value.map(|value| Read { nth, value })),
                 Err(error) => self.error = Some(error),
             }
             nth += 1;
         }
+        self.doubts = self.keys_only || missed > 1;
         self.cursor.pass(nth);
         self.passed = nth;
         self.first += nth;
         self.asked -= nth;
     }
 
-    /// Where the records of the next keys most likely lie. Those that are not at their hints are asked for.
-    #[inline]
+    /// Where the records of the next keys most likely lie, as the hash index says. Those that are not at their hints are asked for.
     fn guess(&mut self) -> [u64; TOGETHER] {
         let core = self.tree.core();
         self.ask(0);
         std::array::from_fn(|nth| {
-            let Some((_, hint)) = self.cursor.ahead(nth) else { return 0 };
-            let at = core.index.guess(core.media(), self.hash(nth), hint);
-            if at != hint && at != 0 {
+            let Some((key, hint)) = self.cursor.ahead(nth) else { return 0 };
+            let at = core.index.guess(core.media(), record::hash(core.salt, self.tree.id(), key), hint.at());
+            if at != hint.at() && at != 0 {
                 (0..3).for_each(|line| core.media().prefetch(at + line * 64));
             }
             at
         })
-    }
-
-    /// The hash of the `nth` key in hand, which was asked for.
-    #[inline]
-    fn hash(&self, nth: usize) -> u64 {
-        self.hashes[(self.first + nth) % RING]
     }
 
     /// Asks for what the keys after the `nth` need.
@@ -272,10 +315,10 @@ impl<'t, M: Media> Scan<'t, M> {
         let media = core.media();
         while self.asked <= nth + FAR {
             let Some((key, hint)) = self.cursor.ahead(self.asked) else { break };
-            let hash = record::hash(core.salt, self.tree.id(), key);
-            self.hashes[(self.first + self.asked) % RING] = hash;
-            core.index.prefetch(media, hash);
-            (0..3).for_each(|line| media.prefetch(hint + line * 64));
+            (0..3).for_each(|line| media.prefetch(hint.at() + line * 64));
+            if self.doubts {
+                core.index.prefetch(media, record::hash(core.salt, self.tree.id(), key));
+            }
             self.asked += 1;
         }
         self.cursor.ask_next(self.first + nth);

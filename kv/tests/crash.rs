@@ -121,4 +121,7 @@ caught! {
     sequence_numbers_that_come_again_are_noticed: NoLimit;
     a_record_without_its_checksum_is_noticed: NoRecordCheck;
     an_order_that_misses_keys_is_noticed: NoOrder;
+    a_superseded_record_without_its_mark_is_noticed: NoMark;
+    a_mark_that_is_not_flushed_is_noticed: NoMarkFlush;
+    an_order_that_is_not_told_of_the_newest_is_noticed: NoRetelling;
 }

@@ -355,10 +355,11 @@ fn by_call(flags: i32) -> Result<OwnedFd> {
     owned("making a userfaultfd", fd as libc::c_int)
 }
 
-/// Moves the descriptor up, out of reach of code that closes the first few.
+/// Moves the descriptor up, out of reach of code that closes the first few. Not beyond 63: where threads share the table of
+/// descriptors, the kernel makes it longer only after a grace period, some 10 ms.
 fn high(fd: OwnedFd) -> OwnedFd {
     // SAFETY: the call takes numbers only.
-    let moved = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 900) };
+    let moved = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 48) };
     owned("moving a descriptor", moved).unwrap_or(fd)
 }
 

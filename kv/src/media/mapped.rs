@@ -204,6 +204,27 @@ impl Media for Mapped {
     }
 
     #[inline]
+    fn append_to(&self, at: u64, len: usize, buf: &mut Vec<u8>) {
+        let start = buf.len();
+        let words = len.div_ceil(8);
+        if !at.is_multiple_of(WORD) || !self.within(at, words as u64 * WORD) {
+            buf.resize(start + len, 0);
+            return self.read(at, &mut buf[start..]);
+        }
+        buf.reserve(words * 8);
+        // SAFETY: the words lie within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
+        let mut from = unsafe { self.base.add(at as usize) }.cast::<u64>();
+        for place in buf.spare_capacity_mut().as_chunks_mut::<8>().0.iter_mut().take(words) {
+            // SAFETY: as for the first; each of the words lies in the range that was checked.
+            let word = unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Relaxed);
+            *place = word.to_ne_bytes().map(std::mem::MaybeUninit::new);
+            from = from.wrapping_add(1);
+        }
+        // SAFETY: there is room for the words, which hold `len` bytes, and all of them were stored.
+        unsafe { buf.set_len(start + len) }
+    }
+
+    #[inline]
     fn equals(&self, at: u64, bytes: &[u8]) -> bool {
         if !at.is_multiple_of(WORD) {
             let mut found = vec![0; bytes.len()];

@@ -56,12 +56,40 @@ impl Leaf {
         buf: &mut Vec<u8>,
         content: &mut Content,
     ) -> Result<Read> {
+        let header = self.copy(media, tree, buf, content)?;
+        let tail = content.read(&header, buf)?;
+        Ok(Read { lost: header.lost, end: tail.end, clean: tail.clean })
+    }
+
+    /// Begins to read the leaf into `content` from the key `from` on, through `buf`, which is kept for [`Content::more`]. Also whether
+    /// keys are below.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn begin<M: Media>(
+        &self,
+        media: &M,
+        tree: u32,
+        from: &[u8],
+        buf: &mut Vec<u8>,
+        content: &mut Content,
+    ) -> Result<(Read, bool)> {
+        let header = self.copy(media, tree, buf, content)?;
+        let (tail, below) = content.begin(&header, buf, from)?;
+        Ok((Read { lost: header.lost, end: tail.end, clean: tail.clean }, below))
+    }
+
+    fn copy<M: Media>(
+        &self,
+        media: &M,
+        tree: u32,
+        buf: &mut Vec<u8>,
+        content: &mut Content,
+    ) -> Result<Header> {
         content.clear();
         buf.resize(self.page.bytes as usize, 0);
         media.read(self.page.at, buf);
-        let header = Header::parse(Place { tree, at: self.page.at }, buf)?;
-        let tail = content.read(&header, buf)?;
-        Ok(Read { lost: header.lost, end: tail.end, clean: tail.clean })
+        Header::parse(Place { tree, at: self.page.at }, buf)
     }
 }
 
@@ -126,31 +154,28 @@ impl Group {
     }
 }
 
-/// Reads the header of the leaf at `page` and its bounds.
-pub(super) fn read_header<M: Media>(media: &M, tree: u32, page: Page) -> Result<(Header, Vec<u8>)> {
+/// Reads the header of the leaf at `page`, and into `start` all up to its keys.
+pub(super) fn read_header<M: Media>(media: &M, tree: u32, page: Page, start: &mut Vec<u8>) -> Result<Header> {
     if page.at.saturating_add(page.bytes) > media.len() {
         return Err(corrupt(page.at, "a leaf's end", media.len(), page.at + page.bytes));
     }
-    let mut start = vec![0; 128.min(page.bytes as usize)];
-    media.read(page.at, &mut start);
-    let wanted = Header::extent(&start).min(page.bytes as usize);
-    let header = match start.len() < wanted {
-        true => {
-            start.resize(wanted, 0);
-            media.read(page.at, &mut start);
-            Header::parse(Place { tree, at: page.at }, &start)?
+    // A bound and a prefix are rarely longer than what lies with the header in its line.
+    let mut len = 0;
+    let mut read = |wanted: usize, start: &mut Vec<u8>| {
+        if len < wanted {
+            start.clear();
+            media.append_to(page.at, wanted, start);
+            len = wanted;
         }
-        false => Header::parse(Place { tree, at: page.at }, &start)?,
     };
+    read(64.min(page.bytes as usize), start);
+    read(Header::extent(start).min(page.bytes as usize), start);
+    let header = Header::parse(Place { tree, at: page.at }, start)?;
     if header.bytes as u64 != page.bytes {
         return Err(corrupt(page.at, "bytes of a leaf", page.bytes, header.bytes as u64));
     }
-    let keys = header.low(&start).len() + HEADER + header.prefix_len();
-    if start.len() < keys {
-        start.resize(keys, 0);
-        media.read(page.at, &mut start);
-    }
-    Ok((header, start))
+    read(header.low(start).len() + HEADER + header.prefix_len(), start);
+    Ok(header)
 }
 
 impl State {
@@ -190,11 +215,10 @@ impl State {
                 Err(_) => damaged.push(Damaged { link: at, page: None }),
             }
         }
+        let mut start = Vec::new();
         for (page, link) in pages {
-            match read_header(media, tree, page) {
-                Ok((header, bytes)) => {
-                    found.push((header.low(&bytes).into(), Leaf::new(page, link, &header, &bytes)))
-                }
+            match read_header(media, tree, page, &mut start) {
+                Ok(header) => found.push((header.low(&start).into(), Leaf::new(page, link, &header, &start))),
                 Err(_) => damaged.push(Damaged { link, page: Some(page) }),
             }
         }

@@ -16,10 +16,12 @@
 //! | 22 | 2 | `prefix_len` | bytes that every key of the leaf starts with |
 //! | 24 | 4 | `sorted_end` | where the sorted part ends, a multiple of 8 |
 //! | 28 | 4 | `bytes` | of the page |
-//! | 32 | | | low bound, prefix, sorted keys: hint / 8 (5), suffix's length (2, where `width` is 0xffff), suffix |
+//! | 32 | | | low bound, prefix, sorted keys: hint (6), suffix's length (2, where `width` is 0xffff), suffix |
 //! | `sorted_end` | | | appended entries, each a multiple of 8; zeros after the last |
 //!
-//! An appended entry: hint / 8 (5); length of the suffix, 0x4000, and 0x8000 for a deleted key (2); low 16 bits of the
+//! A hint: offset of the record in units of 8 bytes (35 bits), low bits of its sequence number (13).
+//!
+//! An appended entry: hint (6); length of the suffix, 0x4000, and 0x8000 for a deleted key (2); low 16 bits of the
 //! hash of those and the suffix, salted with `sum` and the entry's place (2); suffix; zeros.
 //!
 //! Invariants:
@@ -32,6 +34,7 @@ use super::keys::{common, head};
 use super::mutation::{self, Mutation};
 use crate::error::Result;
 use std::cmp::Ordering;
+use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the header.
@@ -45,7 +48,7 @@ const LOST: u16 = 1;
 const PRESENT: u16 = 0x4000;
 const DELETED: u16 = 0x8000;
 const LENGTH: u16 = 0x3fff;
-const ENTRY_HEAD: usize = 9;
+const ENTRY_HEAD: usize = Hint::BYTES + 4;
 /// Below this many keys a leaf has no prefix: most keys that come would not share it.
 const PREFIX_FROM: usize = 16;
 
@@ -57,17 +60,51 @@ fn u32_at(page: &[u8], at: usize) -> u32 {
     page.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
 }
 
-fn hint_at(page: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word[..5].copy_from_slice(&page[at..at + 5]);
-    u64::from_le_bytes(word) * 8
-}
+/// Where a record lay when the index was told of it, and the low bits of its sequence number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint(u64);
 
-/// The five bytes of a hint; what does not fit is no hint.
-fn hint_bytes(hint: u64) -> [u8; 5] {
-    let word = hint / 8;
-    let bytes = if hint.is_multiple_of(8) && word < 1 << 40 { word } else { 0 }.to_le_bytes();
-    [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]]
+impl Hint {
+    const BYTES: usize = 6;
+    /// Bits of the offset, in units of 8 bytes; the rest is the sequence number's.
+    const PLACE_BITS: u32 = 35;
+    const SEQUENCE_MASK: u64 = (1 << (Self::BYTES as u32 * 8 - Self::PLACE_BITS)) - 1;
+
+    /// Of the record at `at` with this sequence number; what does not fit is no hint.
+    #[inline]
+    pub(super) const fn new(at: u64, sequence: u64) -> Self {
+        let place = at / 8;
+        if !at.is_multiple_of(8) || place >= 1 << Self::PLACE_BITS {
+            return Self(0);
+        }
+        Self(place | (sequence & Self::SEQUENCE_MASK) << Self::PLACE_BITS)
+    }
+
+    /// The record's offset in bytes, a multiple of 8; 0 where it is not known.
+    #[inline]
+    #[must_use]
+    pub const fn at(self) -> u64 {
+        (self.0 & ((1 << Self::PLACE_BITS) - 1)) * 8
+    }
+
+    /// Whether it may be that of a record with this sequence number.
+    #[inline]
+    #[must_use]
+    pub const fn is_of(self, sequence: u64) -> bool {
+        self.0 >> Self::PLACE_BITS == sequence & Self::SEQUENCE_MASK
+    }
+
+    /// That in the first bytes of `bytes`, which are enough.
+    #[inline]
+    fn read(bytes: &[u8]) -> Self {
+        let mut word = [0; 8];
+        word[..Self::BYTES].copy_from_slice(&bytes[..Self::BYTES]);
+        Self(u64::from_le_bytes(word))
+    }
+
+    fn put(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_le_bytes()[..Self::BYTES]);
+    }
 }
 
 /// Where a page lies, and whose it is: part of every hash, so that a page out of place is none.
@@ -181,8 +218,7 @@ pub(super) struct Item {
     at: u32,
     len: u16,
     deleted: bool,
-    /// Offset in bytes, a multiple of 8; 0 where it is not known.
-    pub hint: u64,
+    pub hint: Hint,
 }
 
 /// The keys of a leaf in order, taken out of it.
@@ -194,6 +230,18 @@ pub(super) struct Content {
     pub items: Vec<Item>,
     appended: Vec<Item>,
     merged: Vec<Item>,
+    rest: Rest,
+}
+
+/// What of a page was not taken out yet: of its sorted part bytes `at` to `end`, all of whose suffixes are `width` bytes long, and of what was
+/// appended, which is in order, the entries from `appended` on.
+#[derive(Debug, Default)]
+struct Rest {
+    at: usize,
+    end: usize,
+    width: usize,
+    prefix: Range<usize>,
+    appended: usize,
 }
 
 /// What was found behind the sorted part.
@@ -216,16 +264,17 @@ impl Content {
         self.items.clear();
         self.appended.clear();
         self.prefix_len = 0;
+        self.rest = Rest::default();
     }
 
     /// Adds a key behind the others.
-    pub(super) fn push(&mut self, key: &[u8], hint: u64) {
+    pub(super) fn push(&mut self, key: &[u8], hint: Hint) {
         let item = self.take(&[], key, hint, false);
         self.items.push(item);
     }
 
     /// Takes changes over what is there: keys with their hints, or `None` where they are deleted, in order.
-    pub(super) fn change<'k>(&mut self, changes: impl Iterator<Item = (&'k [u8], Option<u64>)>) {
+    pub(super) fn change<'k>(&mut self, changes: impl Iterator<Item = (&'k [u8], Option<Hint>)>) {
         // Heads are comparable as long as they are of the same place in the key.
         if self.prefix_len > 0 {
             self.prefix_len = 0;
@@ -235,13 +284,13 @@ impl Content {
                 .for_each(|item| item.head = head(&arena[item.at as usize..][..item.len.into()], 0));
         }
         for (key, hint) in changes {
-            let item = self.take(&[], key, hint.unwrap_or(0), hint.is_none());
+            let item = self.take(&[], key, hint.unwrap_or_default(), hint.is_none());
             self.appended.push(item);
         }
         self.merge_appended();
     }
 
-    fn take(&mut self, prefix: &[u8], suffix: &[u8], hint: u64, deleted: bool) -> Item {
+    fn take(&mut self, prefix: &[u8], suffix: &[u8], hint: Hint, deleted: bool) -> Item {
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(prefix);
         self.arena.extend_from_slice(suffix);
@@ -268,6 +317,83 @@ impl Content {
         sorted.map(|()| tail)
     }
 
+    /// Begins to take out of a whole page whose header was checked what is not below `from`; [`Self::more`] goes on. Also whether anything
+    /// is below.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] where the sorted part does not match its hash.
+    pub(super) fn begin(&mut self, header: &Header, page: &[u8], from: &[u8]) -> Result<(Tail, bool)> {
+        let width = usize::from(header.width);
+        if header.width == VARIES || header.prefix_len + width == 0 {
+            let tail = self.read(header, page)?;
+            let below = self.items.partition_point(|item| self.key(item) < from);
+            self.items.drain(..below);
+            return Ok((tail, below > 0));
+        }
+        self.clear();
+        self.prefix_len = header.prefix_len;
+        header.check(page)?;
+        let prefix = header.prefix(page);
+        let (at, each) = (header.keys_at(), Hint::BYTES + width);
+        let Some(keys) = page[..header.sorted_end].get(at..at + header.count * each) else {
+            return Err(corrupt(
+                header.place.at,
+                "the end of a leaf's key",
+                header.sorted_end,
+                at + header.count * each,
+            ));
+        };
+        let tail = self.read_appended(header, page);
+        self.sort_appended();
+        let below = match from.get(..prefix.len()).unwrap_or(from).cmp(prefix) {
+            Ordering::Less => 0,
+            Ordering::Greater => header.count,
+            Ordering::Equal => first_from(keys, each, &from[prefix.len()..]),
+        };
+        let appended = self.appended.partition_point(|item| self.key(item) < from);
+        let prefix = header.prefix_at()..at;
+        self.rest = Rest { at: at + below * each, end: at + keys.len(), width, prefix, appended };
+        self.arena.reserve((header.count - below) * (header.prefix_len + width));
+        self.items.reserve(header.count - below + self.appended.len() - appended);
+        Ok((tail, below + appended > 0))
+    }
+
+    /// Takes about `n` more items out of `page`, of which [`Self::begin`] has begun to; whether there were any.
+    pub(super) fn more(&mut self, page: &[u8], n: usize) -> bool {
+        let before = self.items.len();
+        let each = Hint::BYTES + self.rest.width;
+        while self.items.len() < before + n {
+            let next = page.get(self.rest.at..self.rest.at + each).filter(|_| self.rest.at < self.rest.end);
+            let Some(next) = next else { break };
+            let suffix = &next[Hint::BYTES..];
+            if let Some(appended) = self.appended.get(self.rest.appended) {
+                let order = appended.head.cmp(&head(suffix, 0));
+                let order = order.then_with(|| self.key(appended)[self.prefix_len..].cmp(suffix));
+                if order.is_le() {
+                    let item = *appended;
+                    self.rest.appended += 1;
+                    self.rest.at += if order.is_eq() { each } else { 0 };
+                    self.items.extend((!item.deleted).then_some(item));
+                    continue;
+                }
+            }
+            let (at, len) = (self.arena.len(), self.prefix_len + suffix.len());
+            self.arena.resize(at + len, 0);
+            let (start, end) = self.arena[at..].split_at_mut(self.prefix_len);
+            copy_short(start, &page[self.rest.prefix.clone()]);
+            copy_short(end, suffix);
+            let (head, hint) = (head(suffix, 0), Hint::read(next));
+            self.items.push(Item { head, at: at as u32, len: len as u16, deleted: false, hint });
+            self.rest.at += each;
+        }
+        if self.rest.at >= self.rest.end {
+            let rest = self.appended.get(self.rest.appended..).unwrap_or_default();
+            self.items.extend(rest.iter().filter(|item| !item.deleted));
+            self.rest.appended = self.appended.len();
+        }
+        self.items.len() > before
+    }
+
     fn read_sorted(&mut self, header: &Header, page: &[u8]) -> Result<()> {
         let prefix = header.prefix(page);
         let (mut at, end) = (header.keys_at(), header.sorted_end);
@@ -281,13 +407,13 @@ impl Content {
         }
         for _ in 0..header.count {
             let (from, len) = match header.width {
-                VARIES => (at + 7, usize::from(u16_at(page, at + 5))),
-                width => (at + 5, usize::from(width)),
+                VARIES => (at + Hint::BYTES + 2, usize::from(u16_at(page, at + Hint::BYTES))),
+                width => (at + Hint::BYTES, usize::from(width)),
             };
             let Some(suffix) = page[..end].get(from..from + len) else {
                 return Err(corrupt(header.place.at, "the end of a leaf's key", end, from + len));
             };
-            let item = self.take(prefix, suffix, hint_at(page, at), false);
+            let item = self.take(prefix, suffix, Hint::read(&page[at..]), false);
             self.items.push(item);
             at = from + len;
         }
@@ -296,7 +422,7 @@ impl Content {
 
     /// Takes `keys`, whose suffixes are all `width` bytes long: most leaves are so.
     fn read_even(&mut self, header: &Header, prefix: &[u8], width: usize, keys: &[u8]) -> Result<()> {
-        let (each, len) = (5 + width, prefix.len() + width);
+        let (each, len) = (Hint::BYTES + width, prefix.len() + width);
         if keys.len() < header.count * each {
             return Err(corrupt(header.place.at, "the end of a leaf's key", keys.len(), header.count * each));
         }
@@ -305,14 +431,14 @@ impl Content {
         for (i, (to, from)) in arena.chunks_exact_mut(len).zip(keys.chunks_exact(each)).enumerate() {
             let (start, rest) = to.split_at_mut(prefix.len());
             start.copy_from_slice(prefix);
-            rest.copy_from_slice(&from[5..]);
+            rest.copy_from_slice(&from[Hint::BYTES..]);
             let at = (i * len) as u32;
             items.push(Item {
                 head: head(rest, 0),
                 at,
                 len: len as u16,
                 deleted: false,
-                hint: hint_at(from, 0),
+                hint: Hint::read(from),
             });
         }
         Ok(())
@@ -322,7 +448,7 @@ impl Content {
         let prefix = if header.keys_at() <= page.len() { header.prefix(page) } else { &[] };
         let mut at = header.sorted_end;
         while let Some((suffix, deleted)) = entry_at(header.sum, page, at) {
-            let item = self.take(prefix, suffix, hint_at(page, at), deleted);
+            let item = self.take(prefix, suffix, Hint::read(&page[at..]), deleted);
             self.appended.push(item);
             at += entry_bytes(suffix.len());
         }
@@ -332,15 +458,22 @@ impl Content {
         Tail { end: at, clean }
     }
 
-    /// Brings what was appended into the order of the rest; the last entry of a key decides.
-    fn merge_appended(&mut self) {
-        if self.appended.is_empty() {
-            return;
-        }
+    /// Brings what was appended into order; the last entry of a key decides.
+    fn sort_appended(&mut self) {
         let mut appended = std::mem::take(&mut self.appended);
         // Later entries lie further on in the arena.
         appended.sort_unstable_by(|a, b| self.order(a, b).then(b.at.cmp(&a.at)));
         appended.dedup_by(|older, newest| self.order(older, newest).is_eq());
+        self.appended = appended;
+    }
+
+    /// Brings what was appended into the order of the rest.
+    fn merge_appended(&mut self) {
+        if self.appended.is_empty() {
+            return;
+        }
+        self.sort_appended();
+        let mut appended = std::mem::take(&mut self.appended);
         let mut merged = std::mem::take(&mut self.merged);
         merged.clear();
         let mut old = self.items.iter().peekable();
@@ -360,35 +493,63 @@ impl Content {
     }
 }
 
+/// Copies bytes of equal number, without a call where they are few.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    let len = from.len();
+    match (to.first_chunk_mut::<8>(), from.first_chunk::<8>(), from.last_chunk::<8>()) {
+        (Some(first), Some(from), Some(last)) if len <= 16 => {
+            *first = *from;
+            if let Some(end) = to.last_chunk_mut::<8>() {
+                *end = *last;
+            }
+        }
+        _ if len < 8 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// How many of `keys`, which are `each` bytes long with their hints, have suffixes below `suffix`.
+fn first_from(keys: &[u8], each: usize, suffix: &[u8]) -> usize {
+    let (mut low, mut high) = (0, keys.len() / each);
+    while low < high {
+        let middle = low.midpoint(high);
+        match keys[middle * each + Hint::BYTES..(middle + 1) * each] < *suffix {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    low
+}
+
 /// Bytes of an appended entry with a suffix of `len` bytes.
 pub(super) fn entry_bytes(len: usize) -> usize {
     (ENTRY_HEAD + len).next_multiple_of(8)
 }
 
 fn entry_sum(sum: u32, at: usize, head: &[u8], suffix: &[u8]) -> u16 {
-    let mut first = [0; 8];
-    first[..7].copy_from_slice(head);
-    let seed = (u64::from(sum) << 32 | at as u64) ^ u64::from_le_bytes(first).rotate_left(11);
+    let first = head.first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
+    let seed = (u64::from(sum) << 32 | at as u64) ^ first.rotate_left(11);
     xxh3_64_with_seed(suffix, seed) as u16
 }
 
 /// The suffix of the whole entry at `at`, and whether it says that its key is deleted.
 fn entry_at(sum: u32, page: &[u8], at: usize) -> Option<(&[u8], bool)> {
     let entry = page.get(at..)?;
-    let length = u16_at(entry, 5);
+    let length = u16_at(entry, Hint::BYTES);
     let suffix = entry.get(ENTRY_HEAD..ENTRY_HEAD + usize::from(length & LENGTH))?;
-    let whole =
-        u16_at(entry, 7) == entry_sum(sum, at, &entry[..7], suffix) || mutation::is(Mutation::NoEntrySum);
+    let whole = u16_at(entry, Hint::BYTES + 2) == entry_sum(sum, at, &entry[..Hint::BYTES + 2], suffix)
+        || mutation::is(Mutation::NoEntrySum);
     (length & PRESENT != 0 && whole).then_some((suffix, length & DELETED != 0))
 }
 
 /// Writes an entry for byte `at` of the leaf whose hash is `sum` into `out`, which it replaces.
-pub(super) fn encode_entry(out: &mut Vec<u8>, sum: u32, at: usize, suffix: &[u8], hint: Option<u64>) {
+pub(super) fn encode_entry(out: &mut Vec<u8>, sum: u32, at: usize, suffix: &[u8], hint: Option<Hint>) {
     out.clear();
-    out.extend_from_slice(&hint_bytes(hint.unwrap_or(0)));
+    hint.unwrap_or_default().put(out);
     let length = suffix.len() as u16 | PRESENT | if hint.is_none() { DELETED } else { 0 };
     out.extend_from_slice(&length.to_le_bytes());
-    let check = entry_sum(sum, at, &out[..7], suffix);
+    let check = entry_sum(sum, at, &out[..Hint::BYTES + 2], suffix);
     out.extend_from_slice(&check.to_le_bytes());
     out.extend_from_slice(suffix);
     out.resize(entry_bytes(suffix.len()), 0);
@@ -415,7 +576,7 @@ impl Shape {
 
     /// Bytes of `item` in the sorted part.
     pub(super) fn item_bytes(&self, item: &Item) -> usize {
-        usize::from(item.len) - self.prefix_len + if self.width == VARIES { 7 } else { 5 }
+        usize::from(item.len) - self.prefix_len + Hint::BYTES + if self.width == VARIES { 2 } else { 0 }
     }
 }
 
@@ -436,7 +597,7 @@ pub(super) fn encode(
     out.extend_from_slice(low);
     out.extend_from_slice(prefix);
     for item in items {
-        out.extend_from_slice(&hint_bytes(item.hint));
+        item.hint.put(out);
         if shape.width == VARIES {
             out.extend_from_slice(&(item.len - shape.prefix_len as u16).to_le_bytes());
         }

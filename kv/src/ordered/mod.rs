@@ -36,6 +36,7 @@ use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use group::{Group, Read};
 use keys::Keys;
+pub use leaf::Hint;
 pub use pending::Change;
 use pending::Pending;
 pub use root::Page;
@@ -134,6 +135,8 @@ pub struct Ordered<S: Space> {
     tree: u32,
     top: RwLock<Top>,
     pending: Pending,
+    /// Memory of cursors that are gone.
+    parts: Mutex<Vec<cursor::Parts>>,
     writer: Mutex<Writer>,
     /// Whether leaves that a crash had torn have been replaced, so that what is torn now is damage.
     whole: AtomicBool,
@@ -170,6 +173,7 @@ impl<S: Space> Ordered<S> {
             tree: tree.0,
             top,
             pending: Pending::new(lists),
+            parts: Mutex::default(),
             writer,
             whole: AtomicBool::new(false),
         })
@@ -211,13 +215,28 @@ impl<S: Space> Ordered<S> {
     /// # Errors
     /// What taking changes into leaves fails with: the change waits nevertheless, and is taken later.
     pub fn apply(&self, change: Change, key: &[u8], record: u64, sequence: u64) -> Result<()> {
+        self.announce(change, key, record, sequence)?;
+        self.settle_many()
+    }
+
+    /// As [`Self::apply`], where more changes follow at once and [`Self::settle_many`] after them.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`].
+    pub fn announce(&self, change: Change, key: &[u8], record: u64, sequence: u64) -> Result<()> {
         if key.len() > leaf::MAX_KEY {
             return Err(Error::KeyLength(key.len()));
         }
-        if self.pending.push(change, key, record, sequence) >= WAITING {
-            self.settle()?;
-        }
+        self.pending.push(change, key, record, sequence);
         Ok(())
+    }
+
+    /// Takes what waits into the leaves, if that is much.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn settle_many(&self) -> Result<()> {
+        if self.pending.len() >= WAITING { self.settle() } else { Ok(()) }
     }
 
     /// Makes durable what the index was told of before, by whomever: with a fence where anything changed, and another where

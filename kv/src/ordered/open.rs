@@ -97,8 +97,9 @@ fn prefetch_first<M: Media>(media: &M, page: Page) {
 fn low_of<M: Media>(media: &M, tree: u32, page: Page) -> Result<Box<[u8]>> {
     check_group(media, tree, page)?;
     let at = page.at + LINKS_AT;
+    let mut bytes = Vec::new();
     if let Ok(Some(leaf)) = linked(media.load(at), at)
-        && let Ok((header, bytes)) = read_header(media, tree, leaf)
+        && let Ok(header) = read_header(media, tree, leaf, &mut bytes)
     {
         return Ok(header.low(&bytes).into());
     }

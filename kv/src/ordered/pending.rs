@@ -5,7 +5,8 @@
 //!
 //! Invariant: `waiting` is above zero from before [`Pending::push`] returns until the change has been taken.
 
-use super::keys::head;
+use super::keys::{common, head};
+use super::leaf::Hint;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,6 +18,9 @@ pub enum Change {
     /// It is gone.
     Delete,
 }
+
+/// So few changes are put in order by the heads of their whole keys.
+const SORTED_AS_THEY_ARE: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Note {
@@ -43,8 +47,9 @@ pub(super) struct Taken {
 
 impl Taken {
     /// Where the record may lie; `None` for a deleted key.
-    pub(super) fn hint(&self) -> Option<u64> {
-        (self.note.change == Change::Insert).then_some(self.note.record)
+    pub(super) fn hint(&self) -> Option<Hint> {
+        let Note { change, record, sequence, .. } = self.note;
+        (change == Change::Insert).then_some(Hint::new(record, sequence))
     }
 }
 
@@ -64,6 +69,17 @@ impl Batch {
     /// Sorts, and keeps the change with the greatest sequence number of each key.
     fn settle(&mut self) {
         let mut changes = std::mem::take(&mut self.changes);
+        // Heads tell keys apart behind what all of them have in common.
+        let shared = match changes.split_first() {
+            Some((first, rest)) if rest.len() > SORTED_AS_THEY_ARE => {
+                let first = self.key(first);
+                rest.iter().fold(first.len(), |shared, other| common(&first[..shared], self.key(other)))
+            }
+            _ => 0,
+        };
+        if shared > 0 {
+            changes.iter_mut().for_each(|change| change.head = head(self.key(change), shared));
+        }
         changes.sort_unstable_by(|a, b| {
             let keys = a.head.cmp(&b.head).then_with(|| self.key(a).cmp(self.key(b)));
             keys.then(b.note.sequence.cmp(&a.note.sequence)).then(b.note.at.cmp(&a.note.at))
@@ -91,18 +107,22 @@ impl Pending {
         (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % self.lists.len()
     }
 
-    /// Adds a change; how many wait now. `key` is at most [`super::leaf::MAX_KEY`] bytes.
-    pub(super) fn push(&self, change: Change, key: &[u8], record: u64, sequence: u64) -> usize {
-        let waiting = self.waiting.fetch_add(1, Ordering::AcqRel) + 1;
+    /// Adds a change. `key` is at most [`super::leaf::MAX_KEY`] bytes.
+    pub(super) fn push(&self, change: Change, key: &[u8], record: u64, sequence: u64) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
         let mut list = self.lists[self.list_of(key)].lock();
         let at = list.keys.len() as u32;
         list.keys.extend_from_slice(key);
         list.notes.push(Note { change, len: key.len() as u16, at, record, sequence });
-        waiting
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) == 0
+        self.len() == 0
     }
 
     /// Takes all into `batch`, whose memory is used again. They count as waiting until [`Self::settled`].

@@ -240,7 +240,8 @@ impl<S: Space> Ordered<S> {
         let low: Box<[u8]> = self.top.read().keys.get(index).into();
         let media = self.memory();
         write_leaf(media, self.tree, pages[1], &low, true);
-        let (header, bytes) = super::group::read_header(media, self.tree, pages[1])?;
+        let mut bytes = Vec::new();
+        let header = super::group::read_header(media, self.tree, pages[1], &mut bytes)?;
         let old = state.page;
         writer.words.retain(|at, _| !(old.at..old.at + old.bytes).contains(at));
         state.page = pages[0];

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 /// How many changes are taken into a leaf at once, at most.
-const RUN: usize = 64;
+const RUN: usize = 512;
 /// How many words of a record one such run may need.
 const RUN_WORDS: usize = 96;
 /// Fewer changes than that are not looked ahead for.
