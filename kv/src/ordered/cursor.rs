@@ -126,7 +126,7 @@ impl<S: Space> Ordered<S> {
         key: &[u8],
         below: bool,
         with: impl FnOnce(usize, &State) -> T,
-    ) -> std::result::Result<T, (Bounds, Error)> {
+    ) -> std::result::Result<T, Box<Unread>> {
         loop {
             let (index, group) = {
                 let top = self.top.read();
@@ -148,7 +148,7 @@ impl<S: Space> Ordered<S> {
                     let top = self.top.read();
                     let index = if below { top.keys.find_below(key) } else { top.keys.find(key) };
                     let low = (index > 0).then(|| top.keys.get(index).to_vec());
-                    return Err(((low, high), error));
+                    return Err(Box::new(Unread { low, high, error }));
                 }
             } else {
                 daxstore::sync::thread::yield_now();
@@ -157,8 +157,12 @@ impl<S: Space> Ordered<S> {
     }
 }
 
-/// The low and the high bound of keys.
-type Bounds = (Option<Vec<u8>>, Option<Vec<u8>>);
+/// Keys that can not be read: their bounds, and why.
+struct Unread {
+    low: Option<Vec<u8>>,
+    high: Option<Vec<u8>>,
+    error: Error,
+}
 
 impl<S: Space> Cursor<'_, S> {
     /// The next key and where its record lay, which the cursor passes; `None` at the end. An error names what could not be
@@ -299,10 +303,10 @@ impl<S: Space> Cursor<'_, S> {
         let take = |index, state: &_| self.take(&key, wanted, index, state);
         match ordered.with_group(&key, wanted == Wanted::Below, take) {
             Ok(()) => {}
-            Err(((low, high), error)) => {
-                self.low.set(low.as_deref());
-                self.high.set(high.as_deref());
-                self.errors.push(error);
+            Err(unread) => {
+                self.low.set(unread.low.as_deref());
+                self.high.set(unread.high.as_deref());
+                self.errors.push(unread.error);
                 self.at = 0;
                 return;
             }
