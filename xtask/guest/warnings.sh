@@ -5,6 +5,15 @@ where_it_is
 memmap() { holds "$(warned $POOL)" 'set aside by `memmap=`'; }
 
 case $BACKEND in
+    plain)
+        daxstore mkfs $POOL --size 64M --force
+        holds "$(warned $POOL)" 'the pool is a plain file: every fence writes pages (msync)'
+        holds "$(warned $POOL)" 'put it on a devdax device or on a file system mounted with `-o dax=always`'
+        warned="$(daxstore info --assume-persistent $POOL | sed -n '/^WARNING/,$p')"
+        holds "$warned" 'a power cut damages the pool'
+        holds "$warned" 'leave --assume-persistent out'
+        exit
+        ;;
     devdax-2m)
         daxstore mkfs $POOL --size 64M --force
         memmap
@@ -69,6 +78,22 @@ case $BACKEND in
         mount -t $BACKEND -o dax=always $BLOCK /mnt
         daxstore mkfs $POOL --size 64M
         daxstore write $POOL /random < /tmp/random
+        lacks "$(warned $POOL)" 'costs huge pages'
+
+        # A namespace whose first byte lies at no multiple of 2 MiB.
+        umount /mnt
+        ndctl create-namespace -f -e namespace0.0 -m fsdax -a 4k > /dev/null
+        make_fs
+        mount_dax
+        daxstore mkfs $POOL --size 64M
+        holds "$(warned $POOL)" 'the namespace begins at'
+        note "$(warned $POOL | sed -n 's/.*costs huge pages: //p'), not after the advised create-namespace"
+        cure=$(warned $POOL | sed -n 's/.*`\(ndctl create-namespace.*\)`.*/\1/p')
+        umount /mnt
+        sh -c "$cure" > /dev/null
+        make_fs
+        mount_dax
+        daxstore mkfs $POOL --size 64M
         lacks "$(warned $POOL)" 'costs huge pages'
         ;;
     ext4)

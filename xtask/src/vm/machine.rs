@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. No machine outlives its bound: `timeout` kills it even where this process is gone.
-//! 2. A machine that is dropped is dead.
+//! 2. A machine that is dropped is dead, and one of a run that was killed is when the next one boots.
 
 use super::image::Image;
 use super::marks::Mark;
@@ -52,7 +52,8 @@ const MEMMAP: &str = "memmap=768M!1G";
 /// The kernel makes regions of CXL memory in multiples of 256 MiB.
 const DEVICE_BYTES: &str = "768M";
 /// Two ports, and the device below the first: for a bridge with one port Linux 6.1 leaves the bridge's decoder as it is,
-/// but qemu 7.2 finds the device by that decoder alone, and everything would read as zeros.
+/// but qemu 7.2 finds the device by that decoder alone, and everything would read as zeros. A device without a serial number
+/// would have labels that the kernel does not take.
 const CXL: [&str; 4] = [
     "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1",
     "cxl-rp,port=0,bus=cxl.1,id=port0,chassis=0,slot=2",
@@ -75,6 +76,7 @@ impl Machine {
     /// qemu can not be started.
     pub fn boot(spec: &Spec<'_>) -> Result<Self> {
         let dir = spec.image.dir.clone();
+        end_orphan(&dir);
         for left in ["monitor", "pid"] {
             let _ = fs::remove_file(dir.join(left));
         }
@@ -161,6 +163,19 @@ impl Machine {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Ends the emulator that a killed run left in `dir`: it has the disk.
+fn end_orphan(dir: &Path) {
+    let file = dir.join("pid");
+    let pid = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return };
+    // The number may be another process's by now.
+    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    if command.split(|byte| *byte == 0).any(|argument| argument == file.as_os_str().as_encoded_bytes()) {
+        // It may have ended a moment ago.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
 
@@ -267,6 +282,25 @@ fn plain(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_emulator_of_a_killed_run_is_ended_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let sleeper = |argument: &Path| {
+            let mut sh = Command::new("sh");
+            sh.args(["-c", "read line; exit 3"]).arg(argument).stdin(Stdio::piped()).spawn().unwrap()
+        };
+        let (mut orphan, mut other) = (sleeper(&file), sleeper(dir.path()));
+        for child in [&orphan, &other] {
+            fs::write(&file, format!("{}\n", child.id())).unwrap();
+            end_orphan(dir.path());
+        }
+        assert!(!orphan.wait().unwrap().success());
+        assert_eq!(orphan.wait().unwrap().code(), None, "it was killed");
+        drop(other.stdin.take());
+        assert_eq!(other.wait().unwrap().code(), Some(3), "it went on");
+    }
 
     #[test]
     fn what_is_meant_for_a_terminal_is_left_out() {

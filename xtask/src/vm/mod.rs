@@ -1,7 +1,7 @@
 //! Does the store do on real persistent memory what it does elsewhere?
 //!
 //! A Debian kernel is booted in a virtual machine (qemu) whose persistent memory is set aside by `memmap=` or is a file
-//! that stands for an NVDIMM; scripts in `xtask/guest` run there, and their results come back over the serial console.
+//! that stands for an NVDIMM or a CXL device; scripts in `xtask/guest` run there, and their results come back over the serial console.
 //! Nothing is installed but packages of the distribution; the kernel is unpacked and not installed.
 //!
 //! Invariant: at most one machine runs at a time, in one directory.

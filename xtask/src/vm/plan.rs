@@ -93,7 +93,7 @@ pub const SCENARIOS: &[Scenario] = &[
     script("mapsync", Backend::FILES, "without dax MAP_SYNC is refused: pages, and how info warns"),
     script(
         "warnings",
-        Backend::PMEM,
+        &Backend::ALL,
         "info warns of what costs huge pages or durability, and its cures work",
     ),
     script(
