@@ -79,22 +79,6 @@ case $BACKEND in
         daxstore mkfs $POOL --size 64M
         daxstore write $POOL /random < /tmp/random
         lacks "$(warned $POOL)" 'costs huge pages'
-
-        # A namespace whose first byte lies at no multiple of 2 MiB.
-        umount /mnt
-        ndctl create-namespace -f -e namespace0.0 -m fsdax -a 4k > /dev/null
-        make_fs
-        mount_dax
-        daxstore mkfs $POOL --size 64M
-        holds "$(warned $POOL)" 'the namespace begins at'
-        note "$(warned $POOL | sed -n 's/.*costs huge pages: //p'), not after the advised create-namespace"
-        cure=$(warned $POOL | sed -n 's/.*`\(ndctl create-namespace.*\)`.*/\1/p')
-        umount /mnt
-        sh -c "$cure" > /dev/null
-        make_fs
-        mount_dax
-        daxstore mkfs $POOL --size 64M
-        lacks "$(warned $POOL)" 'costs huge pages'
         ;;
     ext4)
         # It places the first blocks of an empty file system well by itself.

@@ -17,8 +17,6 @@ pub struct Facts {
     pub device_is_memory: bool,
     /// The namespace of the device, such as `namespace0.0`.
     pub namespace: Option<String>,
-    /// The physical address of the block device's first byte, which only root is told.
-    pub address: Option<u64>,
     /// Whether the memory was set aside on the kernel's command line.
     pub set_aside: bool,
     /// How the file lies on its device.
@@ -76,23 +74,13 @@ impl Facts {
                 dir.file_name()?.to_str().filter(|name| name.starts_with("namespace")).map(str::to_owned);
             own.or_else(|| Some(fs::read_to_string(dir.join("namespace")).ok()?.trim().to_owned()))
         };
-        let address = |dir: &Path| {
-            let text = fs::read_to_string(dir.join("resource")).ok()?;
-            u64::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
-        };
         Self {
-            address: device.ancestors().take_while(|dir| !is_region(dir)).find_map(address),
             device_is_memory: device.ancestors().take(2).any(dax),
             namespace: device.ancestors().find_map(name).filter(|name| !name.is_empty()),
             set_aside: device.components().any(|part| part.as_os_str() == "e820_pmem"),
             ..Self::default()
         }
     }
-}
-
-/// The region has an address too, where its namespaces need not begin.
-fn is_region(dir: &Path) -> bool {
-    dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("region"))
 }
 
 fn device(sysfs: &Path, kind: &str, number: u64) -> PathBuf {
@@ -169,14 +157,10 @@ mod tests {
         fs::create_dir_all(region.join("pfn0.0/block/pmem0/queue")).unwrap();
         fs::write(region.join("pfn0.0/block/pmem0/queue/dax"), "1\n").unwrap();
         fs::write(region.join("pfn0.0/namespace"), "namespace0.0\n").unwrap();
-        fs::write(region.join("resource"), "0x40000000\n").unwrap();
-        let unknown = Facts::of_device(root.path(), "block", rustix::fs::makedev(259, 0));
-        assert_eq!(unknown.address, None, "that of the region is not the namespace's");
-        fs::write(region.join("pfn0.0/resource"), "0x40c02000\n").unwrap();
         fs::write(region.join("dax0.1/namespace"), "namespace0.1\n").unwrap();
         let block = Facts::of_device(root.path(), "block", rustix::fs::makedev(259, 0));
         assert!(block.device_is_memory && block.set_aside, "{block:?}");
-        assert_eq!((block.namespace.as_deref(), block.address), (Some("namespace0.0"), Some(0x40c0_2000)));
+        assert_eq!(block.namespace.as_deref(), Some("namespace0.0"));
         let device = Facts::of_device(root.path(), "char", rustix::fs::makedev(251, 3));
         assert_eq!((device.device_is_memory, device.namespace.as_deref()), (false, Some("namespace0.1")));
         assert_eq!(Facts::of_device(root.path(), "char", 0), Facts::default());

@@ -86,14 +86,6 @@ fn devdax(pool: &Path, align: u64, facts: &Facts) -> Warning {
 /// Blocks of a DAX file system that can not be mapped 2 MiB at a time.
 fn places(facts: &Facts) -> Option<Warning> {
     let mount = facts.mount.as_ref()?;
-    if let Some(address) = facts.address.filter(|address| !address.is_multiple_of(CHUNK_BYTES)) {
-        let what = format!(
-            "the namespace begins at {address:#x}, which is no multiple of 2 MiB, and so does no chunk"
-        );
-        let name = facts.namespace.as_deref().unwrap_or("NAMESPACE");
-        let mend = format!("make it anew: `ndctl create-namespace -f -e {name} -m fsdax -a 2M`");
-        return Some(warning(HUGE, what, mend));
-    }
     let remake = format!("make the file system anew: `{}`", mkfs(mount)?);
     let layout = facts.layout.unwrap_or_default();
     // XFS tells of a stripe in units of 512 bytes.
@@ -227,20 +219,6 @@ mod tests {
             panic!("one warning")
         };
         assert!(one.mend.contains("mkfs.ext4 -b 4096 -E stride=512,stripe_width=512 /dev/pmem0"), "{one:?}");
-    }
-
-    #[test]
-    fn a_namespace_that_begins_askew_is_warned_of() {
-        let at = |address, namespace: Option<&str>| {
-            let layout = Some(Layout { chunks: 8, askew: 0, unwritten: 0 });
-            let namespace = namespace.map(str::to_owned);
-            let facts = Facts { layout, address, namespace, ..mounted("xfs", "rw,sunit=4096") };
-            found(Medium::Fsdax, Durability::PowerLoss, &facts)
-        };
-        assert_eq!(at(Some(0x40e0_0000), None), []);
-        let [ref one] = at(Some(0x40c0_2000), Some("namespace0.0"))[..] else { panic!("one warning") };
-        assert!(one.costs == HUGE && one.what.contains("0x40c02000"), "{one:?}");
-        assert!(one.mend.contains("`ndctl create-namespace -f -e namespace0.0 -m fsdax -a 2M`"), "{one:?}");
     }
 
     #[test]
