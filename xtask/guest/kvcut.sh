@@ -8,9 +8,11 @@ records=$POOL:/records
 daxstore info $POOL > /dev/null 2>&1 || daxstore mkfs $POOL --size 128M --force || ended 'no pool'
 daxstore check $POOL || ended 'the check found something'
 : > /tmp/listing
-if daxstore stat $POOL /records > /dev/null 2>&1; then
-    daxstore kv $records verify || ended 'the database is not what it should be'
+if daxstore kv $records verify > /tmp/verify 2>&1; then
     daxstore kv $records scan > /tmp/listing || ended 'no listing'
+else
+    # The file is made before the database in it. What was acknowledged in one that is gone, the host misses.
+    grep -q 'no database at that path' /tmp/verify || { cat /tmp/verify; ended 'the database is not what it should be'; }
 fi
 vm-guest records-found $SEED < /tmp/listing > /tmp/found || ended "$(cat /tmp/found)"
 cat /tmp/found

@@ -63,19 +63,75 @@ make_fs() {
 
 block_device() { ls /dev/pmem* 2> /dev/null; }
 dax_device() { ls /dev/dax* 2> /dev/null; }
+# The node of a device is there before its driver has made it ready.
+any_device() { block_device || true < "$(dax_device)"; }
+
+# Waits until the command line $* succeeds, 10 s at most.
+until_true() {
+    waited=0
+    until "$@" > /dev/null 2>&1; do
+        [ $waited -lt 100 ] || return 1
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+}
+
+# The kernel finds CXL memory.
+cxl_memory() {
+    for module in cxl_acpi cxl_pci cxl_port cxl_mem cxl_pmem kmem; do modprobe $module; done
+    until_true [ -e /sys/bus/cxl/devices/decoder2.0 ] || { echo 'no CXL memory'; return 1; }
+}
+
+# Makes a region of it, at the second boot the one that there was: the labels of its namespace have its name.
+cxl_region() {
+    ln -sf /disk/region /etc/region0.uuid
+    if [ -e /disk/region ]; then
+        cxl_region_again
+        return
+    fi
+    page 'cxl create-region -m -t pmem -d decoder0.0 mem0' || return 1
+    page 'cat /sys/bus/cxl/devices/region0/uuid > /etc/region0.uuid'
+    case $BACKEND in
+        devdax-*) page 'ndctl create-namespace -m devdax -a 2M' || return 1 ;;
+        *) ndctl create-namespace -m fsdax -a 2M || return 1 ;;
+    esac
+    touch /disk/namespace
+    sync
+}
+
+cxl_region_again() {
+    page 'cd /sys/bus/cxl/devices'
+    page 'cat decoder0.0/create_pmem_region > decoder0.0/create_pmem_region'
+    page 'cat /etc/region0.uuid > region0/uuid'
+    page 'echo 1 > region0/interleave_ways'
+    page 'echo 256 > region0/interleave_granularity'
+    page 'echo 0x30000000 > region0/size'
+    page 'echo pmem > decoder2.0/mode'
+    page 'echo 0x30000000 > decoder2.0/dpa_size'
+    page 'echo decoder2.0 > region0/target0'
+    page 'echo 1 > region0/commit'
+    page 'echo region0 > /sys/bus/cxl/drivers/cxl_region/bind'
+    cd /
+}
 
 # Loads what the backend needs and brings it to where $POOL can be made. After a reset it finds what there was.
 prepare() {
     for module in crc32c_generic crc32c_intel virtio_pci virtio_blk ext4; do modprobe $module; done
     mount -t ext4 /dev/vda /disk
     [ "$BACKEND" = plain ] && return
-    for module in libnvdimm nd_e820 $(told nfit) nd_pmem device_dax dax_pmem; do modprobe $module; done
+    for module in libnvdimm nd_pmem device_dax dax_pmem; do modprobe $module; done
+    case $(told memory) in
+        # The guide makes the region, except where a power cut follows.
+        cxl)
+            cxl_memory || return 1
+            case $(told run) in cxl) return 0 ;; esac
+            cxl_region || return 1
+            ;;
+        nfit) modprobe nfit ;;
+        *) modprobe nd_e820 ;;
+    esac
     # The kernel looks at the memory while others go on.
-    waited=0
-    until block_device > /dev/null || dax_device > /dev/null || [ $waited -gt 100 ]; do
-        sleep 0.1
-        waited=$((waited + 1))
-    done
+    until_true any_device
     case $BACKEND in
         xfs | ext4)
             modprobe $BACKEND

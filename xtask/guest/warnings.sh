@@ -5,6 +5,15 @@ where_it_is
 memmap() { holds "$(warned $POOL)" 'set aside by `memmap=`'; }
 
 case $BACKEND in
+    plain)
+        daxstore mkfs $POOL --size 64M --force
+        holds "$(warned $POOL)" 'the pool is a plain file: every fence writes pages (msync)'
+        holds "$(warned $POOL)" 'put it on a devdax device or on a file system mounted with `-o dax=always`'
+        warned="$(daxstore info --assume-persistent $POOL | sed -n '/^WARNING/,$p')"
+        holds "$warned" 'a power cut damages the pool'
+        holds "$warned" 'leave --assume-persistent out'
+        exit
+        ;;
     devdax-2m)
         daxstore mkfs $POOL --size 64M --force
         memmap

@@ -7,8 +7,8 @@
 
 use super::machine::Machine;
 use super::marks::Mark;
-use super::plan::{Backend, Kind, Scenario};
-use super::{Line, Outcome, Run, with_nvdimm};
+use super::plan::{Backend, Device, Kind, Scenario};
+use super::{Line, Outcome, Run, with_device};
 use crate::Result;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -103,8 +103,17 @@ impl Tally {
         Ok(())
     }
 
-    /// Lets the writers write for a while.
+    /// Lets the writers write for a while; every second time that while begins with the first acknowledgement, because a
+    /// writer of a busy machine may not get as far before.
     fn write(&mut self, machine: &mut Machine, pause: Duration) -> Result<()> {
+        let before = self.acknowledged();
+        let latest = Instant::now() + BOOT;
+        while self.cuts % 2 == 1 && self.acknowledged() == before {
+            let Some(mark) = machine.mark_until(latest)? else {
+                return Err(format!("no acknowledgement in {} s", BOOT.as_secs()).into());
+            };
+            self.take(mark)?;
+        }
         let end = Instant::now() + pause;
         while let Some(mark) = machine.mark_until(end)? {
             self.take(mark)?;
@@ -113,8 +122,13 @@ impl Tally {
         Ok(())
     }
 
+    /// Operations acknowledged.
+    fn acknowledged(&self) -> u64 {
+        self.writers.iter().map(|writer| writer.acknowledged.0).sum()
+    }
+
     fn summary(&self) -> String {
-        let operations: u64 = self.writers.iter().map(|writer| writer.acknowledged.0).sum();
+        let operations = self.acknowledged();
         let mut boots = self.boots.clone();
         boots.sort();
         let boot = boots.get(boots.len() / 2).map_or(0.0, Duration::as_secs_f64);
@@ -141,7 +155,7 @@ pub fn run(run: &Run<'_>, scenario: &Scenario, backend: Backend) -> Line {
     let began = Instant::now();
     let mut tally = Tally::default();
     let done = match scenario.kind {
-        Kind::Nvdimm => with_kills(run, backend, &mut tally),
+        Kind::Kill(device) => with_kills(run, scenario, device, backend, &mut tally),
         _ => with_resets(run, scenario, backend, &mut tally),
     };
     let outcome = match done {
@@ -169,10 +183,16 @@ fn with_resets(run: &Run<'_>, scenario: &Scenario, backend: Backend, tally: &mut
 }
 
 /// The emulator killed, and another one started over the same file.
-fn with_kills(run: &Run<'_>, backend: Backend, tally: &mut Tally) -> Result<()> {
+fn with_kills(
+    run: &Run<'_>,
+    scenario: &Scenario,
+    device: Device,
+    backend: Backend,
+    tally: &mut Tally,
+) -> Result<()> {
     run.image.renew_disk()?;
-    let mut spec = run.spec(backend, "powercut", "nvdimm", BOOT + LONGEST);
-    with_nvdimm(&mut spec)?;
+    let mut spec = run.spec(backend, "powercut", scenario.name, BOOT + LONGEST);
+    with_device(&mut spec, device)?;
     let mut pauses = Pauses(run.options.seed ^ 1);
     // Each boot is a whole start of the emulator; what is shown is that the file keeps what the memory had.
     let cuts = run.options.cuts.min(3);

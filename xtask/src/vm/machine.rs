@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. No machine outlives its bound: `timeout` kills it even where this process is gone.
-//! 2. A machine that is dropped is dead.
+//! 2. A machine that is dropped is dead, and one of a run that was killed is when the next one boots.
 
 use super::image::Image;
 use super::marks::Mark;
@@ -17,6 +17,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Where a machine's persistent memory comes from.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    /// Set aside by `memmap=`; keeps its contents over a reset.
+    SetAside,
+    /// An NVDIMM, which keeps them in a file.
+    Nvdimm(PathBuf),
+    /// A CXL device with persistent memory, which keeps them in a file, and its labels in another.
+    Cxl(PathBuf),
+}
+
 /// What a machine is like.
 #[derive(Clone, Debug)]
 pub struct Spec<'a> {
@@ -24,8 +35,8 @@ pub struct Spec<'a> {
     pub image: &'a Image,
     /// What the pool lies on.
     pub backend: Backend,
-    /// A file that is an NVDIMM, instead of memory set aside by `memmap=`.
-    pub nvdimm: Option<PathBuf>,
+    /// Where the persistent memory comes from.
+    pub memory: Memory,
     /// What the guest is told, as `key=value`.
     pub tell: Vec<(&'static str, String)>,
     /// Its accelerator, in qemu's words.
@@ -38,7 +49,17 @@ pub struct Spec<'a> {
 
 /// What the guest's persistent memory is: enough for XFS with a log of its own.
 const MEMMAP: &str = "memmap=768M!1G";
-const NVDIMM_BYTES: &str = "768M";
+/// The kernel makes regions of CXL memory in multiples of 256 MiB.
+const DEVICE_BYTES: &str = "768M";
+/// Two ports, and the device below the first: for a bridge with one port Linux 6.1 leaves the bridge's decoder as it is,
+/// but qemu 7.2 finds the device by that decoder alone, and everything would read as zeros. A device without a serial number
+/// would have labels that the kernel does not take.
+const CXL: [&str; 4] = [
+    "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1",
+    "cxl-rp,port=0,bus=cxl.1,id=port0,chassis=0,slot=2",
+    "cxl-rp,port=1,bus=cxl.1,id=port1,chassis=0,slot=3",
+    "cxl-type3,bus=port0,memdev=m1,lsa=l1,id=cxl-pmem0,sn=1",
+];
 
 /// A machine that runs.
 pub struct Machine {
@@ -55,6 +76,7 @@ impl Machine {
     /// qemu can not be started.
     pub fn boot(spec: &Spec<'_>) -> Result<Self> {
         let dir = spec.image.dir.clone();
+        end_orphan(&dir);
         for left in ["monitor", "pid"] {
             let _ = fs::remove_file(dir.join(left));
         }
@@ -144,6 +166,19 @@ impl Machine {
     }
 }
 
+/// Ends the emulator that a killed run left in `dir`: it has the disk.
+fn end_orphan(dir: &Path) {
+    let file = dir.join("pid");
+    let pid = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return };
+    // The number may be another process's by now.
+    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    if command.split(|byte| *byte == 0).any(|argument| argument == file.as_os_str().as_encoded_bytes()) {
+        // It may have ended a moment ago.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         self.stop();
@@ -160,6 +195,11 @@ fn prompt(monitor: &mut UnixStream) -> Result<()> {
         said.push(byte[0]);
     }
     Ok(())
+}
+
+/// The file of the labels of CXL memory in `file`.
+pub fn labels(file: &Path) -> PathBuf {
+    file.with_extension("labels")
 }
 
 /// A path that a socket's address has room for, where one is to be had.
@@ -182,24 +222,35 @@ fn command(spec: &Spec<'_>) -> Result<Command> {
     // The host outlives every cut that is made here, so its disk need not be waited for.
     command
         .arg("-drive")
-        .arg(format!("file={},if=virtio,format=raw,cache=unsafe", spec.image.disk.display()));
+        .arg(format!("file={},if=none,id=disk,format=raw,cache=unsafe", spec.image.disk.display()));
     let mut append = String::from(
         "console=ttyS0 panic=-1 nokaslr mitigations=off audit=0 cryptomgr.notests random.trust_cpu=on quiet",
     );
     // Where the host has other work, the kernel sees too few ticks in its test of the timer, and gives up.
     append.push_str(" no_timer_check");
-    if let Some(file) = &spec.nvdimm {
-        command.args(["-machine", "pc,nvdimm=on", "-m", "1G,slots=2,maxmem=4G"]);
+    let file = |id, size, file: &Path| {
         let file = file.display();
-        command
-            .arg("-object")
-            .arg(format!("memory-backend-file,id=m1,share=on,mem-path={file},size={NVDIMM_BYTES}"));
-        command.args(["-device", "nvdimm,id=n1,memdev=m1"]);
-    } else {
+        ["-object".to_owned(), format!("memory-backend-file,id={id},share=on,mem-path={file},size={size}")]
+    };
+    match &spec.memory {
         // The memory above the range that is set aside is for the initial file system.
-        command.args(["-machine", "pc", "-m", "2G"]);
-        append = format!("{append} {MEMMAP}");
+        Memory::SetAside => {
+            command.args(["-machine", "pc", "-m", "2G"]);
+            append = format!("{append} {MEMMAP}");
+        }
+        Memory::Nvdimm(path) => {
+            command.args(["-machine", "pc,nvdimm=on", "-m", "1G,slots=2,maxmem=4G"]);
+            command.args(file("m1", DEVICE_BYTES, path)).args(["-device", "nvdimm,id=n1,memdev=m1"]);
+        }
+        Memory::Cxl(path) => {
+            command.args(["-machine", "q35,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G", "-m", "1G"]);
+            command.args(file("m1", DEVICE_BYTES, path)).args(file("l1", "1M", &labels(path)));
+            command.args(CXL.iter().flat_map(|device| ["-device", device]));
+        }
     }
+    // Its bus is named: otherwise it could get onto the bridge of the CXL memory.
+    let bus = if matches!(spec.memory, Memory::Cxl(_)) { "pcie.0" } else { "pci.0" };
+    command.arg("-device").arg(format!("virtio-blk-pci,drive=disk,bus={bus}"));
     append = format!("{append} vm.backend={}", spec.backend.name());
     for (key, value) in &spec.tell {
         append = format!("{append} vm.{key}={value}");
@@ -231,6 +282,25 @@ fn plain(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_emulator_of_a_killed_run_is_ended_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let sleeper = |argument: &Path| {
+            let mut sh = Command::new("sh");
+            sh.args(["-c", "read line; exit 3"]).arg(argument).stdin(Stdio::piped()).spawn().unwrap()
+        };
+        let (mut orphan, mut other) = (sleeper(&file), sleeper(dir.path()));
+        for child in [&orphan, &other] {
+            fs::write(&file, format!("{}\n", child.id())).unwrap();
+            end_orphan(dir.path());
+        }
+        assert!(!orphan.wait().unwrap().success());
+        assert_eq!(orphan.wait().unwrap().code(), None, "it was killed");
+        drop(other.stdin.take());
+        assert_eq!(other.wait().unwrap().code(), Some(3), "it went on");
+    }
 
     #[test]
     fn what_is_meant_for_a_terminal_is_left_out() {

@@ -1,7 +1,7 @@
 //! Does the store do on real persistent memory what it does elsewhere?
 //!
 //! A Debian kernel is booted in a virtual machine (qemu) whose persistent memory is set aside by `memmap=` or is a file
-//! that stands for an NVDIMM; scripts in `xtask/guest` run there, and their results come back over the serial console.
+//! that stands for an NVDIMM or a CXL device; scripts in `xtask/guest` run there, and their results come back over the serial console.
 //! Nothing is installed but packages of the distribution; the kernel is unpacked and not installed.
 //!
 //! Invariant: at most one machine runs at a time, in one directory.
@@ -18,8 +18,8 @@ pub use plan::{Backend, SCENARIOS, Scenario};
 
 use crate::Result;
 use image::Image;
-use machine::Spec;
-use plan::Kind;
+use machine::{Memory, Spec};
+use plan::Device;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ impl Run<'_> {
         let log = self.image.dir.join(format!("{}-{name}.log", backend.name()));
         // Logs are of this run only; one that stays from an earlier run misleads.
         let _ = fs::remove_file(&log);
-        Spec { image: &self.image, backend, nvdimm: None, tell, accel, bound, log }
+        Spec { image: &self.image, backend, memory: Memory::SetAside, tell, accel, bound, log }
     }
 }
 
@@ -183,33 +183,39 @@ pub fn run(options: &Options) -> Result<bool> {
             all_well &= !matches!(line.outcome, Outcome::Failed(_));
             println!("{line}");
         };
-        for kind in [Kind::Script, Kind::NvdimmScript] {
-            scripts::run(&run, kind, backend, &mut report)?;
+        for device in [None, Some(Device::Nvdimm), Some(Device::Cxl)] {
+            scripts::run(&run, device, backend, &mut report)?;
         }
         for scenario in SCENARIOS.iter().filter(|s| !s.kind.is_script() && options.wants(s, backend)) {
             report(&cuts::run(&run, scenario, backend));
         }
     }
     if !options.keep {
-        for left in [run.image.disk.clone(), nvdimm(&dir)] {
+        for left in [run.image.disk.clone(), device(&dir), machine::labels(&device(&dir))] {
             let _ = fs::remove_file(left);
         }
     }
     Ok(all_well)
 }
 
-/// The file that stands for an NVDIMM.
-fn nvdimm(dir: &Path) -> PathBuf {
-    dir.join("nvdimm.img")
+/// The file that stands for an NVDIMM or a CXL device.
+fn device(dir: &Path) -> PathBuf {
+    dir.join("device.img")
 }
 
-/// Makes that file anew, and has a machine use it.
-fn with_nvdimm(spec: &mut Spec<'_>) -> Result<()> {
-    let file = nvdimm(&spec.image.dir);
-    let _ = fs::remove_file(&file);
-    File::create(&file)?.set_len(768 << 20)?;
-    spec.tell.push(("nfit", String::from("nfit")));
-    spec.nvdimm = Some(file);
+/// Makes that file anew, and has a machine use it as memory of such a `kind`.
+fn with_device(spec: &mut Spec<'_>, kind: Device) -> Result<()> {
+    let file = device(&spec.image.dir);
+    for (file, bytes) in [(&file, 768 << 20), (&machine::labels(&file), 1 << 20)] {
+        let _ = fs::remove_file(file);
+        File::create(file)?.set_len(bytes)?;
+    }
+    let (word, memory) = match kind {
+        Device::Nvdimm => ("nfit", Memory::Nvdimm(file)),
+        Device::Cxl => ("cxl", Memory::Cxl(file)),
+    };
+    spec.tell.push(("memory", word.to_owned()));
+    spec.memory = memory;
     Ok(())
 }
 

@@ -25,6 +25,7 @@ impl Backend {
     /// The ones on persistent memory.
     const PMEM: &'static [Self] = &[Self::Xfs, Self::Ext4, Self::Devdax2m, Self::Devdax4k];
     const GUIDE: &'static [Self] = &[Self::Xfs, Self::Ext4, Self::Devdax2m];
+    const GUIDE_DEVICE: &'static [Self] = &[Self::Devdax2m];
     const DEVDAX: &'static [Self] = &[Self::Devdax2m, Self::Devdax4k];
     const FILES: &'static [Self] = &[Self::Xfs, Self::Ext4];
 
@@ -40,23 +41,30 @@ impl Backend {
     }
 }
 
+/// What a file of the host's stands for, where memory is not set aside by `memmap=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// An NVDIMM, of which firmware tables tell the kernel.
+    Nvdimm,
+    /// A CXL device with persistent memory.
+    Cxl,
+}
+
 /// How a scenario is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A script of the guest, `xtask/guest/NAME.sh`; all of a backend's share one boot.
-    Script,
-    /// The same on a file-backed NVDIMM, whose firmware tables the kernel reads; they share another boot.
-    NvdimmScript,
+    /// A script of the guest, `xtask/guest/NAME.sh`; all of a backend's and a device's share one boot.
+    Script(Option<Device>),
     /// A writer whose machine is reset again and again.
     PowerCut,
-    /// The same with a file for an NVDIMM, and the whole emulator killed.
-    Nvdimm,
+    /// The same on a device, and the whole emulator killed.
+    Kill(Device),
 }
 
 impl Kind {
     /// Whether a script of the guest does it.
     pub const fn is_script(self) -> bool {
-        matches!(self, Self::Script | Self::NvdimmScript)
+        matches!(self, Self::Script(_))
     }
 }
 
@@ -74,7 +82,7 @@ pub struct Scenario {
 }
 
 const fn script(name: &'static str, backends: &'static [Backend], about: &'static str) -> Scenario {
-    Scenario { name, about, kind: Kind::Script, backends }
+    Scenario { name, about, kind: Kind::Script(None), backends }
 }
 
 /// Every scenario, in the order in which they run.
@@ -85,7 +93,7 @@ pub const SCENARIOS: &[Scenario] = &[
     script("mapsync", Backend::FILES, "without dax MAP_SYNC is refused: pages, and how info warns"),
     script(
         "warnings",
-        Backend::PMEM,
+        &Backend::ALL,
         "info warns of what costs huge pages or durability, and its cures work",
     ),
     script(
@@ -110,8 +118,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "machinecheck",
         about: "a machine check tells of a broken page of an NVDIMM under a device, which becomes the same",
-        kind: Kind::NvdimmScript,
+        kind: Kind::Script(Some(Device::Nvdimm)),
         backends: Backend::DEVDAX,
+    },
+    Scenario {
+        name: "cxl",
+        about: "CXL memory becomes a region, a device, a pool of mapped files; a power cut",
+        kind: Kind::Script(Some(Device::Cxl)),
+        backends: Backend::GUIDE_DEVICE,
     },
     Scenario {
         name: "powercut",
@@ -128,7 +142,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "nvdimm",
         about: "the same on a file-backed NVDIMM, whose emulator is killed",
-        kind: Kind::Nvdimm,
+        kind: Kind::Kill(Device::Nvdimm),
+        backends: &[Backend::Xfs, Backend::Devdax2m],
+    },
+    Scenario {
+        name: "cxlkill",
+        about: "the same on persistent CXL memory, whose region is made again at each boot",
+        kind: Kind::Kill(Device::Cxl),
         backends: &[Backend::Xfs, Backend::Devdax2m],
     },
 ];

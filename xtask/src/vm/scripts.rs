@@ -1,11 +1,11 @@
 //! How do the scenarios that are scripts of the guest go?
 //!
-//! One boot runs all of a backend's, another those that want an NVDIMM.
+//! One boot runs all of a backend's, others those that want an NVDIMM or CXL memory.
 
 use super::machine::Machine;
 use super::marks::Mark;
-use super::plan::{Backend, Kind, SCENARIOS};
-use super::{Line, Outcome, Run, with_nvdimm};
+use super::plan::{Backend, Device, Kind, SCENARIOS};
+use super::{Line, Outcome, Run, with_device};
 use crate::Result;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,12 +13,17 @@ use std::time::{Duration, Instant};
 /// How long a boot with all its scripts may take, on a machine that does other things too.
 const BOUND: Duration = Duration::from_secs(400);
 
-/// Runs the scripts of a kind that are asked for on `backend`, and reports each.
+/// Runs the scripts that are asked for on `backend`, over memory that is set aside or over a device, and reports each.
 ///
 /// # Errors
 /// The machine can not be started.
-pub fn run(run: &Run<'_>, kind: Kind, backend: Backend, report: &mut dyn FnMut(&Line)) -> Result<()> {
-    let wanted = SCENARIOS.iter().filter(|s| s.kind == kind && run.options.wants(s, backend));
+pub fn run(
+    run: &Run<'_>,
+    device: Option<Device>,
+    backend: Backend,
+    report: &mut dyn FnMut(&Line),
+) -> Result<()> {
+    let wanted = SCENARIOS.iter().filter(|s| s.kind == Kind::Script(device) && run.options.wants(s, backend));
     let mut left: VecDeque<&str> = wanted.map(|s| s.name).collect();
     if left.is_empty() {
         return Ok(());
@@ -26,10 +31,14 @@ pub fn run(run: &Run<'_>, kind: Kind, backend: Backend, report: &mut dyn FnMut(&
     run.image.renew_disk()?;
     let began = Instant::now();
     let names = left.iter().copied().collect::<Vec<_>>().join(",");
-    let is_nvdimm = kind == Kind::NvdimmScript;
-    let mut spec = run.spec(backend, &names, if is_nvdimm { "nvdimm-scripts" } else { "scripts" }, BOUND);
-    if is_nvdimm {
-        with_nvdimm(&mut spec)?;
+    let log = match device {
+        None => "scripts",
+        Some(Device::Nvdimm) => "nvdimm-scripts",
+        Some(Device::Cxl) => "cxl-scripts",
+    };
+    let mut spec = run.spec(backend, &names, log, BOUND);
+    if let Some(device) = device {
+        with_device(&mut spec, device)?;
     }
     let mut machine = Machine::boot(&spec)?;
     let mut since = began;

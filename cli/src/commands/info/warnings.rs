@@ -214,6 +214,11 @@ mod tests {
         let layout = Some(Layout { chunks: 8, askew: 0, unwritten: 0 });
         let ext4 = Facts { layout, ..mounted("ext4", "rw,dax=always") };
         assert_eq!(found(Medium::Fsdax, Durability::PowerLoss, &ext4), []);
+        let layout = Some(Layout { chunks: 8, askew: 1, unwritten: 0 });
+        let [ref one] = found(Medium::Fsdax, Durability::PowerLoss, &Facts { layout, ..ext4 })[..] else {
+            panic!("one warning")
+        };
+        assert!(one.mend.contains("mkfs.ext4 -b 4096 -E stride=512,stripe_width=512 /dev/pmem0"), "{one:?}");
     }
 
     #[test]
@@ -230,6 +235,8 @@ mod tests {
             panic!("one warning")
         };
         assert!(one.costs == HUGE && one.mend.contains("-e namespace0.0 -m devdax -a 2M"), "{one:?}");
+        let volatile = found(Medium::Devdax { align: 4096 }, Durability::PowerLoss, &Facts::default());
+        assert!(volatile[0].mend.contains("`daxctl create-device -a 2M`"), "{volatile:?}");
     }
 
     #[test]

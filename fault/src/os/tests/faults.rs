@@ -55,6 +55,29 @@ fn a_hole_reads_as_zeros_without_a_block_and_is_given_one_by_a_store() {
     }
 }
 
+/// The faults and the block that a load of a hole and then a store lead to.
+fn told_of() -> (u64, Option<u64>) {
+    let pool = pool(1 << 20);
+    let map = mapped(&pool, &wish(1 << 20, Mode::Userfault));
+    assert_eq!(load(map.page(3)), 0);
+    store(map.page(3) + 8, 5);
+    (faults(&map), map.toy.block(3))
+}
+
+#[cfg(feature = "mutations")]
+#[test]
+fn what_is_not_congruent_or_not_registered_is_noticed() {
+    use crate::mutation::{self, Mutation};
+    mutation::set(Some(Mutation::Askew));
+    let offsets = askew();
+    mutation::set(Some(Mutation::Unregistered));
+    let told = told_of();
+    mutation::set(None);
+    assert_eq!(offsets.len(), 4, "Askew goes unnoticed");
+    assert_eq!(told, (0, None), "Unregistered goes unnoticed");
+    assert_eq!(told_of(), (2, Some(0)));
+}
+
 #[test]
 fn the_huge_zero_page_is_one_fault_and_each_page_of_it_can_be_stored_to() {
     for mode in BOTH {
@@ -215,13 +238,22 @@ fn a_tebibyte_is_reserved_at_once() {
     }
 }
 
+/// The file offsets of which a mapping does not lie at the same place of 2 MiB.
+fn askew() -> Vec<u64> {
+    let pool = pool(1 << 20);
+    let offsets = [0, PAGE, HUGE - PAGE, 5 * HUGE + 17 * PAGE].into_iter();
+    let is_askew = |offset: &u64| {
+        let map = os::map(&pool, &Wish { congruent_to: *offset, ..wish(PAGE, Mode::Userfault) }).unwrap().0;
+        assert_eq!(map.len, PAGE);
+        map.base as u64 % HUGE != offset % HUGE
+    };
+    offsets.filter(is_askew).collect()
+}
+
 #[test]
 fn addresses_are_congruent_to_the_file() {
+    assert_eq!(askew(), []);
     let pool = pool(1 << 20);
-    for offset in [0, PAGE, HUGE - PAGE, 5 * HUGE + 17 * PAGE] {
-        let map = os::map(&pool, &Wish { congruent_to: offset, ..wish(PAGE, Mode::Userfault) }).unwrap().0;
-        assert_eq!((map.base as u64 % HUGE, map.len), (offset % HUGE, PAGE));
-    }
     let refused = |wish| matches!(os::map(&pool, &wish), Err(Error::InvalidArgument(_)));
     assert!(refused(Wish { len: 0, ..wish(PAGE, Mode::Eager) }));
     assert!(refused(Wish { congruent_to: 8, ..wish(PAGE, Mode::Eager) }));
