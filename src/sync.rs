@@ -42,6 +42,15 @@ pub(crate) fn spin(times: u32, happened: impl Fn() -> bool) {
     }
 }
 
+/// How many threads can run at once, as far as the system tells: as many as a model needs, under loom.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    if cfg!(loom) {
+        return 2;
+    }
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// A mutual exclusion lock without poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(RawMutex<T>);

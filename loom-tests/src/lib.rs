@@ -26,6 +26,8 @@ mod handles;
 #[cfg(test)]
 mod inode_table;
 #[cfg(test)]
+mod io_jobs;
+#[cfg(test)]
 mod io_queue;
 #[cfg(test)]
 mod journal;
@@ -91,6 +93,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation::NoCommitFence,
     Mutation::DrainWaiting,
     Mutation::ReleaseEarly,
+    Mutation::SleepUnseen,
+    Mutation::LastSleeps,
     Mutation::SourceUnheld,
 ];
 

@@ -99,10 +99,16 @@ impl InodeCore {
     ///
     /// # Errors
     /// Errors of the medium.
+    #[inline]
     pub fn touch_lazily(&self, region: &Region, now: i64) -> Result<()> {
         if now - self.lazy_mtime.load(Ordering::Relaxed) < LAZY_STEP_NANOS {
             return Ok(());
         }
+        self.store_lazily(region, now)
+    }
+
+    #[cold]
+    fn store_lazily(&self, region: &Region, now: i64) -> Result<()> {
         let state = self.state.read();
         let time = now as u64 & !LAZY_TAG_BITS;
         let word = (time | (state.version & LAZY_TAG_BITS)).to_le_bytes();

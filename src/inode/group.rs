@@ -67,28 +67,39 @@ pub struct Places {
 impl Places {
     /// Notes that blocks of `run` are taken or freed.
     pub fn add(&mut self, run: Run) {
-        let mut at = run.start;
-        while at < run.end() {
-            let chunk = at.chunk();
-            let end = Chunk(chunk.0 + 1).first_block().min(run.end());
-            if end.0 - at.0 < CHUNK_BLOCKS {
+        each_chunk(run, |chunk, whole| {
+            if !whole {
                 self.chunks.insert(chunk);
             }
             self.groups.insert(chunk.group());
-            at = end;
-        }
+        });
     }
 
-    /// Adds what `other` notes.
-    pub fn join(&mut self, other: &Self) {
-        self.chunks.extend(&other.chunks);
-        self.groups.extend(&other.groups);
+    /// Bytes of record that noting `run` would add, at most.
+    fn bytes_more(&self, run: Run) -> u64 {
+        let mut bytes = 0;
+        each_chunk(run, |chunk, whole| {
+            bytes += if whole || self.chunks.contains(&chunk) { 0 } else { CHUNK_BYTES };
+            bytes += if self.groups.contains(&chunk.group()) { 0 } else { GROUP_BYTES };
+        });
+        bytes
     }
 
     /// Bytes of record for them.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.chunks.len() as u64 * CHUNK_BYTES + self.groups.len() as u64 * GROUP_BYTES
+    }
+}
+
+/// Gives each chunk with blocks of `run`, and whether all of its blocks are of it.
+fn each_chunk(run: Run, mut f: impl FnMut(Chunk, bool)) {
+    let mut at = run.start;
+    while at < run.end() {
+        let chunk = at.chunk();
+        let end = Chunk(chunk.0 + 1).first_block().min(run.end());
+        f(chunk, end.0 - at.0 == CHUNK_BLOCKS);
+        at = end;
     }
 }
 
@@ -140,13 +151,15 @@ impl Group {
             + RECORD_BYTES
     }
 
-    /// Bytes of record that the group takes at most once `changes` of file `ino` are added.
+    /// Bytes of record that the group takes at most once `changes` of file `ino` are added, which take or free the blocks of
+    /// `runs`.
     #[must_use]
-    pub fn bytes_with(&self, ino: Ino, changes: Changes, places: &Places) -> u64 {
+    pub fn bytes_with<'r>(&self, ino: Ino, changes: Changes, runs: impl Iterator<Item = &'r Run>) -> u64 {
         let before = self.files.get(&ino).map(|member| member.changes);
         let after = before.map_or(changes, |before| before.plus(changes));
-        // What both name is counted twice.
-        self.record_bytes() - before.map_or(0, Changes::bytes) + after.bytes() + places.bytes()
+        // What two runs name is counted twice.
+        let more: u64 = runs.map(|run| self.places.bytes_more(*run)).sum();
+        self.record_bytes() - before.map_or(0, Changes::bytes) + after.bytes() + more
     }
 
     /// Notes that thread `thread` stored `len` bytes at `at`.
@@ -299,12 +312,13 @@ mod tests {
     fn the_bound_of_a_record_grows_with_what_is_added() {
         let mut group = Group::default();
         let changes = Changes { places: 1, extents: 2, level: 0 };
-        let mut places = Places::default();
-        places.add(Run::new(Block(3 * CHUNK_BLOCKS - 1), CHUNK_BLOCKS + 2));
-        assert_eq!(places.bytes(), 2 * CHUNK_BYTES + GROUP_BYTES, "a whole chunk has no descriptor");
-        let first = group.bytes_with(Ino(1), changes, &places);
-        group.places = places.clone();
+        let run = Run::new(Block(3 * CHUNK_BLOCKS - 1), CHUNK_BLOCKS + 2);
+        let first = group.bytes_with(Ino(1), changes, [run].iter());
         assert!(first > group.record_bytes());
+        group.places.add(run);
+        assert_eq!(group.places.bytes(), 2 * CHUNK_BYTES + GROUP_BYTES, "a whole chunk has no descriptor");
+        let again = group.bytes_with(Ino(1), changes, [run].iter());
+        assert_eq!(again, first, "what is noted is not counted again, and was counted before");
         assert!(Changes { level: 3, ..changes }.bytes() > changes.bytes());
         assert_eq!(changes.plus(changes).extents, 4);
     }

@@ -146,6 +146,7 @@ impl Fs {
     ///
     /// # Errors
     /// Those of `change`, and of [`Self::reclaim`].
+    #[inline]
     pub fn with_room<R>(&self, mut change: impl FnMut() -> Result<R>) -> Result<R> {
         match change() {
             Err(Error::NoSpace { .. }) if self.reclaim()? > 0 => change(),

@@ -6,7 +6,8 @@
 //! Two kinds of requests do without the queue, by locked instructions on a few words, mostly one each way. Blocks go to the
 //! words by 32 in turn. Readers count themselves in each word that has blocks of theirs; writers of a few blocks set
 //! the bits of their blocks. Both only while nothing stands against it; what does is gone soon as a rule, so they look
-//! again for a while before they go to the queue.
+//! again for a while before they go to the queue. What has one word only, as most short requests, is tried first, in a
+//! few instructions where the caller is; all else is called.
 //!
 //! Invariants:
 //! 1. No two holders' ranges overlap unless both are shared.
@@ -77,6 +78,15 @@ impl Blocks {
         if rows < WORDS as u64 { rows } else { WORDS as u64 }
     }
 
+    /// The number of the one word they have bits in, and the bits there; `None` where there are more.
+    #[inline]
+    const fn in_one_word(self) -> Option<(usize, u64)> {
+        if self.first / ROW != (self.end - 1) / ROW {
+            return None;
+        }
+        Some(self.bits(0))
+    }
+
     /// The number of the `i`th of these words, and the bits there: all, where two rows could lie in it.
     #[inline]
     const fn bits(self, i: u64) -> (usize, u64) {
@@ -125,6 +135,8 @@ pub struct RangeLock {
 /// How a range is held.
 #[derive(Clone, Copy, Debug)]
 enum Hold {
+    /// By what was added to one word: a counted reader, or the bits of the blocks.
+    Word(usize, u64),
     /// As a counted reader.
     Counted(Blocks),
     /// By the bits of the blocks.
@@ -163,6 +175,16 @@ impl RangeLock {
     #[inline]
     pub fn shared(&self, start: u64, end: u64) -> RangeGuard<'_> {
         let (rank, blocks) = (Held::new(Rank::Io), Blocks::of(start, end));
+        match blocks.in_one_word() {
+            Some((word, bits)) if self.count_in(word, bits) => self.guard(Hold::Word(word, READER), rank),
+            _ => self.share_several(start, end, rank),
+        }
+    }
+
+    /// As [`Self::shared`], of blocks in several words, or where something stood against it.
+    #[inline(never)]
+    fn share_several(&self, start: u64, end: u64, rank: Held) -> RangeGuard<'_> {
+        let blocks = Blocks::of(start, end);
         match self.count(blocks, TRIES) {
             true => self.guard(Hold::Counted(blocks), rank),
             false => self.acquire(start, end, false, rank),
@@ -173,6 +195,16 @@ impl RangeLock {
     #[inline]
     pub fn exclusive(&self, start: u64, end: u64) -> RangeGuard<'_> {
         let (rank, blocks) = (Held::new(Rank::Io), Blocks::of(start, end));
+        match blocks.in_one_word().filter(|_| Self::is_short(start, end)) {
+            Some((word, bits)) if self.set_in(word, bits) => self.guard(Hold::Word(word, bits), rank),
+            _ => self.exclude_several(start, end, rank),
+        }
+    }
+
+    /// As [`Self::exclusive`], of blocks in several words, or where something stood against it.
+    #[inline(never)]
+    fn exclude_several(&self, start: u64, end: u64, rank: Held) -> RangeGuard<'_> {
+        let blocks = Blocks::of(start, end);
         match Self::is_short(start, end) && self.set(blocks, TRIES) {
             true => self.guard(Hold::Bits(blocks), rank),
             false => self.acquire(start, end, true, rank),
@@ -218,8 +250,40 @@ impl RangeLock {
         self.queued.load(Ordering::SeqCst) & kinds != 0
     }
 
-    /// Counts a reader of `blocks`, if nothing stands against it now or soon.
+    /// Counts a reader of blocks that have `bits` in `word` alone, if nothing stands against it now.
     #[inline]
+    fn count_in(&self, word: usize, bits: u64) -> bool {
+        let is_free = self.words[word].0.fetch_add(READER, Ordering::SeqCst) & against(bits, false) == 0;
+        if is_free && !self.is_queued(QUEUED_WRITER) {
+            return true;
+        }
+        self.take_out_of(word, READER);
+        false
+    }
+
+    /// Sets the `bits` of a writer of blocks that have them in `word` alone, if nothing stands against it now.
+    #[inline]
+    fn set_in(&self, word: usize, bits: u64) -> bool {
+        let queued = if mutation::is(Mutation::OvertakeQueue) { 0 } else { QUEUED };
+        // Not looked at first: the line would have to come from another writer's cache twice.
+        let before = self.words[word].0.fetch_or(bits, Ordering::SeqCst);
+        if before & against(bits, true) == 0 && !self.is_queued(queued) {
+            return true;
+        }
+        self.take_out_of(word, bits & !before);
+        false
+    }
+
+    /// Takes `what` out of `word`, and wakes those that may wait for it.
+    #[inline]
+    fn take_out_of(&self, word: usize, what: u64) {
+        self.words[word].0.fetch_sub(what, Ordering::SeqCst);
+        if self.is_queued(QUEUED) && !mutation::is(Mutation::LeaveSilently) {
+            self.wake_all();
+        }
+    }
+
+    /// Counts a reader of `blocks`, if nothing stands against it now or soon.
     fn count(&self, blocks: Blocks, tries: u32) -> bool {
         for _ in 0..tries {
             let (mut done, mut is_free) = (0, true);
@@ -241,7 +305,6 @@ impl RangeLock {
 
     /// Sets the bits of a writer of `blocks`, if nothing stands against it now or soon. Bits that were set in vain stand
     /// against others only until they are taken out again.
-    #[inline]
     fn set(&self, blocks: Blocks, tries: u32) -> bool {
         let queued = if mutation::is(Mutation::OvertakeQueue) { 0 } else { QUEUED };
         for _ in 0..tries {
@@ -289,15 +352,20 @@ impl RangeLock {
 
     /// Takes `what` (of a word's bits: a counted reader, or those bits) out of the first `words` words of `blocks`, and
     /// wakes those that may wait for it.
-    #[inline]
     fn take_out(&self, blocks: Blocks, words: u64, what: impl Fn(u64) -> u64) {
         for i in 0..words {
             let (word, bits) = blocks.bits(i);
             self.words[word].0.fetch_sub(what(bits), Ordering::SeqCst);
         }
         if self.is_queued(QUEUED) && !mutation::is(Mutation::LeaveSilently) {
-            self.wake(&self.queue.lock());
+            self.wake_all();
         }
+    }
+
+    /// As [`Self::wake`], by who does not hold the queue.
+    #[cold]
+    fn wake_all(&self) {
+        self.wake(&self.queue.lock());
     }
 
     /// Wakes all that wait in the queue, since any of them may be free now.
@@ -381,6 +449,18 @@ impl Drop for RangeGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         match self.hold {
+            Hold::Word(word, what) => self.lock.take_out_of(word, what),
+            _ => self.leave(),
+        }
+    }
+}
+
+impl RangeGuard<'_> {
+    /// Lets a range go that is held in several words or in the queue.
+    #[inline(never)]
+    fn leave(&self) {
+        match self.hold {
+            Hold::Word(word, what) => self.lock.take_out_of(word, what),
             Hold::Counted(blocks) => self.lock.take_out(blocks, blocks.words(), |_| READER),
             Hold::Bits(blocks) => self.lock.take_out(blocks, blocks.words(), |bits| bits),
             Hold::Queued(id) => self.lock.remove(self.lock.queue.lock(), id),

@@ -9,6 +9,7 @@ mod dedupe;
 mod defrag;
 mod end_io;
 pub mod fault;
+mod few;
 mod flags;
 mod group;
 mod handle;

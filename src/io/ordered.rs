@@ -18,13 +18,14 @@
 //! 5. Nothing waits in a mapped file: a mapping looks at the tree.
 
 use super::Handle;
+use super::few::Few;
 use super::group::commit;
 use super::unshare;
 use super::write::{Source, block_start};
 use crate::alloc::Want;
 use crate::error::{Error, Result};
 use crate::extent::{Content, ExtentMap, FileRun};
-use crate::inode::{Changes, Fs, Group, InodeCore, Member, PendingRun, Places, now};
+use crate::inode::{Changes, Fs, Group, InodeCore, Member, PendingRun, now};
 use crate::iomap::{self, FileRange, Intent, State};
 use crate::layout::Inode;
 use crate::mapper::{FileMap, blocks_beside};
@@ -83,7 +84,7 @@ enum Target {
 struct Filled<'f> {
     fs: &'f Fs,
     range: FileRange,
-    runs: Vec<PendingRun>,
+    runs: Few<PendingRun>,
     edges: Vec<Edge>,
     /// Zeros past the end of the file, in place.
     zeros: Vec<(PoolOff, u64)>,
@@ -128,15 +129,15 @@ fn fill<'f>(
     size: u64,
 ) -> Result<Filled<'f>> {
     let (whole, edges) = split(range, size);
-    let mut filled =
-        Filled { fs, range, runs: Vec::new(), edges: Vec::new(), zeros: Vec::new(), ahead: None };
+    let (runs, zeros) = (Few::default(), Vec::new());
+    let mut filled = Filled { fs, range, runs, edges: Vec::new(), zeros, ahead: None };
     let mut source = Source::new(buffers);
     let mut edges = edges.into_iter().peekable();
     while let Some(range) = edges.next_if(|edge| edge.offset < whole.start.offset() || whole.is_empty()) {
         filled.edges.push(edge(&mut source, range)?);
     }
     filled.place(core, whole, size)?;
-    for run in &filled.runs {
+    for run in filled.runs.iter() {
         let (from, to) = (run.file.offset(), run.end().offset());
         let len = to.min(range.end()) - from;
         let at = run.run.start.offset();
@@ -167,15 +168,10 @@ impl Filled<'_> {
         let map = FileMap::new(self.fs, core);
         let bytes =
             FileRange { offset: whole.start.offset(), len: (whole.end.0 - whole.start.0) * BLOCK_BYTES };
-        let mut found = Vec::new();
+        let mut news: Few<Range<FileBlock>> = Few::default();
         iomap::walk(&map, bytes, Intent::Read, |map| {
-            found.push((map.range, map.state));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let mut news: Vec<Range<FileBlock>> = Vec::new();
-        for (range, state) in found {
-            let (file, end) = (FileBlock::of(range.offset), FileBlock::of(range.end()));
-            match (state, news.last_mut()) {
+            let (file, end) = (FileBlock::of(map.range.offset), FileBlock::of(map.range.end()));
+            match (map.state, news.last_mut()) {
                 (State::Unwritten(at), _) => {
                     let run = Run::new(at.block(), end.0 - file.0);
                     self.runs.push(PendingRun { file, run, new: false });
@@ -183,7 +179,8 @@ impl Filled<'_> {
                 (_, Some(last)) if last.end == file => last.end = end,
                 _ => news.push(file..end),
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         for blocks in news {
             self.reserve(core, blocks, size)?;
         }
@@ -254,19 +251,20 @@ impl Filled<'_> {
             group.put_ahead(&fs.space, core.ino, file, run);
         }
         let (mut targets, mut added) = self.look(core, size)?;
-        if group.bytes_with(core.ino, added.changes, &added.places) > fs.journal().capacity() {
+        if group.bytes_with(core.ino, added.changes, added.touched.iter()) > fs.journal().capacity() {
             commit(fs, &mut group)?;
             // What waited is the tree's now.
             targets.drain(..).for_each(|target| target.give_back(fs));
             (targets, added) = self.look(core, size)?;
-            if group.bytes_with(core.ino, added.changes, &added.places) > fs.journal().capacity() {
+            if group.bytes_with(core.ino, added.changes, added.touched.iter()) > fs.journal().capacity() {
                 targets.drain(..).for_each(|target| target.give_back(fs));
                 return Ok(false);
             }
         }
         self.store_edges(&mut group, targets)?;
-        self.wait(handle, &mut group, added);
-        let age = now() - group.began;
+        let time = now();
+        self.wait(handle, &mut group, added, time);
+        let age = time - group.began;
         if fs.ordered.is_due(group.bytes, age) {
             commit(fs, &mut group)?;
         }
@@ -290,9 +288,9 @@ impl Filled<'_> {
             Target::Copy(run, _) => Some(PendingRun { file: edge.block(), run: *run, new: true }),
             Target::Place(_) => None,
         });
-        let mut runs: Vec<_> = copies.chain(self.runs.iter().copied()).collect();
+        let mut runs: Few<_> = copies.chain(self.runs.iter().copied()).collect();
         runs.sort_by_key(|run| run.file);
-        match Added::of(self.fs, core, &state, runs) {
+        match Added::of(self.fs, core, &state, &runs) {
             Ok(added) => Ok((targets, added)),
             Err(error) => {
                 targets.drain(..).for_each(|target| target.give_back(self.fs));
@@ -349,11 +347,11 @@ impl Filled<'_> {
         Ok(())
     }
 
-    /// Shows the write to readers, and makes it the group's.
-    fn wait(&mut self, handle: &Handle, group: &mut Group, added: Added) {
+    /// Shows the write to readers as made at `time`, and makes it the group's.
+    fn wait(&mut self, handle: &Handle, group: &mut Group, added: Added, time: i64) {
         let (fs, core, thread) = (self.fs, handle.shared_core(), thread_number());
         if group.files.is_empty() {
-            group.began = now();
+            group.began = time;
         }
         for (at, len) in std::mem::take(&mut self.zeros) {
             group.note_stored(at, len, thread);
@@ -370,7 +368,7 @@ impl Filled<'_> {
                 changes.extents -= 3;
             }
         }
-        waiting.time = now();
+        waiting.time = time;
         if mutation::is(Mutation::ReuseBeforeCommit) {
             added.old.iter().for_each(|run| fs.space.give_kept(*run));
         }
@@ -380,7 +378,7 @@ impl Filled<'_> {
         }
         drop(waiting);
         group.bytes += self.range.len;
-        group.places.join(&added.places);
+        added.touched.iter().for_each(|run| group.places.add(*run));
         let member = group.files.entry(core.ino);
         let member = member.or_insert_with(|| Member { core: core.clone(), changes: Changes::default() });
         member.changes = member.changes.plus(changes);
@@ -403,36 +401,37 @@ fn tree_run(fs: &Fs, core: &InodeCore, state: &Inode, block: FileBlock) -> Resul
 /// What a write adds to the group's record.
 struct Added {
     changes: Changes,
-    places: Places,
+    /// Blocks that are taken or freed.
+    touched: Few<Run>,
     /// Blocks of the file that others replace.
     old: Vec<Run>,
 }
 
 impl Added {
     /// Of `runs`, ascending; the caller holds `state`.
-    fn of(fs: &Fs, core: &InodeCore, state: &Inode, runs: Vec<PendingRun>) -> Result<Self> {
+    fn of(fs: &Fs, core: &InodeCore, state: &Inode, runs: &Few<PendingRun>) -> Result<Self> {
         let map = ExtentMap::new(&*fs.space, &state.root, core.ino, fs.journal().geometry());
         let mut changes = Changes { places: 0, extents: 0, level: state.root.level };
-        let (mut places, mut replaced) = (Places::default(), Vec::new());
-        for run in runs {
+        let (mut touched, mut replaced) = (Few::default(), Vec::new());
+        for run in runs.iter() {
             // One comes, and what it cuts leaves two.
             changes.places += 1;
             changes.extents += 3;
             if run.new {
-                places.add(run.run);
+                touched.push(run.run);
             }
             map.for_each(run.file, |old| {
                 let blocks = run.file..run.end();
                 let Some(met) = old.clip(&blocks) else { return Ok(ControlFlow::Break(())) };
                 changes.extents += 1;
                 if run.new {
-                    places.add(Run::new(met.pool, met.len));
+                    touched.push(Run::new(met.pool, met.len));
                     replaced.push(Run::new(met.pool, met.len));
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
         }
-        Ok(Self { changes, places, old: replaced })
+        Ok(Self { changes, touched, old: replaced })
     }
 }
 

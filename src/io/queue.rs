@@ -16,9 +16,11 @@
 //! 4. A caller that waits for a place in the queue, or for bytes in flight, holds no bytes.
 
 mod flight;
+mod jobs;
 mod ticket;
 mod write;
 
+pub use jobs::{Batch, Jobs};
 pub use ticket::{Calling, Completed, Completer, Queued};
 
 use super::read::{check_regular, read_held};
@@ -32,6 +34,7 @@ use crate::sync::channel::{Receiver, Sender, unbounded};
 use crate::sync::{Arc, Mutex, thread};
 use crate::units::Ino;
 use flight::{Flight, Ticket, Work};
+use jobs::Patience;
 use std::io::{IoSlice, IoSliceMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use write::WriteIo;
@@ -123,14 +126,16 @@ pub(super) struct Shared {
     fs: Arc<Fs>,
     limits: Limits,
     flight: Flight,
-    waiting: Receiver<Job>,
+    jobs: Jobs<Job>,
+    /// Of callers that wait for the end of a request.
+    patience: Patience,
     /// The way to the thread that runs callbacks, in a queue that has one and was not dropped.
     after: Mutex<Option<Sender<After>>>,
 }
 
 impl Work for Shared {
     fn has_work(&self) -> bool {
-        self.is_driven() && !self.waiting.is_empty()
+        self.is_driven() && self.jobs.any()
     }
 
     fn work(&self) {
@@ -146,8 +151,11 @@ impl Shared {
 
     /// Does what one thread would do next: whether there was anything.
     fn step(&self) -> bool {
-        let Some(first) = self.waiting.try_recv() else { return false };
-        for after in self.run(first) {
+        let batch = self.jobs.help();
+        if batch.is_empty() {
+            return false;
+        }
+        for after in self.run(batch) {
             after.run();
         }
         self.flight.tell();
@@ -157,8 +165,11 @@ impl Shared {
     /// Does for the queue's threads what one of them would do next: whether there was anything. Who waits can copy meanwhile, which
     /// is cheaper than to sleep and be woken. Callbacks still run in their own thread.
     fn help(&self) -> bool {
-        let Some(first) = self.waiting.try_recv() else { return false };
-        for after in self.run(first) {
+        let batch = self.jobs.help();
+        if batch.is_empty() {
+            return false;
+        }
+        for after in self.run(batch) {
             let lost = match &*self.after.lock() {
                 Some(tail) => tail.send(after).err(),
                 None => Some(after),
@@ -170,17 +181,8 @@ impl Shared {
         true
     }
 
-    /// Does `first`, and what else is waiting as far as a batch has room.
-    fn run(&self, first: Job) -> Vec<After> {
-        let (mut batch, mut bytes) = (vec![first], 0);
-        loop {
-            bytes += batch.last().map_or(0, Job::bytes);
-            if batch.len() >= self.limits.batch || bytes >= self.limits.batch_bytes {
-                break;
-            }
-            let Some(next) = self.waiting.try_recv() else { break };
-            batch.push(next);
-        }
+    /// Does `batch`, under one fence.
+    fn run(&self, batch: Vec<Job>) -> Vec<After> {
         let (mut after, mut parts) = (Vec::new(), Vec::new());
         for job in batch {
             match job {
@@ -224,16 +226,15 @@ fn end(handle: Handle, completer: Completer, completed: Completed, after: &mut V
 #[derive(Debug)]
 pub struct Queue {
     shared: Arc<Shared>,
-    jobs: Option<Sender<Job>>,
     workers: Vec<thread::JoinHandle<()>>,
     /// Runs the callbacks, and lets last handles go.
     tail: Option<thread::JoinHandle<()>>,
 }
 
 fn worker(shared: &Shared, after: &Sender<After>) {
-    while let Some(first) = shared.waiting.recv() {
+    while let Some(batch) = shared.jobs.next() {
         // Whatever panics abandons the requests it had; the others need this thread all the same.
-        let done = catch_unwind(AssertUnwindSafe(|| shared.run(first))).unwrap_or_default();
+        let done = catch_unwind(AssertUnwindSafe(|| shared.run(batch))).unwrap_or_default();
         for after_one in done {
             if let Err(lost) = after.send(after_one) {
                 lost.run();
@@ -253,9 +254,10 @@ impl Queue {
     /// A queue for the files of `fs`.
     #[must_use]
     pub fn new(fs: Arc<Fs>, limits: Limits) -> Self {
-        let (jobs, waiting) = unbounded();
-        let after = Mutex::new(None);
-        let shared = Arc::new(Shared { fs, limits, flight: Flight::default(), waiting, after });
+        let batch = Batch { jobs: limits.batch, bytes: limits.batch_bytes, of: Job::bytes };
+        let (jobs, after) = (Jobs::new(limits.workers, batch), Mutex::new(None));
+        let (flight, patience) = (Flight::default(), Patience::default());
+        let shared = Arc::new(Shared { fs, limits, flight, jobs, patience, after });
         let (mut workers, mut tail_thread) = (Vec::new(), None);
         if limits.workers > 0 {
             let (after, work) = unbounded();
@@ -266,7 +268,7 @@ impl Queue {
                 workers.push(thread::spawn(move || worker(&shared, &after)));
             }
         }
-        Self { shared, jobs: Some(jobs), workers, tail: tail_thread }
+        Self { shared, workers, tail: tail_thread }
     }
 
     /// Submits a request: what can be said at once (no space, not a file of this store) is said to the ticket too. Waits
@@ -281,10 +283,7 @@ impl Queue {
                 return queued;
             }
         };
-        for job in jobs {
-            // The receiver lives as long as `shared`.
-            let _sent = self.jobs.as_ref().map(|queue| queue.send(job));
-        }
+        self.shared.jobs.put(jobs);
         if self.shared.is_driven() {
             self.shared.flight.tell();
         }
@@ -371,14 +370,15 @@ impl Queue {
         parts
     }
 
-    /// Holds bytes `start` to `end` of the file; a queue without threads does what is waiting meanwhile.
+    /// Holds bytes `start` to `end` of the file, and does what is waiting meanwhile.
     fn hold(&self, handle: &Handle, start: u64, end: u64, exclusive: bool) -> HeldBytes {
         let io = &handle.core().io;
-        while self.shared.is_driven() {
+        loop {
             if let Some(guard) = io.try_hold(start, end, exclusive) {
                 return HeldBytes::new(handle, guard);
             }
-            if !self.shared.step() {
+            let done = if self.shared.is_driven() { self.shared.step() } else { self.shared.help() };
+            if !done {
                 break;
             }
         }
@@ -415,7 +415,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         while self.shared.is_driven() && self.shared.step() {}
-        drop(self.jobs.take());
+        self.shared.jobs.close();
         for worker in self.workers.drain(..) {
             let _panicked = worker.join();
         }
@@ -426,6 +426,6 @@ impl Drop for Queue {
         {
             let _panicked = tail.join();
         }
-        debug_assert!(mutation::is(Mutation::DrainWaiting) || self.shared.waiting.is_empty());
+        debug_assert!(mutation::is(Mutation::DrainWaiting) || !self.shared.jobs.any());
     }
 }

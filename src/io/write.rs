@@ -63,6 +63,7 @@ pub fn drain(handle: &Handle) {
 
 /// Holds what a write of `range` needs: its blocks, and everything from the end on if it makes the file longer.
 /// Returns the file's size too, which stands still where the write goes past it.
+#[inline]
 pub(super) fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) {
     loop {
         let size = core.size();
@@ -75,6 +76,7 @@ pub(super) fn hold(core: &InodeCore, range: FileRange) -> (RangeGuard<'_>, u64) 
 }
 
 /// The bytes that a write of `range` holds, of a file of `size` bytes.
+#[inline]
 pub(super) fn held_bytes(range: FileRange, size: u64) -> (u64, u64) {
     if range.end() > size {
         (block_start(range.offset.min(size)), u64::MAX)
@@ -107,8 +109,42 @@ pub fn write_vectored(
     if range.len == 0 {
         return Ok(0);
     }
-    let core = handle.core();
+    let (fs, core) = (handle.fs(), handle.core());
     let (guard, size) = hold(core, range);
+    if let Some(at) = place_at_once(fs, core, range, size) {
+        return store_in_place(fs, core, buffers, at).map(|()| range.len as usize);
+    }
+    write_in_turn(handle, buffers, range, guard, size, flags)
+}
+
+/// Where `range` of a file of `size` bytes, which is held, lies in the pool, if it can be overwritten there and nothing asks for
+/// more than that: the file's run that was looked for last holds all of it, its level is `strict`, nothing waits to be
+/// made durable, and nobody has the file mapped. `None` says nothing: whoever gets it asks the tree.
+#[inline]
+fn place_at_once(fs: &Fs, core: &InodeCore, range: FileRange, size: u64) -> Option<PoolOff> {
+    if range.end() > size
+        || core.capacity.is_some()
+        || fs.durability_of(core) != Durability::Strict
+        || fs.ordered.waits()
+        || core.space.is_used()
+    {
+        return None;
+    }
+    let at = FileMap::new(fs, core).recent(range)?;
+    fs.region().bad(at, range.len).is_none().then_some(at)
+}
+
+/// Writes `range`, which `guard` holds, of a file of `size` bytes, whatever has to be asked and done for it.
+#[inline(never)]
+fn write_in_turn(
+    handle: &Handle,
+    buffers: &[IoSlice<'_>],
+    range: FileRange,
+    guard: RangeGuard<'_>,
+    size: u64,
+    flags: WriteFlags,
+) -> Result<usize> {
+    let core = handle.core();
     sequential::admit(core, range, size)?;
     let window = hinted(core, range);
     if window == range {
@@ -259,20 +295,25 @@ pub(super) fn write_held(
 fn overwrite(handle: &Handle, buffers: &[IoSlice<'_>], range: FileRange) -> Result<bool> {
     let (fs, core) = (handle.fs(), handle.core());
     let map = FileMap::new(fs, core).begin(range, Intent::Read)?;
-    let State::Mapped(mut at) = map.state else { return Ok(false) };
+    let State::Mapped(at) = map.state else { return Ok(false) };
     if map.shared || map.range != range || fs.region().bad(at, range.len).is_some() {
         return Ok(false);
     }
     turn::settle(core, range);
-    // What takes a lock comes before the copies: a locked instruction between them and the fence waits for them.
-    core.touch_lazily(fs.region(), coarse_now())?;
+    store_in_place(fs, core, buffers, at).map(|()| true)
+}
+
+/// Stores `buffers` to the file's own blocks at `at`, durably.
+#[inline]
+fn store_in_place(fs: &Fs, core: &InodeCore, buffers: &[IoSlice<'_>], mut at: PoolOff) -> Result<()> {
     let mut data = fs.region().data_writer();
     for buffer in buffers {
         data.copy(at, buffer)?;
         at = at.plus(buffer.len() as u64);
     }
-    let _overwritten = data.fence()?;
-    Ok(true)
+    // Here, the clock is read while the copies are on their way. What takes a lock waits for them: every 4 ms, the time does.
+    core.touch_lazily(fs.region(), coarse_now())?;
+    data.fence().map(drop)
 }
 
 /// Copies the source into `place`, and zeroes what of its first and last block is not written, or copies that from where

@@ -252,10 +252,16 @@ impl SpaceSlot {
         }
     }
 
+    /// Whether the file is mapped. Whoever holds bytes of the file in `io` knows that it is not mapped meanwhile if it is not.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
     /// The address space, if the file is mapped. Whoever holds bytes of the file in `io` knows that none comes meanwhile.
     #[inline]
     pub fn get(&self) -> Option<Arc<dyn AddressSpace>> {
-        if !self.used.load(Ordering::Acquire) {
+        if !self.is_used() {
             return None;
         }
         self.space.lock().as_ref().map(|(space, _)| space.clone())

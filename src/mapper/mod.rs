@@ -43,6 +43,19 @@ impl<'f> FileMap<'f> {
         Self { fs, core }
     }
 
+    /// Where `range`, which is held in `io`, is mapped to the file's own blocks in one run, if it is the run that was looked for last
+    /// and nothing waits in the file.
+    #[must_use]
+    #[inline]
+    pub fn recent(&self, range: FileRange) -> Option<PoolOff> {
+        if self.core.pending.any() {
+            return None;
+        }
+        let (from, len) = blocks_of(range);
+        let (run, written) = self.core.recent.get(self.core.mapping.load(Ordering::Acquire), from)?;
+        (written && run.len >= len).then(|| run.start.offset().plus(range.offset % BLOCK_BYTES))
+    }
+
     /// The run at block `from`, at most `len` blocks.
     fn run(&self, from: FileBlock, len: u64) -> Result<(FileRun, Cookie)> {
         if self.core.pending.any() {

@@ -81,7 +81,9 @@ impl Lines {
         let (head, rest) = bytes.split_at(head_bytes(at, bytes.len()));
         let (body, tail) = rest.as_chunks::<LINE>();
         let start = at.plus(head.len() as u64);
-        self.copy_ragged(memory, (at, head), (start.plus(body.as_flattened().len() as u64), tail));
+        if !head.is_empty() || !tail.is_empty() {
+            self.copy_ragged(memory, (at, head), (start.plus(body.as_flattened().len() as u64), tail));
+        }
         stream(memory, start, body);
     }
 
@@ -96,7 +98,6 @@ impl Lines {
 
     /// Stores the parts of lines at the edges of a copy. Storing part of a word is a locked instruction, which waits
     /// for every write-back and non-temporal store before it (130 ns each); hence this order, and before the body.
-    #[inline]
     fn copy_ragged(&self, memory: &Memory, head: (PoolOff, &[u8]), tail: (PoolOff, &[u8])) {
         let edges = [head, tail];
         for (at, bytes) in edges {

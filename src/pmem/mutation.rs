@@ -56,6 +56,10 @@ pub enum Mutation {
     DrainWaiting,
     /// A queued write lets its bytes go before it became the file's.
     ReleaseEarly,
+    /// A thread of a queue sleeps without looking at the jobs under the lock.
+    SleepUnseen,
+    /// The last thread of a queue that is awake sleeps where a caller takes work.
+    LastSleeps,
     /// A released byte range wakes one waiter only.
     WakeOne,
     /// A fault's blocks become the file's without waiting for their zeros.

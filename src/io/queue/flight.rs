@@ -19,6 +19,8 @@ pub(super) type Ticket = u64;
 pub(super) struct State {
     next: Ticket,
     live: BTreeMap<Ticket, Ino>,
+    /// Threads that wait for a change.
+    asleep: usize,
 }
 
 impl State {
@@ -56,7 +58,9 @@ impl Flight {
                 work.work();
                 state = self.state.lock();
             } else {
+                state.asleep += 1;
                 state = self.changed.wait(state);
+                state.asleep -= 1;
             }
         }
     }
@@ -75,14 +79,21 @@ impl Flight {
 
     /// Gives a ticket back.
     pub fn leave(&self, ticket: Ticket) {
-        self.state.lock().live.remove(&ticket);
-        self.changed.notify_all();
+        let mut state = self.state.lock();
+        state.live.remove(&ticket);
+        self.wake(&state);
+    }
+
+    /// Wakes who waits: a call of the system, made only where anybody does.
+    fn wake(&self, state: &State) {
+        if state.asleep > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Tells who waits that there is something to do, or something done.
     pub fn tell(&self) {
-        let _state = self.state.lock();
-        self.changed.notify_all();
+        self.wake(&self.state.lock());
     }
 
     /// Waits until no request with a ticket before `upto` (before now, if none is given) is in flight, of `ino` if one is

@@ -14,6 +14,7 @@ use super::Shared;
 use super::flight::Ticket;
 use crate::error::{Error, Result};
 use crate::pmem::mutation::{self, Mutation};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +37,7 @@ pub struct Completed {
 pub(super) type Callback = Box<dyn FnOnce(Completed) + Send>;
 
 enum State {
-    Waiting { waker: Option<Waker>, callback: Option<Callback> },
+    Waiting { waker: Option<Waker>, callback: Option<Callback>, asleep: bool },
     Done(Completed),
     Taken,
 }
@@ -55,6 +56,8 @@ impl std::fmt::Debug for State {
 #[derive(Debug)]
 pub(super) struct Slot {
     state: Mutex<State>,
+    /// The request has ended, for who looks without the lock.
+    done: AtomicBool,
     ended: Condvar,
 }
 
@@ -71,7 +74,7 @@ impl Slot {
     }
 
     fn is_done(&self) -> bool {
-        matches!(*self.state.lock(), State::Done(_))
+        self.done.load(Ordering::Acquire)
     }
 }
 
@@ -111,8 +114,8 @@ impl std::fmt::Debug for Calling {
 
 impl Completer {
     pub(super) fn new(shared: &Arc<Shared>, ticket: Ticket) -> (Self, Queued) {
-        let state = Mutex::new(State::Waiting { waker: None, callback: None });
-        let slot = Arc::new(Slot { state, ended: Condvar::new() });
+        let state = Mutex::new(State::Waiting { waker: None, callback: None, asleep: false });
+        let slot = Arc::new(Slot { state, done: AtomicBool::new(false), ended: Condvar::new() });
         let completer = Self { slot: Some(slot.clone()), shared: shared.clone(), ticket };
         (completer, Queued { slot, shared: shared.clone() })
     }
@@ -138,9 +141,13 @@ impl Completer {
         let mut state = slot.state.lock();
         let calling = match std::mem::replace(&mut *state, State::Taken) {
             State::Waiting { callback: Some(callback), .. } => Some(Calling(callback, completed)),
-            State::Waiting { waker, callback: None } => {
+            State::Waiting { waker, callback: None, asleep } => {
                 *state = State::Done(completed);
-                slot.ended.notify_all();
+                slot.done.store(true, Ordering::Release);
+                // A call of the system, and most who wait look.
+                if asleep {
+                    slot.ended.notify_all();
+                }
                 waker.into_iter().for_each(Waker::wake);
                 None
             }
@@ -192,15 +199,16 @@ impl Queued {
         if self.shared.is_driven() {
             self.shared.flight.wait_for(&*self.shared, || self.slot.is_done());
         } else {
-            while !self.slot.is_done() && self.shared.help() {}
+            let happened = || self.slot.is_done() || self.shared.jobs.any();
+            while !self.slot.is_done() && (self.shared.help() || self.shared.patience.look(happened)) {}
         }
         let mut state = self.slot.state.lock();
         loop {
             match std::mem::replace(&mut *state, State::Taken) {
                 State::Done(completed) => return completed,
-                other => *state = other,
+                _ => *state = State::Waiting { waker: None, callback: None, asleep: true },
             }
-            state = self.slot.ended.wait(state);
+            state = self.shared.patience.sleep(|| self.slot.ended.wait(state));
         }
     }
 
@@ -213,7 +221,7 @@ impl Queued {
                 drop(state);
                 callback(completed);
             }
-            _ => *state = State::Waiting { waker: None, callback: Some(Box::new(callback)) },
+            _ => *state = State::Waiting { waker: None, callback: Some(Box::new(callback)), asleep: false },
         }
     }
 }
@@ -228,7 +236,8 @@ impl Future for Queued {
         match std::mem::replace(&mut *state, State::Taken) {
             State::Done(completed) => Poll::Ready(completed),
             _ => {
-                *state = State::Waiting { waker: Some(context.waker().clone()), callback: None };
+                *state =
+                    State::Waiting { waker: Some(context.waker().clone()), callback: None, asleep: false };
                 Poll::Pending
             }
         }
