@@ -31,6 +31,14 @@ pub enum Mutation {
     NoCommitFence,
     /// An arena is opened without waiting for its zeros.
     NoArenaFence,
+    /// The making of a snapshot is not noted.
+    SnapshotUnnoted,
+    /// A snapshot that is complete is still to be removed.
+    SnapshotStaysNoted,
+    /// Snapshots in the making are removed before the files in them are done with.
+    SnapshotsFirst,
+    /// What older programs do not know is not named in the superblock.
+    Unannounced,
     /// The two superblocks are written under one fence.
     OneSuperblockFence,
     /// A write into the tail of a file does not zero what lies between the old end and its start.
