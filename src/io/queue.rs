@@ -33,8 +33,8 @@ use crate::sync::{Arc, Mutex, thread};
 use crate::units::Ino;
 use flight::{Flight, Ticket, Work};
 use std::io::{IoSlice, IoSliceMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use write::WriteIo;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use write::{Part, WriteIo};
 
 /// How a queue works.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ struct ReadIo {
 enum Job {
     Read(Box<ReadIo>),
     /// A part of a write.
-    Write(Arc<WriteIo>, FileRange),
+    Write(Part),
 }
 
 /// What is left when a request has ended, for somebody who may wait for locks.
@@ -147,10 +147,16 @@ impl Shared {
     /// Does what one thread would do next: whether there was anything.
     fn step(&self) -> bool {
         let Some(first) = self.waiting.try_recv() else { return false };
-        for after in self.run(first) {
-            after.run();
-        }
+        let done = catch_unwind(AssertUnwindSafe(|| self.run(first)));
+        let ended = done.map(|after| {
+            let run = |after: After| catch_unwind(AssertUnwindSafe(|| after.run()));
+            after.into_iter().map(run).fold(Ok(()), Result::and)
+        });
         self.flight.tell();
+        // What panicked is the caller's to hear of, once nobody waits for it any more.
+        if let Err(panic) = ended.and_then(|ended| ended) {
+            resume_unwind(panic);
+        }
         true
     }
 
@@ -185,7 +191,7 @@ impl Shared {
         for job in batch {
             match job {
                 Job::Read(read) => read.run(&mut after),
-                Job::Write(io, part) => parts.push((io, part)),
+                Job::Write(part) => parts.push(part),
             }
         }
         write::run(&self.fs, parts, &mut after);
@@ -197,7 +203,7 @@ impl Job {
     fn bytes(&self) -> u64 {
         match self {
             Self::Read(read) => read.asked.len,
-            Self::Write(_, part) => part.len,
+            Self::Write(part) => part.bytes(),
         }
     }
 }
@@ -332,7 +338,7 @@ impl Queue {
         };
         let parts = self.parts(range);
         let io = Arc::new(WriteIo::new(handle.clone(), plan, buffers, completer));
-        Ok(parts.into_iter().map(|part| Job::Write(io.clone(), part)).collect())
+        Ok(parts.into_iter().map(|part| Job::Write(Part::new(io.clone(), part))).collect())
     }
 
     /// Writes in the thread that submits, after what it submitted before for the file.
