@@ -192,6 +192,8 @@ fn space_and_attributes_cost_one_fence() {
 fn a_sequential_file_costs_what_any_file_does() {
     let pool = Pool::new();
     let options = OpenOptions::new().write(true).create_new(true).sequential(true);
+    let first = pool.cost(|s| drop(s.open("/first", &options).unwrap()));
+    assert_eq!(first, (3, 0), "the first of a pool, which says so in both superblocks");
     assert_eq!(pool.cost(|s| drop(s.open("/f", &options).unwrap())), (1, 0), "create");
     let file = pool.store.open("/f", &OpenOptions::new().write(true)).unwrap();
     pool.cost(|_| _ = file.append(&[1; 9000]).unwrap());

@@ -72,6 +72,20 @@ fn blocks_are_there_with_zeros_or_not_at_all() {
     );
 }
 
+/// What a hint adds is unwritten space, so nothing but zeros too.
+#[test]
+fn what_a_hint_adds_is_there_with_zeros_or_not_at_all() {
+    let hint = Op::Hint { on: ON, blocks: 8 };
+    judge(
+        &rig(&[hint]),
+        vec![
+            vec![populate(10 * BLOCK, BLOCK)],
+            vec![populate(5 * BLOCK, 2 * BLOCK), populate(0, 8 * BLOCK)],
+            vec![populate(CHUNK + 17 * BLOCK, BLOCK), populate(CHUNK + 18 * BLOCK, BLOCK)],
+        ],
+    );
+}
+
 #[test]
 fn a_slot_is_there_with_zeros_or_not_at_all() {
     judge(&rig(&[]), vec![vec![WHOLE], vec![populate(CHUNK + 9 * BLOCK, BLOCK), populate(CHUNK, 3 * BLOCK)]]);

@@ -4,6 +4,8 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use daxstore::iomap::{FaultOps, FileRange, Placement};
+use daxstore::pmem::mutation::{self, Mutation};
 use daxstore::pmem::sim::Sim;
 use daxstore::{AllocateMode, Error, File, Follow, OpenOptions, State, Store, StoreOptions};
 use std::sync::Arc;
@@ -91,6 +93,89 @@ fn a_write_into_a_hole_gets_the_aligned_piece_around_it() {
     assert!(store.check().unwrap().is_clean());
     store.remove_file("f").unwrap();
     assert!(store.statfs().free > free);
+}
+
+/// Gives `blocks` blocks from block `at` what a fault of a store there needs.
+fn fault(file: &File, at: u64, blocks: u64) {
+    let range = FileRange { offset: at * BLOCK, len: blocks * BLOCK };
+    assert!(file.populate(range, Placement::Any).unwrap());
+}
+
+#[test]
+fn a_fault_in_a_hole_gets_the_aligned_piece_around_it() {
+    let store = store(64 << 20);
+    let file = hinted(&store, "f", 8 * BLOCK);
+    file.set_len(30 * BLOCK + 1).unwrap();
+    let free = store.statfs().free;
+    fault(&file, 11, 1);
+    assert_eq!(picture(&file, 32), "........uuumuuuu................");
+    assert_eq!(file.metadata().blocks, 8);
+    // The rest of the piece takes no space any more, and is one run with it.
+    for at in [10, 12, 8, 15, 9, 13, 14] {
+        fault(&file, at, 1);
+        assert_eq!(file.metadata().blocks, 8);
+    }
+    assert_eq!(picture(&file, 32), "........mmmmmmmm................");
+    assert_eq!(file.extents(8 * BLOCK, 8 * BLOCK).unwrap().len(), 1);
+    assert!(free - store.statfs().free <= 9, "8 blocks, and perhaps one of metadata");
+    // A hole is filled no further than it goes, and than the file does.
+    file.allocate(10 * BLOCK, 4 * BLOCK, AllocateMode::Punch).unwrap();
+    fault(&file, 12, 1);
+    fault(&file, 30, 1);
+    assert_eq!(picture(&file, 32), "........mmuumumm........uuuuuum.");
+    // Holes and what has space already, in one call.
+    file.allocate(0, 32 * BLOCK, AllocateMode::Punch).unwrap();
+    file.write_all_at(&[1; BLOCK as usize], 5 * BLOCK).unwrap();
+    file.allocate(2 * BLOCK, 2 * BLOCK, AllocateMode::Punch).unwrap();
+    assert_eq!(picture(&file, 32), "uu..umuu........................");
+    fault(&file, 3, 10);
+    assert_eq!(picture(&file, 32), "uuummmmmmmmmmuuu................");
+    drop(file);
+    assert!(store.check().unwrap().is_clean());
+}
+
+/// A slot's turn is what a fault has, and room is needed by others.
+#[test]
+fn a_fault_follows_a_hint_within_its_slot_and_where_there_is_room() {
+    let store = store(16 << 20);
+    let file = hinted(&store, "f", 1 << 30);
+    file.set_len(2 * CHUNK + 10 * BLOCK).unwrap();
+    file.set_extent_hint(0).unwrap();
+    file.write_all_at(&[1; BLOCK as usize], CHUNK).unwrap();
+    file.set_extent_hint(1 << 30).unwrap();
+    fault(&file, 512 + 100, 1);
+    let expected = ".".repeat(512) + "m" + &"u".repeat(99) + "m" + &"u".repeat(411) + &".".repeat(10);
+    assert_eq!(picture(&file, 1034), expected);
+    file.allocate(0, 3 * CHUNK, AllocateMode::Punch).unwrap();
+    let filler = store.create("filler").unwrap();
+    let free = store.statfs().free;
+    filler.allocate(0, (free - free / 20) * BLOCK, AllocateMode::Allocate).unwrap();
+    fault(&file, 512 + 100, 1);
+    assert_eq!(file.metadata().blocks, 1, "a pool that is nearly full has no room for wishes");
+    assert!(store.check().unwrap().is_clean());
+}
+
+/// What lies around the blocks of a fault reads as zeros, whatever it held for somebody else.
+fn all_zeros_around(rule: Option<Mutation>) -> bool {
+    let store = store(16 << 20);
+    let free = store.statfs().free;
+    store.write("old", &vec![0xcc; ((free - 200) * BLOCK) as usize]).unwrap();
+    store.remove_file("old").unwrap();
+    let file = hinted(&store, "f", 64 * BLOCK);
+    file.set_len(256 * BLOCK).unwrap();
+    mutation::set(rule);
+    [3, 70, 191, 255].into_iter().for_each(|at| fault(&file, at, 1));
+    mutation::set(None);
+    assert_eq!(file.metadata().blocks, 256);
+    let mut found = vec![1; 256 * BLOCK as usize];
+    file.read_exact_at(&mut found, 0).unwrap();
+    found.iter().all(|byte| *byte == 0)
+}
+
+#[test]
+fn what_a_fault_gets_for_a_hint_reads_as_zeros() {
+    assert!(all_zeros_around(None));
+    assert!(!all_zeros_around(Some(Mutation::HintedAsData)), "a rule that is broken goes unnoticed");
 }
 
 #[test]

@@ -10,7 +10,8 @@ use daxstore::pmem::sim::Sim;
 use daxstore::{AllocateMode, Durability, Error, File, OpenOptions, State, Store, StoreOptions};
 use proptest::prelude::*;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const SIZE: u64 = 256 << 20;
 
@@ -219,6 +220,57 @@ fn the_bounds_commit() {
     assert_eq!(cost_in_place(&store, &write), 0);
     std::thread::sleep(Duration::from_millis(30));
     assert_eq!(cost_in_place(&store, &write), 2, "with the first write after the time");
+}
+
+/// No further write comes, and the bound holds all the same for who has a timer.
+#[test]
+fn a_timer_keeps_the_bound_in_time() {
+    let sim = Arc::new(Sim::new(64 << 20).unwrap());
+    let store = Store::create_sim(sim.clone(), &StoreOptions::new().durability(Durability::Ordered)).unwrap();
+    assert_eq!(store.sync_when_due().unwrap(), None, "nothing waits");
+    let f = store.create("/f").unwrap();
+    let durable = || Store::open_sim(Arc::new(sim.fork().unwrap())).unwrap().read("/f").unwrap();
+    let bound = Duration::from_secs(3600);
+    store.set_ordered_bounds(u64::MAX, bound).unwrap();
+    f.write_all_at(&[1; 100], 0).unwrap();
+    let cost = |f: &dyn Fn() -> Option<Duration>| {
+        let before = store.counts();
+        let left = f();
+        (left, store.counts().since(before).fences)
+    };
+    let call = || store.sync_when_due().unwrap();
+    let (left, fences) = cost(&call);
+    let left = left.expect("something waits");
+    assert!(left <= bound && left > bound / 2 && fences == 0, "{left:?}, {fences} fences");
+    assert!(durable().is_empty());
+    store.sync().unwrap();
+    assert_eq!(cost(&call), (None, 0));
+
+    let bound = Duration::from_millis(50);
+    store.set_ordered_bounds(u64::MAX, bound).unwrap();
+    f.write_all_at(&[2; 100], 0).unwrap();
+    std::thread::sleep(bound);
+    assert_eq!(cost(&call), (None, 2), "it is due");
+    assert_eq!(durable(), [2; 100]);
+
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(store.sync_when_due().unwrap().unwrap_or(bound));
+            }
+        });
+        for round in 3..6 {
+            f.write_all_at(&[round; 100], 0).unwrap();
+            // Twice the bound, and as long again where others have the processor.
+            let written = Instant::now();
+            while durable() != [round; 100] {
+                assert!(written.elapsed() < Duration::from_secs(20), "round {round}");
+                std::thread::sleep(bound / 10);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 fn cost_in_place(store: &Store, f: &dyn Fn()) -> u64 {

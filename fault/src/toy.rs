@@ -5,6 +5,7 @@
 //! none, nothing is left after an invalidation, and no block is freed that can still be reached. Feature `mutations`.
 
 mod file;
+mod sharing;
 mod table;
 
 pub use file::{Cell, ToyFile};

@@ -11,8 +11,8 @@
 //! 3. "No space" is never said because of them: before that, and before a want of whole chunks gets pieces, they are
 //!    available again.
 
-use super::Space;
 use super::policy::{NEARLY_FULL_BLOCKS, nothing_if_damaged};
+use super::{Space, shortage};
 use crate::error::Result;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -140,6 +140,9 @@ impl Space {
     /// # Errors
     /// Errors of the host providing memory.
     pub(super) fn reserve_whole(&self) -> Result<Option<(Run, bool)>> {
+        if shortage::strikes() {
+            return Ok(None);
+        }
         self.look_around(CHUNK_BLOCKS)?;
         if let Some(run) = self.ahead.pop() {
             return Ok(self.keep_whole(run).map(|run| (run, true)));

@@ -28,6 +28,7 @@ mod op;
 mod pins;
 mod policy;
 mod report;
+pub mod shortage;
 mod slots;
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,10 @@ mod reservation;
 
 pub use reservation::Reservation;
 
-use super::Space;
 use super::footprint::{ChunkState, Footprint, pieces};
 use super::gate::Pass;
 use super::policy::Want;
+use super::{Space, shortage};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::journal::Tx;
 use crate::layout::{ChunkObject, Counters, GroupObject, Image, Inode, Kind, SlotClass};
@@ -38,7 +38,7 @@ struct Held<'s> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if !self.footprint.is_empty() {
+        if !self.footprint.is_empty() && !mutation::is(Mutation::LeakReserved) {
             self.space.give_back(&self.footprint);
         }
         for (class, at) in &self.slots {
@@ -119,7 +119,7 @@ impl<'s> Op<'s> {
     /// # Errors
     /// [`Error::NoSpace`].
     pub fn ensure(&self, blocks: u64) -> Result<()> {
-        if blocks > self.space.spare_blocks() {
+        if blocks > self.space.spare_blocks() || shortage::strikes() {
             return Err(Error::NoSpace { needed: blocks, free: self.space.spare_blocks() });
         }
         Ok(())

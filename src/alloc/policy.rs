@@ -15,9 +15,9 @@
 //! Each thread has a broken chunk of its own, so that two threads do not wait for each other's commits. Searches look
 //! at a bounded number of groups and chunks, but "no space" is said only after all were asked.
 
-use super::Space;
 use super::bits::floor_log2;
 use super::group::{GroupState, Piece};
+use super::{Space, shortage};
 use crate::error::{Error, Result};
 use crate::layout::SlotClass;
 use crate::sync::atomic::Ordering;
@@ -82,6 +82,9 @@ impl Space {
     /// # Errors
     /// [`Error::NoSpace`], errors of the host providing memory.
     pub(super) fn reserve(&self, want: &Want) -> Result<Run> {
+        if shortage::strikes() {
+            return Err(self.no_space(want.blocks));
+        }
         self.look_around(want.blocks)?;
         let blocks = want.blocks.min(self.spare_blocks());
         if blocks == 0 {

@@ -12,7 +12,7 @@
 //! back to files while anything runs (J7).
 
 use super::bits::run;
-use super::{Op, SHARDS, Space};
+use super::{Op, SHARDS, Space, shortage};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{Bits, HEADER_BYTES, Kind, SlotClass};
 use crate::pmem::mutation::{self, Mutation};
@@ -195,6 +195,9 @@ impl Space {
     /// # Errors
     /// [`Error::NoSpace`], errors of opening an arena.
     pub(super) fn take_slot(&self, class: SlotClass, may_dip: bool) -> Result<PoolOff> {
+        if shortage::strikes() {
+            return Err(self.no_space(1));
+        }
         loop {
             if let Some(at) = self.pop_slot(class)? {
                 if self.is_free_at_home(class, at) {

@@ -299,7 +299,14 @@ impl Ordered {
     /// Whether a group of so many bytes and of that age is to be committed.
     #[must_use]
     pub fn is_due(&self, bytes: u64, age: i64) -> bool {
-        bytes >= self.most_bytes.load(Ordering::Relaxed) || age >= self.most_nanos.load(Ordering::Relaxed)
+        bytes >= self.most_bytes.load(Ordering::Relaxed) || self.left(age) == 0
+    }
+
+    /// In how many nanoseconds a group of that age is to be committed: 0 if it is due, or begun in the future, as the clock
+    /// was set back since.
+    #[must_use]
+    pub fn left(&self, age: i64) -> i64 {
+        if age < 0 { 0 } else { self.most_nanos.load(Ordering::Relaxed).saturating_sub(age).max(0) }
     }
 }
 

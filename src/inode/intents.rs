@@ -6,13 +6,13 @@
 //!
 //! | byte | field |
 //! | ---: | --- |
-//! | 0 | kind: 1 clean up, 2 punch, 3 allocate, 4 zero, 5 collapse, 6 insert |
+//! | 0 | kind: 1 clean up, 2 punch, 3 allocate, 4 zero, 5 collapse, 6 insert, 7 snapshot |
 //! | 8 | first file block (kinds 2 to 6) |
 //! | 16 | file block after the last |
 //! | 24 | size to be at least reached in bytes (kinds 3 and 4), or 0; size to be set (kinds 5 and 6) |
 //! | 32 | blocks that what follows moves by (kinds 5 and 6 alone have this) |
 //!
-//! The key is the inode number times 4, plus 0 for a clean-up and 1 for the rest: one of each at most.
+//! The key is the inode number times 4, plus 0 for a clean-up, 2 for a snapshot and 1 for the rest: one of each at most.
 
 use super::{Draft, InodeCore};
 use crate::alloc::{Op, Space};
@@ -40,6 +40,8 @@ pub enum Intent {
     },
     /// Blocks of a file move.
     Shift(Shift),
+    /// Remove the directory and all below it: a snapshot in the making.
+    Snapshot,
 }
 
 /// How blocks of a file still have to move. What has moved already is no part of it.
@@ -81,10 +83,15 @@ pub enum RangeChange {
 
 const INTENT_BYTES: usize = 32;
 const SHIFT_BYTES: usize = 40;
+const SNAPSHOT: u8 = 7;
 
 impl Intent {
     const fn key(self, ino: Ino) -> u64 {
-        ino.0 * 4 + !matches!(self, Self::CleanUp) as u64
+        match self {
+            Self::CleanUp => ino.0 * 4,
+            Self::Range { .. } | Self::Shift(_) => range_key(ino),
+            Self::Snapshot => ino.0 * 4 + 2,
+        }
     }
 
     fn encode(self) -> Vec<u8> {
@@ -95,6 +102,7 @@ impl Intent {
         };
         match self {
             Self::CleanUp => words(1, &[0; 3]),
+            Self::Snapshot => words(SNAPSHOT, &[0; 3]),
             Self::Range { change, start, end, size } => words(change as u8, &[start.0, end.0, size]),
             Self::Shift(Shift { change, start, end, by, size }) => {
                 words(change as u8, &[start.0, end.0, size, by])
@@ -111,7 +119,8 @@ impl Intent {
             Err(Damage::new(Structure::Intent, owner.offset(), what, expected, found).into())
         };
         let Some(kind) = bytes.first() else { return damage("length", INTENT_BYTES as u64, 0) };
-        let len = if *kind >= ShiftChange::Collapse as u8 { SHIFT_BYTES } else { INTENT_BYTES };
+        let is_shift = *kind == ShiftChange::Collapse as u8 || *kind == ShiftChange::Insert as u8;
+        let len = if is_shift { SHIFT_BYTES } else { INTENT_BYTES };
         if bytes.len() != len {
             return damage("length", len as u64, bytes.len() as u64);
         }
@@ -124,7 +133,8 @@ impl Intent {
             4 => Self::Range { change: RangeChange::Zero, start, end, size },
             5 => Self::Shift(Shift { change: ShiftChange::Collapse, start, end, size, by: get64(bytes, 32) }),
             6 => Self::Shift(Shift { change: ShiftChange::Insert, start, end, size, by: get64(bytes, 32) }),
-            kind => return damage("kind", 6, u64::from(*kind)),
+            &SNAPSHOT => return Ok((Ino(key / 4), Self::Snapshot)),
+            kind => return damage("kind", u64::from(SNAPSHOT), u64::from(*kind)),
         };
         if start > end || end.offset() > MAX_FILE_BYTES {
             return damage("range end", start.0, end.0);
@@ -182,9 +192,21 @@ impl<'c> Intents<'c> {
     /// # Errors
     /// Damage.
     pub fn has_range(core: &InodeCore, space: &Space, ino: Ino) -> Result<bool> {
+        Self::has(core, space, range_key(ino))
+    }
+
+    /// Whether the directory `ino` is noted as a snapshot in the making.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn has_snapshot(core: &InodeCore, space: &Space, ino: Ino) -> Result<bool> {
+        Self::has(core, space, Intent::Snapshot.key(ino))
+    }
+
+    fn has(core: &InodeCore, space: &Space, key: u64) -> Result<bool> {
         let state = core.state.read();
         let is_empty = state.root.count == 0;
-        Ok(!is_empty && tree::get(space, &state.root, core.ino, range_key(ino))?.is_some())
+        Ok(!is_empty && tree::get(space, &state.root, core.ino, key)?.is_some())
     }
 
     /// Removes the intent to change a range of `ino` with `op`, if there is one.
@@ -192,8 +214,12 @@ impl<'c> Intents<'c> {
     /// # Errors
     /// Damage.
     pub fn remove_range(&mut self, op: &mut Op<'_>, ino: Ino) -> Result<()> {
+        self.remove_key(op, range_key(ino))
+    }
+
+    fn remove_key(&mut self, op: &mut Op<'_>, key: u64) -> Result<()> {
         let owner = self.0.ino();
-        match tree::remove(op, self.0.root(), owner, range_key(ino))? {
+        match tree::remove(op, self.0.root(), owner, key)? {
             Some(_) => self.0.stage(op),
             None => Ok(()),
         }
@@ -204,9 +230,7 @@ impl<'c> Intents<'c> {
     /// # Errors
     /// Damage.
     pub fn remove(&mut self, op: &mut Op<'_>, ino: Ino, intent: Intent) -> Result<()> {
-        let owner = self.0.ino();
-        tree::remove(op, self.0.root(), owner, intent.key(ino))?;
-        self.0.stage(op)
+        self.remove_key(op, intent.key(ino))
     }
 
     /// Publishes the change after the commit.
@@ -246,6 +270,7 @@ mod tests {
         let range = |change| Intent::Range { change, start: FileBlock(3), end: FileBlock(9), size: 77 };
         let all = [
             Intent::CleanUp,
+            Intent::Snapshot,
             range(RangeChange::Punch),
             range(RangeChange::Allocate),
             range(RangeChange::Zero),
@@ -268,13 +293,14 @@ mod tests {
         let collapse = shift(ShiftChange::Collapse, 3, 9, 6, 5000);
         [0, 1, 8, 32, 39, 41].into_iter().for_each(|len| refused(collapse, len));
         [0, 31, 40].into_iter().for_each(|len| refused(Intent::CleanUp, len));
+        [0, 31, 40].into_iter().for_each(|len| refused(Intent::Snapshot, len));
         refused(shift(ShiftChange::Collapse, 3, 9, 5, 0), SHIFT_BYTES);
         refused(shift(ShiftChange::Collapse, 9, 3, 0, 0), SHIFT_BYTES);
         refused(shift(ShiftChange::Insert, 3, (1 << 50) + 1, 5, 0), SHIFT_BYTES);
         refused(shift(ShiftChange::Insert, 3, 4, (1 << 50) + 1, 0), SHIFT_BYTES);
         refused(shift(ShiftChange::Insert, 3, 4, 1, MAX_FILE_BYTES + 1), SHIFT_BYTES);
         let mut unknown = collapse.encode();
-        unknown[0] = 7;
+        unknown[0] = 8;
         assert!(Intent::decode(OWNER, 21, &unknown).is_err());
     }
 }

@@ -9,6 +9,8 @@
 //!    before, which reads as zeros, and never what the block held for somebody else.
 //! 2. What was found before the zeroing is looked at again under `state`, if the inode changed meanwhile: a caller
 //!    without the turn of the range gets an error, and nobody's data are zeroed or lost.
+//! 3. What an extent-size hint adds lies in holes of the same slot, whose turn the fault has, within the file, and is
+//!    unwritten: nobody sees it before it is zeroed.
 
 use super::Handle;
 use super::group;
@@ -32,7 +34,7 @@ use std::ops::Range;
 
 /// Bytes of record kept free while pieces are added: the tree's nodes, the inode.
 const ROOM_LEFT: u64 = 3000;
-/// Bytes of record that a further piece can need in the tree's nodes.
+/// Bytes of record that a further extent can need in the tree's nodes.
 const PIECE_BYTES: u64 = 48;
 
 const CHANGED: Error = Error::InvalidArgument("a range that is populated changed under its turn");
@@ -86,7 +88,8 @@ pub fn touch(handle: &Handle) -> Result<()> {
 /// Gives what of `range` (whole blocks within the file, of one 2 MiB slot) is hole or unwritten blocks of zeros, durably,
 /// in as many records as it takes. With [`Placement::Whole`] the range is a slot, which gets one congruent chunk in one
 /// record; `false`, and nothing changed, where there is none for it or the slot holds data. The caller has the turn of
-/// the range: nobody else writes, allocates or removes these bytes.
+/// the slot: nobody else writes, allocates or removes bytes of it. Holes get the pieces that the file's extent-size hint
+/// asks for, as far as they lie in the slot and the file; what is not of the range is unwritten.
 ///
 /// # Errors
 /// [`Error::NoSpace`]: what remains to be populated is as it was. [`Error::InvalidArgument`] for another range, or one
@@ -120,7 +123,9 @@ pub fn populate(handle: &Handle, range: FileRange, placement: Placement) -> Resu
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Gap {
     run: FileRun,
-    /// The pool block after the one that holds the file block before.
+    /// Of a hole, as much as the file's hint asks to be given with it.
+    piece: FileRun,
+    /// The pool block after the one that holds the file block before `piece`.
     goal: Option<Block>,
 }
 
@@ -131,53 +136,92 @@ struct Survey {
     mapped: u64,
     /// The mapping's number.
     mapping: u64,
+    /// The range, and what the file's hint adds to it.
+    wide: Range<FileBlock>,
 }
 
 impl Survey {
     fn take(fs: &Fs, core: &InodeCore, blocks: &Range<FileBlock>) -> Result<Self> {
+        let wide = hinted(fs, core, blocks);
         let state = core.state.read();
-        let (gaps, mapped) = look(&*fs.space, &state.root, fs, core, blocks)?;
-        Ok(Self { gaps, mapped, mapping: core.mapping.load(Ordering::Acquire) })
+        let (gaps, mapped) = look(&*fs.space, &state.root, fs, core, blocks, &wide)?;
+        Ok(Self { gaps, mapped, mapping: core.mapping.load(Ordering::Acquire), wide })
     }
 
     /// Whether all is as it was found, now that the inode is locked for `draft`; and within the file.
     fn stands(&self, fs: &Fs, op: &Op<'_>, draft: &Draft<'_>, blocks: &Range<FileBlock>) -> Result<bool> {
         let core = draft.core();
-        if blocks.end > FileBlock::ceil(draft.inode.size) {
+        if blocks.end.max(self.wide.end) > FileBlock::ceil(draft.inode.size) {
             return Ok(false);
         }
         if core.mapping.load(Ordering::Acquire) == self.mapping {
             return Ok(true);
         }
-        let (gaps, mapped) = look(op, &draft.inode.root, fs, core, blocks)?;
-        let same = |(a, b): (&Gap, &Gap)| a.run == b.run;
+        let (gaps, mapped) = look(op, &draft.inode.root, fs, core, blocks, &self.wide)?;
+        let same = |(a, b): (&Gap, &Gap)| a.run == b.run && a.piece == b.piece;
         Ok(mapped == self.mapped && gaps.len() == self.gaps.len() && gaps.iter().zip(&self.gaps).all(same))
     }
 }
 
-/// The parts of `blocks` without data, and how many blocks have data.
+/// `blocks`, of one slot of the file, rounded outwards to what its extent-size hint says, within the slot and the file; as
+/// they are where there is no hint, or little room.
+fn hinted(fs: &Fs, core: &InodeCore, blocks: &Range<FileBlock>) -> Range<FileBlock> {
+    let hint = core.hint();
+    let spare = fs.journal().geometry().usable_blocks() / 16;
+    if hint <= 1
+        || fs.space.free_blocks() < spare + CHUNK_BLOCKS.min(2 * hint + blocks.end.0 - blocks.start.0)
+    {
+        return blocks.clone();
+    }
+    let slot = blocks.start.0 - blocks.start.0 % CHUNK_BLOCKS;
+    let start = (blocks.start.0 - blocks.start.0 % hint).max(slot);
+    let end =
+        blocks.end.0.next_multiple_of(hint).min(slot + CHUNK_BLOCKS).min(FileBlock::ceil(core.size()).0);
+    FileBlock(start)..FileBlock(end.max(blocks.end.0))
+}
+
+/// The parts of `blocks` without data, holes with what of them lies in `wide`, and how many blocks have data.
 fn look<N: ReadNodes + ?Sized>(
     nodes: &N,
     root: &RootArea,
     fs: &Fs,
     core: &InodeCore,
     blocks: &Range<FileBlock>,
+    wide: &Range<FileBlock>,
 ) -> Result<(Vec<Gap>, u64)> {
     let map = ExtentMap::new(nodes, root, core.ino, fs.journal().geometry());
-    let mut goal = match blocks.start.0.checked_sub(1) {
+    let mut goal = match wide.start.0.checked_sub(1) {
         Some(before) => after(&map.run_at(FileBlock(before), 1)?),
         None => None,
     };
-    let (mut gaps, mut mapped, mut at) = (Vec::new(), 0, blocks.start);
-    while at < blocks.end {
-        let run = map.run_at(at, blocks.end.0 - at.0)?;
-        match run.content {
-            Content::Mapped(_) | Content::Shared(_) => mapped += run.len,
-            Content::Hole | Content::Unwritten(_) => gaps.push(Gap { run, goal }),
+    let (mut gaps, mut mapped, mut at) = (Vec::new(), 0, wide.start);
+    while at < wide.end {
+        let piece = map.run_at(at, wide.end.0 - at.0)?;
+        if let Some(run) = within(&piece, blocks) {
+            match run.content {
+                Content::Mapped(_) | Content::Shared(_) => mapped += run.len,
+                Content::Hole | Content::Unwritten(_) => gaps.push(Gap { run, piece, goal }),
+            }
         }
-        (goal, at) = (after(&run), run.end());
+        (goal, at) = (after(&piece), piece.end());
     }
     Ok((gaps, mapped))
+}
+
+/// What of `run` lies in `blocks`.
+fn within(run: &FileRun, blocks: &Range<FileBlock>) -> Option<FileRun> {
+    let (file, end) = (run.file.max(blocks.start), run.end().min(blocks.end));
+    (file < end).then(|| {
+        let (len, into) = (end.0 - file.0, file.0 - run.file.0);
+        let at = |block: Block| Block(block.0 + into);
+        let content = match run.content {
+            Content::Hole => Content::Hole,
+            Content::Unwritten(block) => Content::Unwritten(at(block)),
+            Content::Mapped(block) => Content::Mapped(at(block)),
+            Content::Shared(block) => Content::Shared(at(block)),
+        };
+        FileRun { file, len, content }
+    })
 }
 
 /// The pool block after those of `run`.
@@ -197,6 +241,16 @@ struct Piece {
     run: Run,
     /// The blocks are new to the file, not unwritten space that it had.
     new: bool,
+    /// How many blocks before and after those, for the sake of a hint, become unwritten space.
+    around: (u64, u64),
+}
+
+impl Piece {
+    /// Bytes of record that the piece can need in the tree's nodes.
+    fn record_bytes(&self) -> u64 {
+        let (before, after) = self.around;
+        PIECE_BYTES * (1 + u64::from(before > 0) + u64::from(after > 0))
+    }
 }
 
 /// Populates as much of `blocks` as fits a record: whether that was all there was to do.
@@ -229,26 +283,56 @@ fn zero_pieces(op: &mut Op<'_>, data: &mut DataWriter<'_>, gaps: &[Gap]) -> Resu
         op.ensure(needed)?;
     }
     let mut pieces: Vec<Piece> = Vec::new();
-    for Gap { run, mut goal } in gaps.iter().copied() {
+    for Gap { run, piece, mut goal } in gaps.iter().copied() {
         let mut at = run.file;
         while at < run.end() {
-            let room = op.room() >= ROOM_LEFT + pieces.len() as u64 * PIECE_BYTES;
-            if !pieces.is_empty() && !room {
+            let needed = pieces.iter().map(Piece::record_bytes).sum::<u64>();
+            if !pieces.is_empty() && op.room() < ROOM_LEFT + needed {
                 return Ok((pieces, false));
             }
-            let blocks = run.end().0 - at.0;
-            let (place, new) = match run.content {
-                Content::Unwritten(start) => (Run::new(start, run.len), false),
+            let piece = match run.content {
+                Content::Unwritten(start) => {
+                    Piece { file: at, run: Run::new(start, run.len), new: false, around: (0, 0) }
+                }
                 Content::Mapped(_) | Content::Shared(_) => return Err(CHANGED),
-                Content::Hole => (op.reserve(&Want { blocks, file_block: at, goal })?, true),
+                // What is around the hole goes with its first blocks.
+                Content::Hole if at == run.file => reserve(op, at, run.end(), &piece, goal)?,
+                Content::Hole => {
+                    let rest = FileRun { file: at, len: run.end().0 - at.0, ..run };
+                    reserve(op, at, run.end(), &rest, goal)?
+                }
             };
-            data.zero(place.start.offset(), place.len * BLOCK_BYTES)?;
-            pieces.push(Piece { file: at, run: place, new });
-            at = FileBlock(at.0 + place.len);
-            goal = Some(place.end());
+            data.zero(piece.run.start.offset(), piece.run.len * BLOCK_BYTES)?;
+            pieces.push(piece);
+            at = FileBlock(at.0 + piece.run.len);
+            goal = Some(piece.run.end());
         }
     }
     Ok((pieces, true))
+}
+
+/// Reserves blocks for file blocks `from` to `to` (exclusive) of a hole, perhaps fewer, and with them for as much of `piece`
+/// as can be had together.
+fn reserve(
+    op: &mut Op<'_>,
+    from: FileBlock,
+    to: FileBlock,
+    piece: &FileRun,
+    goal: Option<Block>,
+) -> Result<Piece> {
+    let needed = to.0 - from.0;
+    let (lead, all) = (from.0 - piece.file.0, piece.len);
+    if all > needed {
+        let run = op.reserve(&Want { blocks: all, file_block: piece.file, goal })?;
+        if run.len > lead {
+            let filled = needed.min(run.len - lead);
+            let own = Run::new(Block(run.start.0 + lead), filled);
+            return Ok(Piece { file: from, run: own, new: true, around: (lead, run.len - lead - filled) });
+        }
+        op.give_back(run);
+    }
+    let run = op.reserve(&Want { blocks: needed, file_block: from, goal })?;
+    Ok(Piece { file: from, run, new: true, around: (0, 0) })
 }
 
 /// Waits until the zeros are durable.
@@ -258,12 +342,22 @@ fn fence(data: DataWriter<'_>) -> Result<Durable> {
 
 /// Makes `piece` data of the file.
 fn place(fs: &Fs, op: &mut Op<'_>, draft: &mut Draft<'_>, piece: Piece) -> Result<()> {
-    let Piece { file, run, new } = piece;
+    let Piece { file, run, new, around: (before, after) } = piece;
     let (ino, geometry) = (draft.ino(), fs.journal().geometry());
     let mut map = ExtentMapMut::new(op, draft.root(), ino, geometry);
     if new {
-        map.insert(Extent { file, pool: run.start, len: run.len, written: true, shared: false })?;
-        draft.inode.blocks += run.len;
+        let unwritten = mutation::is(Mutation::HintedAsData);
+        let parts = [
+            (file.0 - before, run.start.0 - before, before, unwritten),
+            (file.0, run.start.0, run.len, true),
+            (file.0 + run.len, run.end().0, after, unwritten),
+        ];
+        for (file, pool, len, written) in parts.into_iter().filter(|part| part.2 > 0) {
+            let (file, pool) = (FileBlock(file), Block(pool));
+            map.insert(Extent { file, pool, len, written, shared: false })?;
+        }
+        op.count_unwritten((before + after) as i64);
+        draft.inode.blocks += before + run.len + after;
     } else {
         let converted = map.convert(file..FileBlock(file.0 + run.len))?;
         op.count_unwritten(-(converted as i64));
@@ -305,7 +399,7 @@ fn fill_slot(fs: &Fs, core: &InodeCore, blocks: &Range<FileBlock>) -> Result<boo
     if remove::free_range(fs, &mut op, &mut draft, &mut None, blocks.clone())? < blocks.end {
         return Ok(false);
     }
-    place(fs, &mut op, &mut draft, Piece { file: blocks.start, run, new: true })?;
+    place(fs, &mut op, &mut draft, Piece { file: blocks.start, run, new: true, around: (0, 0) })?;
     commit(fs, op, draft, durable)?;
     Ok(true)
 }

@@ -13,7 +13,7 @@
 use crate::alloc::Op;
 use crate::error::{Error, Result};
 use crate::extent::ExtentMapMut;
-use crate::inode::{Draft, Fs, Group, InodeCore, Places};
+use crate::inode::{Draft, Fs, Group, InodeCore, Places, now};
 use crate::mapper::replace;
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::thread_number;
@@ -37,6 +37,24 @@ pub fn settle(fs: &Fs) -> Result<()> {
 pub fn set_bounds(fs: &Fs, bytes: u64, nanos: i64) -> Result<()> {
     fs.ordered.set_bounds(bytes, nanos);
     settle(fs)
+}
+
+/// Commits the group if its bound in time is reached: in how many nanoseconds it will be, where something waits after all.
+///
+/// # Errors
+/// As [`settle`].
+pub fn settle_when_due(fs: &Fs) -> Result<Option<i64>> {
+    if !fs.ordered.waits() {
+        return Ok(None);
+    }
+    let mut group = fs.ordered.lock();
+    if group.files.is_empty() {
+        return Ok(None);
+    }
+    match fs.ordered.left(now() - group.began) {
+        0 => commit(fs, &mut group).map(|()| None),
+        left => Ok(Some(left)),
+    }
 }
 
 /// What was left for the last handle of a file: nothing waits in it any more, nothing is reserved for it.

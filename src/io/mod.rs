@@ -36,7 +36,7 @@ pub use attributes::{
 };
 pub use defrag::{Defragmented, defrag};
 pub use flags::WriteFlags;
-pub use group::{set_bounds, settle};
+pub use group::{set_bounds, settle, settle_when_due};
 pub use handle::Handle;
 pub use read::read_vectored;
 pub use reflink::{Reflink, reflink};

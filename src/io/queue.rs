@@ -36,8 +36,8 @@ use crate::units::Ino;
 use flight::{Flight, Ticket, Work};
 use jobs::Patience;
 use std::io::{IoSlice, IoSliceMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use write::WriteIo;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use write::{Part, WriteIo};
 
 /// How a queue works.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ struct ReadIo {
 enum Job {
     Read(Box<ReadIo>),
     /// A part of a write.
-    Write(Arc<WriteIo>, FileRange),
+    Write(Part),
 }
 
 /// What is left when a request has ended, for somebody who may wait for locks.
@@ -155,10 +155,16 @@ impl Shared {
         if batch.is_empty() {
             return false;
         }
-        for after in self.run(batch) {
-            after.run();
-        }
+        let done = catch_unwind(AssertUnwindSafe(|| self.run(batch)));
+        let ended = done.map(|after| {
+            let run = |after: After| catch_unwind(AssertUnwindSafe(|| after.run()));
+            after.into_iter().map(run).fold(Ok(()), Result::and)
+        });
         self.flight.tell();
+        // What panicked is the caller's to hear of, once nobody waits for it any more.
+        if let Err(panic) = ended.and_then(|ended| ended) {
+            resume_unwind(panic);
+        }
         true
     }
 
@@ -169,13 +175,15 @@ impl Shared {
         if batch.is_empty() {
             return false;
         }
-        for after in self.run(batch) {
+        // As in a thread of the queue: what panics here is not what the caller waits for.
+        let done = catch_unwind(AssertUnwindSafe(|| self.run(batch))).unwrap_or_default();
+        for after in done {
             let lost = match &*self.after.lock() {
                 Some(tail) => tail.send(after).err(),
                 None => Some(after),
             };
             if let Some(after) = lost {
-                after.run();
+                let _panicked = catch_unwind(AssertUnwindSafe(|| after.run()));
             }
         }
         true
@@ -187,7 +195,7 @@ impl Shared {
         for job in batch {
             match job {
                 Job::Read(read) => read.run(&mut after),
-                Job::Write(io, part) => parts.push((io, part)),
+                Job::Write(part) => parts.push(part),
             }
         }
         write::run(&self.fs, parts, &mut after);
@@ -199,7 +207,7 @@ impl Job {
     fn bytes(&self) -> u64 {
         match self {
             Self::Read(read) => read.asked.len,
-            Self::Write(_, part) => part.len,
+            Self::Write(part) => part.bytes(),
         }
     }
 }
@@ -331,7 +339,7 @@ impl Queue {
         };
         let parts = self.parts(range);
         let io = Arc::new(WriteIo::new(handle.clone(), plan, buffers, completer));
-        Ok(parts.into_iter().map(|part| Job::Write(io.clone(), part)).collect())
+        Ok(parts.into_iter().map(|part| Job::Write(Part::new(io.clone(), part))).collect())
     }
 
     /// Writes in the thread that submits, after what it submitted before for the file.

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut, FileRun};
 use crate::inode::{Draft, Fs, InodeCore, Intents, RangeGuard, now, shares};
 use crate::iomap::{FileRange, State, Transition};
-use crate::layout::INCOMPAT_SHARES;
+use crate::layout::Feature;
 use crate::mapper::FileMap;
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
@@ -74,24 +74,13 @@ pub fn reflink(src: &Handle, dst: &Handle, what: Reflink) -> Result<bool> {
         return Err(Error::CrossPool);
     }
     src.fs().journal().writable()?;
-    announce(src.fs())?;
+    src.fs().journal().announce(Feature::Shares)?;
     if !matches!(what, Reflink::Same { .. }) {
         sequential::refuse(dst.core(), 0)?;
     }
     let (plan, _guards) = Plan::hold(src.fs(), src.core(), dst.core(), what)?;
     group::settle(src.fs())?;
     if plan.blocks + plan.cut == 0 { Ok(true) } else { plan.run(what) }
-}
-
-/// Says in the superblock that extents may be shared, which older programs do not know. Once for each pool.
-fn announce(fs: &Fs) -> Result<()> {
-    if fs.journal().superblock().incompat & INCOMPAT_SHARES != 0 {
-        return Ok(());
-    }
-    fs.journal().update_superblock(|superblock| {
-        superblock.incompat |= INCOMPAT_SHARES;
-        Ok(())
-    })
 }
 
 /// Two ranges of files, held.

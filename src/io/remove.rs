@@ -14,7 +14,7 @@ use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::tree;
-use crate::units::FileBlock;
+use crate::units::{FileBlock, Ino};
 use std::ops::{ControlFlow, Range};
 
 /// Bytes of a record that are left for the intent and the inode when contents are removed.
@@ -42,6 +42,9 @@ pub fn drop_inode<'f>(
     intents: &mut Option<Intents<'f>>,
 ) -> Result<Fate> {
     let ino = draft.ino();
+    if draft.inode.kind == FileKind::Directory {
+        forget_snapshots(fs, op, &[ino], intents)?;
+    }
     let is_pinned = draft.core().is_pinned() && !mutation::is(Mutation::NoPinCheck);
     if !is_pinned && remove_contents(fs, op, draft, intents)? {
         if draft.core().has_intent.load(Ordering::Acquire) {
@@ -57,6 +60,26 @@ pub fn drop_inode<'f>(
     intents.get_or_insert_with(|| Intents::lock(&fs.intents)).put(op, ino, Intent::CleanUp)?;
     draft.stage(op)?;
     Ok(if is_pinned { Fate::Kept } else { Fate::Unfinished })
+}
+
+/// Adds to `op` that the directories `dirs`, which the caller has locked, are no snapshots in the making any more: they
+/// go, or get a name for good. `intents` is locked if it must be.
+///
+/// # Errors
+/// Damage, no room in the record.
+pub fn forget_snapshots<'f>(
+    fs: &'f Fs,
+    op: &mut Op<'_>,
+    dirs: &[Ino],
+    intents: &mut Option<Intents<'f>>,
+) -> Result<()> {
+    for ino in dirs {
+        if intents.is_some() || Intents::has_snapshot(&fs.intents, &fs.space, *ino)? {
+            let intents = intents.get_or_insert_with(|| Intents::lock(&fs.intents));
+            intents.remove(op, *ino, Intent::Snapshot)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the inode was freed. It stays false only as long as the caller holds the inode's exclusive lock.

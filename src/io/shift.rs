@@ -22,6 +22,7 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::extent::{ExtentMap, ExtentMapMut, MAX_FILE_BLOCKS};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, Shift, ShiftChange, now};
 use crate::iomap::{FileRange, Transition};
+use crate::layout::Feature;
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
 use crate::units::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
@@ -143,6 +144,12 @@ impl<'f> Shifter<'f> {
             let mut op = self.fs.space.begin().for_conversion();
             let mut intents = None;
             let left = self.step(&mut op, &mut draft, &mut intents)?;
+            if left.is_some() && !self.fs.journal().has(Feature::Unfinished) {
+                // Once for each pool, and nothing of this step is on the media.
+                drop((op, intents, draft));
+                self.fs.journal().announce(Feature::Unfinished)?;
+                continue;
+            }
             if left.is_none() {
                 draft.inode.size = self.shift.size;
             }

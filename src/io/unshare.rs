@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Content, Extent, ExtentMap, ExtentMapMut};
 use crate::inode::{Draft, Fs, InodeCore, Intents, shares};
 use crate::iomap::{self, FileRange, Intent, Iomap};
-use crate::layout::INCOMPAT_SHARES;
+use crate::layout::Feature;
 use crate::mapper::FileMap;
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{DataWriter, Durable};
@@ -80,7 +80,7 @@ pub(super) fn edges(fs: &Fs, core: &InodeCore, range: FileRange) -> Result<()> {
 
 /// Whether any block that a write of `range` touches, or that it brings to light, may be another file's too.
 pub(super) fn any(fs: &Fs, core: &InodeCore, range: FileRange, size: u64) -> Result<bool> {
-    if fs.journal().superblock().incompat & INCOMPAT_SHARES == 0 {
+    if !fs.journal().has(Feature::Shares) {
         return Ok(false);
     }
     let (from, to) = (FileBlock::of(range.offset.min(size)).offset(), FileBlock::ceil(range.end()).offset());

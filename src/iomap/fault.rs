@@ -101,7 +101,8 @@ pub trait FaultOps: Debug + Send + Sync {
     /// Gives the holes and unwritten parts of `range` (whole blocks within the file, of one 2 MiB slot) written blocks
     /// that hold zeros: durable, with everything that makes them reachable, when it returns. With
     /// [`Placement::Whole`], `range` is a whole slot without data, and `false` says that there was no chunk for it and
-    /// nothing changed. The caller has the turn of these bytes: nobody else writes, allocates or removes them.
+    /// nothing changed. The caller has the turn of the slot: nobody else writes, allocates or removes bytes of it. Holes of the
+    /// slot beside the range may get unwritten blocks with it.
     ///
     /// # Errors
     /// [`crate::Error::NoSpace`] before anything changed, damage, errors of the medium.

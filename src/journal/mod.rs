@@ -24,7 +24,7 @@ pub use superblock::Copies;
 pub use tx::Tx;
 
 use crate::error::{Error, Result};
-use crate::layout::{self, Counters, Geometry, HEADER_BYTES, Image, Kind, Seed, Superblock};
+use crate::layout::{self, Counters, Feature, Geometry, HEADER_BYTES, Image, Kind, Seed, Superblock};
 use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Region, thread_number};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,9 +67,7 @@ impl Journal {
     /// [`Error::NotAPool`], [`Error::Truncated`], versions and features that are not known, damage.
     pub fn open(region: Arc<Region>) -> Result<(Self, Recovery)> {
         let found = Self::usable_superblock(&region)?;
-        if found.ro_compat != 0 {
-            return Err(Error::ReadOnlyFeatures(found.ro_compat));
-        }
+        found.check_writable()?;
         let (superblock, recovery) = recover::recover(&region, &found)?;
         Ok((Self::new(region, superblock, false)?, recovery))
     }
@@ -90,9 +88,7 @@ impl Journal {
     /// As [`Self::open`].
     pub fn recover(region: &Region) -> Result<Superblock> {
         let found = Self::usable_superblock(region)?;
-        if found.ro_compat != 0 {
-            return Err(Error::ReadOnlyFeatures(found.ro_compat));
-        }
+        found.check_writable()?;
         Ok(recover::recover(region, &found)?.0)
     }
 
@@ -164,6 +160,27 @@ impl Journal {
     #[must_use]
     pub fn superblock(&self) -> Superblock {
         self.superblock.lock().clone()
+    }
+
+    /// Has the superblock say that the pool may have what `feature` says, durably, if it does not yet: a quiesce, once for
+    /// each pool. The caller comes before any object has it.
+    ///
+    /// # Errors
+    /// As [`Self::quiesce`].
+    pub fn announce(&self, feature: Feature) -> Result<()> {
+        if self.has(feature) {
+            return Ok(());
+        }
+        self.update_superblock(|superblock| {
+            superblock.add(feature);
+            Ok(())
+        })
+    }
+
+    /// Whether the superblock says that the pool may have what `feature` says.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        mutation::is(Mutation::Unannounced) || self.superblock.lock().has(feature)
     }
 
     /// Whether changes are refused.

@@ -31,7 +31,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// incompat: extents may be shared, and the hidden inode has the tree of shares.
 pub const INCOMPAT_SHARES: u64 = 1;
-const KNOWN_INCOMPAT: u64 = INCOMPAT_SHARES;
+/// incompat: there may be intents of kinds 5 to 7: blocks of files that are half moved, trees that are half copied.
+pub const INCOMPAT_UNFINISHED: u64 = 2;
+const KNOWN_INCOMPAT: u64 = INCOMPAT_SHARES | INCOMPAT_UNFINISHED;
+/// ro_compat: there may be sequential files.
+pub const RO_COMPAT_SEQUENTIAL: u64 = 1;
+const KNOWN_RO_COMPAT: u64 = RO_COMPAT_SEQUENTIAL;
 
 /// The first bytes of a superblock.
 pub const MAGIC: [u8; 8] = *b"DAXSTOR1";
@@ -45,6 +50,17 @@ pub const SUPERBLOCK_A: PoolOff = PoolOff(0);
 pub const SUPERBLOCK_B: PoolOff = PoolOff(26 * 4096);
 /// Bytes of a label.
 pub const LABEL_BYTES: usize = 64;
+
+/// What the first programs of this format did not know. A pool says that it has it before it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feature {
+    /// Several files may own a block.
+    Shares,
+    /// A file's blocks may be half moved, a tree half copied.
+    Unfinished,
+    /// Files may be sequential.
+    Sequential,
+}
 
 /// The checked content of a superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +92,36 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// Whether the pool may have what `feature` says.
+    #[must_use]
+    pub const fn has(&self, feature: Feature) -> bool {
+        match feature {
+            Feature::Shares => self.incompat & INCOMPAT_SHARES != 0,
+            Feature::Unfinished => self.incompat & INCOMPAT_UNFINISHED != 0,
+            Feature::Sequential => self.ro_compat & RO_COMPAT_SEQUENTIAL != 0,
+        }
+    }
+
+    /// Says that the pool may have what `feature` says.
+    pub const fn add(&mut self, feature: Feature) {
+        match feature {
+            Feature::Shares => self.incompat |= INCOMPAT_SHARES,
+            Feature::Unfinished => self.incompat |= INCOMPAT_UNFINISHED,
+            Feature::Sequential => self.ro_compat |= RO_COMPAT_SEQUENTIAL,
+        }
+    }
+
+    /// Whether this program may write to the pool.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnlyFeatures`], with those that it does not know.
+    pub const fn check_writable(&self) -> Result<(), Error> {
+        match self.ro_compat & !KNOWN_RO_COMPAT {
+            0 => Ok(()),
+            unknown => Err(Error::ReadOnlyFeatures(unknown)),
+        }
+    }
+
     /// The bytes to write.
     #[must_use]
     pub fn encode(&self) -> [u8; SUPERBLOCK_BYTES] {

@@ -6,8 +6,9 @@ use super::entry::{self, Entry};
 use crate::alloc::Op;
 use crate::error::{Error, Result};
 use crate::inode::{Draft, Fs, InodeCore, Intent, Intents, now};
+use crate::io::remove::publish_intents;
 use crate::io::{self, Handle};
-use crate::layout::{Durability, FileKind, INODE_DURABILITY, Inode, RootArea};
+use crate::layout::{Durability, Feature, FileKind, INODE_DURABILITY, INODE_SEQUENTIAL, Inode, RootArea};
 use crate::pmem::Durable;
 use crate::pmem::mutation::{self, Mutation};
 use crate::sync::Arc;
@@ -47,6 +48,9 @@ fn new_inode(
     parent: Ino,
     (hint, inherited): (u32, u32),
 ) -> Result<(Ino, Inode)> {
+    if new.flags & INODE_SEQUENTIAL != 0 {
+        handle.fs().journal().announce(Feature::Sequential)?;
+    }
     let ino = op.alloc_inode()?;
     let time = now();
     let flags = match new.kind {
@@ -125,6 +129,23 @@ pub fn create(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Handle> {
 /// # Errors
 /// Unusable names, no space, damage.
 pub fn create_or_find(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> {
+    make(dir, name, new, false)
+}
+
+/// Makes the directory `new` under `name` in `dir`, and notes that it is to be removed with all below it when the pool is
+/// opened next, unless it is renamed before.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_snapshot(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Handle> {
+    dir.fs().journal().announce(Feature::Unfinished)?;
+    match make(dir, name, new, true)? {
+        Made::New(handle) => Ok(handle),
+        Made::Found(_) => Err(Error::Exists),
+    }
+}
+
+fn make(dir: &Handle, name: &[u8], new: &New<'_>, is_snapshot: bool) -> Result<Made> {
     entry::check_name(name)?;
     if new.target.len() > MAX_SYMLINK_BYTES {
         return Err(Error::TargetTooLong { len: new.target.len() });
@@ -150,7 +171,13 @@ pub fn create_or_find(dir: &Handle, name: &[u8], new: &New<'_>) -> Result<Made> 
     }
     parent.touch(inode.mtime);
     parent.stage(&mut op)?;
+    let is_noted = is_snapshot && !mutation::is(Mutation::SnapshotUnnoted);
+    let mut intents = is_noted.then(|| Intents::lock(&fs.intents));
+    if let Some(intents) = &mut intents {
+        intents.put(&mut op, ino, Intent::Snapshot)?;
+    }
     op.commit(Durable::no_data())?;
+    publish_intents(fs, intents)?;
     if mutation::is(Mutation::IntroduceLate) {
         parent.publish(fs.region())?;
         return introduce(dir, ino, inode).map(Made::New);

@@ -10,7 +10,7 @@ mod remove;
 mod rename;
 pub mod walk;
 
-pub use create::{Made, New, create, create_or_find, create_unnamed};
+pub use create::{Made, New, create, create_or_find, create_snapshot, create_unnamed};
 pub use link::{link, target};
 pub use remove::{What, remove};
 pub use rename::{RenameMode, rename};

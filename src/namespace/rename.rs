@@ -200,6 +200,9 @@ impl<'a> Change<'a> {
         self.move_entries(&mut op)?;
         let mut intents = None;
         let mut fate = None;
+        if !mutation::is(Mutation::SnapshotStaysNoted) {
+            remove::forget_snapshots(fs, &mut op, &self.renamed_dirs(), &mut intents)?;
+        }
         let time = now();
         (moved.inode.ctime, moved.inode.parent) = (time, self.parent_of(self.source.kind, &self.to));
         moved.stage(&mut op)?;
@@ -215,6 +218,13 @@ impl<'a> Change<'a> {
         }
         remove::commit(fs, op, replaced_core.filter(|_| fate == Some(Fate::Gone)))?;
         self.publish(moved, other, fate, intents, replaced_core)
+    }
+
+    /// The directories that get another name.
+    fn renamed_dirs(&self) -> Vec<Ino> {
+        let other = self.target.found.filter(|_| self.mode == RenameMode::Exchange);
+        let dirs = [Some(self.source), other].into_iter().flatten();
+        dirs.filter(|entry| entry.kind == FileKind::Directory).map(|entry| entry.ino).collect()
     }
 
     /// The parent that an inode of `kind` names once it is in the directory of `side`.

@@ -31,6 +31,14 @@ pub enum Mutation {
     NoCommitFence,
     /// An arena is opened without waiting for its zeros.
     NoArenaFence,
+    /// The making of a snapshot is not noted.
+    SnapshotUnnoted,
+    /// A snapshot that is complete is still to be removed.
+    SnapshotStaysNoted,
+    /// Snapshots in the making are removed before the files in them are done with.
+    SnapshotsFirst,
+    /// What older programs do not know is not named in the superblock.
+    Unannounced,
     /// The two superblocks are written under one fence.
     OneSuperblockFence,
     /// A write into the tail of a file does not zero what lies between the old end and its start.
@@ -52,6 +60,10 @@ pub enum Mutation {
     AheadUnheld,
     /// Queued writes of which a part failed become their files' as a whole.
     ConvertAll,
+    /// A thread panics before it copies a part of a queued write.
+    PanicInPart,
+    /// As that, and the part counts as copied.
+    ForgetPart,
     /// A drain waits for what nobody has begun only, not for what is being done.
     DrainWaiting,
     /// A queued write lets its bytes go before it became the file's.
@@ -62,6 +74,8 @@ pub enum Mutation {
     LastSleeps,
     /// A released byte range wakes one waiter only.
     WakeOne,
+    /// What a fault reserves around its blocks for the sake of a hint becomes data.
+    HintedAsData,
     /// A fault's blocks become the file's without waiting for their zeros.
     NoZeroFence,
     /// Mapped blocks are overwritten while the fault that gave them to the file is still at telling other mappings.
@@ -76,6 +90,8 @@ pub enum Mutation {
     IgnoreShort,
     /// A shared byte range is granted whoever holds it.
     ReadersDoNotWait,
+    /// Blocks that a change reserved stay reserved when it is given up.
+    LeakReserved,
     /// J3: what a change frees can be had before its commit.
     FreeEarly,
     /// A slot is freed in a window that was not made known before.

@@ -222,6 +222,14 @@ impl Dir {
         self.make(path.as_ref(), &self.new_inode(FileKind::Directory, mode, None)).map(|_| ())
     }
 
+    /// Makes a directory that is removed with all below it when the pool is opened next, unless it is renamed before.
+    pub(super) fn create_snapshot_dir(&self, path: &Path) -> Result<Self> {
+        let (last, new) = (self.last(path)?, self.new_inode(FileKind::Directory, 0o700, None));
+        let made =
+            self.handle().fs().with_room(|| namespace::create_snapshot(&last.dir, &last.name, &new))?;
+        Ok(Self::new(made))
+    }
+
     /// Makes a directory and those on the way to it, where they are missing.
     ///
     /// # Errors

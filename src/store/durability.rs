@@ -37,13 +37,37 @@ impl Store {
 
     /// Until the pool is closed: ordered writes become durable by themselves once `bytes` of them wait, or with the first one
     /// `time` after the first that waits (8 MiB and 100 ms unless set). No thread looks at the clock: who stops
-    /// writing calls [`Self::sync`].
+    /// writing calls [`Self::sync`], or has [`Self::sync_when_due`] called.
     ///
     /// # Errors
     /// As [`Self::sync`].
     pub fn set_ordered_bounds(&self, bytes: u64, time: Duration) -> Result<()> {
         let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
         io::set_bounds(&self.inner.fs, bytes, nanos)
+    }
+
+    /// Makes every write durable that has returned if the first that waits has waited for the bound in time: in how long it
+    /// will have, or `None` where nothing waits now. For a timer of the caller's, which so keeps the bound without further
+    /// writes; 2 fences where something is due, none else.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
+    /// # fn tick(store: &daxstore::Store, bound: Duration, stop: &AtomicBool) -> daxstore::Result<()> {
+    /// while !stop.load(Ordering::Relaxed) {
+    ///     // A write that comes while nothing waits is due a bound later, or after that.
+    ///     std::thread::sleep(store.sync_when_due()?.unwrap_or(bound));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub fn sync_when_due(&self) -> Result<Option<Duration>> {
+        self.inner.fs.journal().healthy()?;
+        let left = io::settle_when_due(&self.inner.fs)?;
+        Ok(left.map(|nanos| Duration::from_nanos(nanos.unsigned_abs())))
     }
 }
 

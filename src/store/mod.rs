@@ -12,6 +12,7 @@ mod open;
 mod options;
 mod queue;
 mod reflink;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ pub use file::File;
 pub use node::Node;
 pub use options::{OpenOptions, StoreOptions};
 pub use queue::{IoQueue, IoQueueOptions, IoRequest};
-pub use reflink::{SNAPSHOT_PREFIX, Snapshot};
+pub use snapshot::{SNAPSHOT_PREFIX, Snapshot};
 
 use crate::alloc::{ChunkUse, SpaceReport};
 #[cfg(doc)]

@@ -6,6 +6,7 @@
 //! was under way, never to the pool.
 
 use super::options::StoreOptions;
+use super::snapshot;
 use crate::alloc::Space;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::inode::{Fs, Intent, list_intents, now};
@@ -15,6 +16,7 @@ use crate::layout::{
     Durability, FileKind, Geometry, Inode, LABEL_BYTES, RootArea, SUPERBLOCK_A, SUPERBLOCK_B,
     SUPERBLOCK_BYTES, Seed, Superblock,
 };
+use crate::pmem::mutation::{self, Mutation};
 use crate::pmem::{Durable, Region};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -237,8 +239,14 @@ fn finish_intents(fs: &Arc<Fs>) -> Result<u64> {
             Err(error) => return Err(error),
         }
     };
-    for (ino, intent) in &intents {
-        if let Err(error) = finish(fs, *ino, *intent) {
+    // Those of files in a snapshot that is removed are gone by then, and not lost with their inodes.
+    let last_is_snapshot = !mutation::is(Mutation::SnapshotsFirst);
+    let (last, first): (Vec<_>, Vec<_>) = intents
+        .iter()
+        .copied()
+        .partition(|(_, intent)| matches!(intent, Intent::Snapshot) == last_is_snapshot);
+    for (ino, intent) in first.into_iter().chain(last) {
+        if let Err(error) = finish(fs, ino, intent) {
             tracing::warn!(ino = ino.0, %error, "an unfinished operation stays unfinished");
         }
     }
@@ -258,5 +266,6 @@ fn finish(fs: &Arc<Fs>, ino: Ino, intent: Intent) -> Result<()> {
         }
         Intent::Range { change, start, end, size } => io::resume(fs, &core, change, start..end, size),
         Intent::Shift(shift) => io::resume_shift(fs, &core, shift),
+        Intent::Snapshot => snapshot::discard(fs, ino),
     }
 }

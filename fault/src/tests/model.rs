@@ -12,6 +12,10 @@ use proptest::prelude::*;
 
 const SLOTS: u64 = 3;
 const PAGES: u64 = SLOTS * SLOT;
+/// Of the pool: what was shared is never free again.
+const CHUNKS: u64 = 2 * SLOTS + 17;
+/// Pages that one unshare has copied at most.
+const UNSHARED: u64 = 64;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -25,6 +29,11 @@ enum Op {
     Prefault(usize, u64, u64, bool),
     Sync(usize, u64, u64),
     NoRoom(usize),
+    /// Another file gets what the pages hold.
+    Share(u64, u64),
+    /// So many pages from the first become what those from the second are; with `true` if they hold the same.
+    Reflink(u64, u64, u64, bool),
+    Unshare(u64, u64),
 }
 
 /// Pages near the edges of slots and of what is placed beforehand, and others.
@@ -54,6 +63,10 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(view, (from, len), write)| Op::Prefault(view, from, len, write)),
         2 => (view.clone(), range()).prop_map(|(view, (from, len))| Op::Sync(view, from, len)),
         1 => view.prop_map(Op::NoRoom),
+        2 => range().prop_map(|(from, len)| Op::Share(from, len)),
+        2 => (page(), page(), 1..40_u64, any::<bool>())
+            .prop_map(|(to, from, len, same)| Op::Reflink(to, from, len, same)),
+        1 => range().prop_map(|(from, len)| Op::Unshare(from, len)),
     ]
 }
 
@@ -79,7 +92,7 @@ struct World {
 
 impl World {
     fn new(pieces: &[(u64, u64, u64)]) -> Self {
-        let file = ToyFile::new(SLOTS, 2 * SLOTS + 1);
+        let file = ToyFile::new(SLOTS, CHUNKS);
         let mut data = vec![0; PAGES as usize];
         for (from, len, pool) in pieces {
             for i in 0..*len {
@@ -170,7 +183,39 @@ impl World {
                 }
             }
             Op::Defragment(slot) => _ = self.file.defragment(slot).unwrap(),
+            Op::Share(from, len) => {
+                self.file.share(from..from + len).unwrap();
+                self.is_durable(from..from + len);
+            }
+            Op::Reflink(to, from, len, same) => self.reflink(to, from, len, same),
+            Op::Unshare(from, len) => {
+                let pages = from..(from + len.min(UNSHARED));
+                self.file.unshare(pages.clone()).unwrap();
+                assert!(pages.into_iter().all(|page| !self.file.is_shared(page)), "from {from}");
+            }
             _ => {}
+        }
+    }
+
+    /// What others got, a crash must not take from them.
+    fn is_durable(&self, pages: std::ops::Range<u64>) {
+        for page in pages.start..pages.end.min(self.size) {
+            assert_eq!(self.file.durable(page), self.data[page as usize], "page {page}");
+        }
+    }
+
+    fn reflink(&mut self, to: u64, from: u64, len: u64, same: bool) {
+        let len = len.min(self.size.saturating_sub(to.max(from))).min(to.abs_diff(from));
+        if len == 0 {
+            return;
+        }
+        let (target, source) = (to as usize..(to + len) as usize, from as usize..(from + len) as usize);
+        let equal = self.data[target] == self.data[source.clone()];
+        assert_eq!(self.file.reflink(from..from + len, to, same).unwrap(), equal || !same);
+        if !same || equal {
+            self.data.copy_within(source, to as usize);
+            self.is_durable(from..from + len);
+            self.is_durable(to..to + len);
         }
     }
 
@@ -230,7 +275,8 @@ impl World {
         }
         for (view, toy) in self.views.iter().enumerate() {
             let range = FileRange { offset: 0, len: PAGES * PAGE };
-            assert!(toy.view.resolved(range).iter().all(|entry| self.allowed(view, entry)), "view {view}");
+            let entries = toy.view.resolved(range);
+            assert!(entries.iter().all(|entry| self.allowed(view, entry)), "view {view}: {entries:?}");
         }
     }
 
@@ -238,11 +284,19 @@ impl World {
         let private = VIEWS[view].1 == PRIVATE;
         let end = entry.range.end() / PAGE;
         match entry.what {
-            What::Block(_) | What::Zero { .. } => !private && end <= self.size,
+            What::Block(_) => !private && end <= self.size && !self.can_store_to_others(view, entry),
+            What::Zero { .. } => !private && end <= self.size,
             What::Copy => private && end <= self.size,
             What::Beyond => entry.range.offset / PAGE >= self.size,
-            What::Failed | What::Guarded => false,
+            What::Guarded => VIEWS[view].1 == SHARED && end <= self.size,
+            What::Failed => false,
         }
+    }
+
+    /// Whether a store by `view` to a block that `entry` maps would be seen by who else has it.
+    fn can_store_to_others(&self, view: usize, entry: &Entry) -> bool {
+        let mut pages = entry.range.offset / PAGE..entry.range.end() / PAGE;
+        VIEWS[view].1 == SHARED && pages.any(|page| self.file.is_shared(page))
     }
 }
 
@@ -260,5 +314,31 @@ proptest! {
             pages.clone().step_by(5).for_each(|page| world.touch(view, page, false));
         }
         world.views.iter().for_each(|view| view.leave().unwrap());
+    }
+}
+
+/// Loads and stores of shared pages by views that store and views that read.
+fn shared_pages() {
+    let mut world = World::new(&[(0, 8, 0)]);
+    let step = |world: &mut World, ops: &[Op]| ops.iter().for_each(|op| world.step(op));
+    step(&mut world, &[Op::Load(2, 5), Op::Share(0, 8), Op::Load(0, 4), Op::Load(2, 4), Op::Store(0, 4)]);
+    step(&mut world, &[Op::Load(2, 4), Op::Reflink(600, 0, 8, false), Op::Load(2, 602), Op::Store(0, 602)]);
+    step(&mut world, &[Op::Load(2, 602), Op::Load(2, 2), Op::Unshare(0, 8), Op::Store(0, 2), Op::Load(2, 2)]);
+}
+
+#[test]
+fn pages_are_shared_stored_to_and_shared_again() {
+    shared_pages();
+}
+
+#[cfg(feature = "mutations")]
+#[test]
+fn broken_rules_of_sharing_are_noticed() {
+    use crate::mutation::{self, Mutation};
+    for rule in [Mutation::StoreShared, Mutation::KeepZeros] {
+        mutation::set(Some(rule));
+        let noticed = std::panic::catch_unwind(shared_pages);
+        mutation::set(None);
+        assert!(noticed.is_err(), "{rule:?} goes unnoticed");
     }
 }

@@ -25,17 +25,17 @@ pub enum Cell {
 }
 
 #[derive(Debug)]
-struct Inside {
+pub(super) struct Inside {
     size: u64,
-    cells: Vec<Cell>,
+    pub(super) cells: Vec<Cell>,
     /// By pool page: whether the file has it, and how often it is pinned.
     taken: Vec<bool>,
     pins: Vec<u32>,
     /// By pool page: what is there, and what of it is durable.
-    content: Vec<u64>,
-    durable: Vec<u64>,
+    pub(super) content: Vec<u64>,
+    pub(super) durable: Vec<u64>,
     /// By pool page: what it holds for ever, since another file has it too.
-    frozen: Vec<Option<u64>>,
+    pub(super) frozen: Vec<Option<u64>>,
     /// What was flushed and not fenced.
     flushed: Vec<(u64, u64)>,
     bad: Option<u64>,
@@ -45,10 +45,10 @@ struct Inside {
 /// A file in plain memory, whose pages hold one number each.
 #[derive(Debug)]
 pub struct ToyFile {
-    inside: Mutex<Inside>,
-    slot: SpaceSlot,
+    pub(super) inside: Mutex<Inside>,
+    pub(super) slot: SpaceSlot,
     /// Held by what changes the file: one at a time.
-    io: Mutex<()>,
+    pub(super) io: Mutex<()>,
     tables: Mutex<Vec<Weak<Translations>>>,
     null: Arc<File>,
     by_pages: bool,
@@ -62,12 +62,12 @@ fn pages(range: FileRange) -> std::ops::Range<u64> {
     range.offset / PAGE..range.end().div_ceil(PAGE)
 }
 
-fn bytes(pages: std::ops::Range<u64>) -> FileRange {
+pub(super) fn bytes(pages: std::ops::Range<u64>) -> FileRange {
     FileRange { offset: pages.start * PAGE, len: (pages.end - pages.start) * PAGE }
 }
 
 impl Inside {
-    fn cell(&self, page: u64) -> Cell {
+    pub(super) fn cell(&self, page: u64) -> Cell {
         self.cells.get(page as usize).copied().unwrap_or(Cell::Hole)
     }
 
@@ -97,12 +97,12 @@ impl Inside {
     }
 
     /// Whether `page` has a page of the pool that another file has too.
-    fn is_shared(&self, page: u64) -> bool {
+    pub(super) fn is_shared(&self, page: u64) -> bool {
         matches!(self.cell(page), Cell::Mapped(pool) if self.frozen[pool as usize].is_some())
     }
 
     /// Makes `page` a hole: the page of the pool that it had.
-    fn free(&mut self, page: u64) -> Option<u64> {
+    pub(super) fn free(&mut self, page: u64) -> Option<u64> {
         match std::mem::replace(&mut self.cells[page as usize], Cell::Hole) {
             Cell::Hole => None,
             Cell::Unwritten(pool) | Cell::Mapped(pool) => Some(pool),
@@ -237,7 +237,7 @@ impl ToyFile {
         self.tables.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn assert_none_left(&self, pages: std::ops::Range<u64>) {
+    pub(super) fn assert_none_left(&self, pages: std::ops::Range<u64>) {
         self.tables().iter().for_each(|table| table.assert_nothing_of_file(pages.clone()));
     }
 
@@ -287,27 +287,6 @@ impl ToyFile {
         self.write_with(page, || value)
     }
 
-    /// Lets another file have the pages of the pool of `pages` too, as a reflink does.
-    ///
-    /// # Errors
-    /// Those of the mappings.
-    pub fn share(&self, pages: std::ops::Range<u64>) -> Result<()> {
-        let _io = self.io.lock();
-        let transition = self.slot.invalidate(bytes(pages.clone()), false)?;
-        self.assert_none_left(pages.clone());
-        let mut inside = self.inside.lock();
-        for page in pages {
-            if let Cell::Mapped(pool) = inside.cell(page) {
-                let value = inside.content[pool as usize];
-                inside.frozen[pool as usize] = Some(value);
-                inside.durable[pool as usize] = value;
-            }
-        }
-        drop(inside);
-        drop(transition);
-        Ok(())
-    }
-
     /// Makes `pages` holes.
     ///
     /// # Errors
@@ -328,9 +307,16 @@ impl ToyFile {
         self.released(&freed);
     }
 
-    /// Looks that none of these pages, which the file has no more, can be reached, and lets others have them.
-    fn released(&self, freed: &[u64]) {
-        self.assert_unreachable(freed);
+    /// Looks that none of these pages can be reached, unless the file has them elsewhere too, and lets others have them.
+    pub(super) fn released(&self, freed: &[u64]) {
+        let has = |cells: &[Cell], pool: u64| cells.contains(&Cell::Mapped(pool));
+        let gone: Vec<_> = {
+            let inside = self.inside.lock();
+            let mut shared = freed.iter().copied().filter(|pool| inside.frozen[*pool as usize].is_some());
+            let stays: Vec<_> = shared.by_ref().filter(|pool| has(&inside.cells, *pool)).collect();
+            freed.iter().copied().filter(|pool| !stays.contains(pool)).collect()
+        };
+        self.assert_unreachable(&gone);
         let mut inside = self.inside.lock();
         let Inside { taken, frozen, .. } = &mut *inside;
         freed.iter().for_each(|pool| taken[*pool as usize] = frozen[*pool as usize].is_some());

@@ -66,6 +66,23 @@ fn no_space_is_an_error_of_prefault_and_sigbus_of_a_touch_until_there_is_space()
 }
 
 #[test]
+fn a_store_beside_data_gets_the_piece_that_the_file_asks_for() {
+    everywhere(32 << 20, |pool, mode| {
+        let file = pool.sparse("f", SLOT);
+        file.write_all_at(&[7; PAGE as usize], 0).unwrap();
+        file.set_extent_hint(16 * PAGE).unwrap();
+        let map = shared(&file, SLOT, mode);
+        let before = file.metadata().blocks;
+        for page in [40, 33, 47, 32] {
+            assert_eq!(touch::store(address(&map, page * PAGE), 0x0909), Ok(()), "page {page}");
+            assert_eq!(file.metadata().blocks, before + 16, "page {page}");
+        }
+        assert_eq!((read(&file, 40 * PAGE), byte(&map, 41 * PAGE), read(&file, 41 * PAGE)), (9, 0, 0));
+        assert!(pool.is_clean());
+    });
+}
+
+#[test]
 fn when_2_mib_are_nowhere_free_4_kib_do() {
     everywhere(64 << 20, |pool, mode| {
         // Every chunk keeps some blocks of another file.

@@ -17,6 +17,7 @@ use crate::pmem::mutation::{self, Mutation};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -139,6 +140,7 @@ impl Completer {
     fn end(&mut self, completed: Completed) -> Option<Calling> {
         let slot = self.slot.take()?;
         let mut state = slot.state.lock();
+        let mut woken = None;
         let calling = match std::mem::replace(&mut *state, State::Taken) {
             State::Waiting { callback: Some(callback), .. } => Some(Calling(callback, completed)),
             State::Waiting { waker, callback: None, asleep } => {
@@ -148,7 +150,7 @@ impl Completer {
                 if asleep {
                     slot.ended.notify_all();
                 }
-                waker.into_iter().for_each(Waker::wake);
+                woken = waker;
                 None
             }
             ended => {
@@ -158,6 +160,10 @@ impl Completer {
         };
         drop(state);
         self.shared.flight.leave(self.ticket);
+        // Last, and whatever it does: it is the caller's code, and others that ended with this request are to be told too.
+        if let Some(waker) = woken {
+            let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
         calling
     }
 }
@@ -166,7 +172,8 @@ impl Drop for Completer {
     fn drop(&mut self) {
         let completed = Completed { result: Err(Error::Abandoned), offset: 0, buffers: Vec::new() };
         if let Some(calling) = self.end(completed) {
-            calling.run();
+            // This thread may be unwinding already.
+            let _panicked = catch_unwind(AssertUnwindSafe(|| calling.run()));
         }
     }
 }

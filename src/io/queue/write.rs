@@ -57,6 +57,42 @@ pub(super) struct WriteIo {
     completer: Completer,
 }
 
+/// A part of a write. Dropped before it is done, as by a thread that panics, nothing of the write is accepted from where it
+/// begins.
+#[derive(Debug)]
+pub(super) struct Part {
+    io: Option<Arc<WriteIo>>,
+    range: FileRange,
+}
+
+impl Part {
+    pub(super) fn new(io: Arc<WriteIo>, range: FileRange) -> Self {
+        Self { io: Some(io), range }
+    }
+
+    /// How many bytes it has.
+    pub(super) fn bytes(&self) -> u64 {
+        self.range.len
+    }
+
+    /// Notes what was copied, with the proof that it is durable, or where that failed: the write, if this was the last of it.
+    fn done(mut self, durable: Durable, failed: Option<(u64, Error)>) -> Option<WriteIo> {
+        let io = self.io.take()?;
+        io.done(durable, failed);
+        Arc::into_inner(io)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(io) = self.io.take()
+            && !mutation::is(Mutation::ForgetPart)
+        {
+            io.done(Durable::no_data(), Some((self.range.offset, Error::Abandoned)));
+        }
+    }
+}
+
 impl Queue {
     /// Plans a write of `len` bytes. Where there is no space, first what was submitted before ends and gives back
     /// what it did not need, then space is reclaimed.
@@ -251,33 +287,35 @@ fn at_offset(error: Error, offset: u64) -> Error {
 }
 
 /// Copies `parts`, fences all of them at once, and ends the writes of which they were the last.
-pub(super) fn run(fs: &Fs, parts: Vec<(Arc<WriteIo>, FileRange)>, after: &mut Vec<After>) {
+pub(super) fn run(fs: &Fs, parts: Vec<Part>, after: &mut Vec<After>) {
     if parts.is_empty() {
         return;
     }
     let (mut writers, mut copied) = (Vec::new(), Vec::new());
-    for (io, part) in parts {
+    for part in parts {
+        let Some(io) = &part.io else { continue };
+        let panics = mutation::is(Mutation::PanicInPart) || mutation::is(Mutation::ForgetPart);
+        assert!(!panics, "a thread panics on purpose");
         io.completer.begun();
         let mut data = fs.region().data_writer();
         let late = mutation::is(Mutation::ConvertFirst);
-        let failed = if late { None } else { io.copy(&mut data, part).err() };
+        let failed = if late { None } else { io.copy(&mut data, part.range).err() };
         writers.push(data);
-        copied.push((io, part, failed));
+        copied.push((part, failed));
     }
     let mut ended = Vec::new();
     match DataWriter::fence_all(writers) {
         Ok(proofs) => {
-            for (durable, (io, _, failed)) in proofs.into_iter().zip(copied) {
-                io.done(durable, failed);
-                ended.extend(Arc::into_inner(io));
+            for (durable, (part, failed)) in proofs.into_iter().zip(copied) {
+                ended.extend(part.done(durable, failed));
             }
         }
         Err(error) => {
             let cause = Arc::new(error);
-            for (io, part, _) in copied {
+            for (part, _) in copied {
                 // Nothing of these parts is known to be durable, so nothing of them is accepted.
-                io.done(Durable::no_data(), Some((part.offset, Error::Together(cause.clone()))));
-                ended.extend(Arc::into_inner(io));
+                let failed = (part.range.offset, Error::Together(cause.clone()));
+                ended.extend(part.done(Durable::no_data(), Some(failed)));
             }
         }
     }

@@ -26,6 +26,8 @@ use crate::units::{BLOCK_BYTES, FileBlock, Ino, MAX_FILE_BYTES, MAX_SYMLINK_BYTE
 pub(super) const CLEAN_UP: u8 = 1;
 /// An intent to change a range is noted.
 pub(super) const RANGE: u8 = 2;
+/// An intent to remove a snapshot in the making is noted.
+pub(super) const SNAPSHOT: u8 = 4;
 
 /// What is remembered of an inode.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ pub(super) struct Facts {
     pub size: u64,
     /// A directory's parent, as it says.
     pub parent: Ino,
-    /// [`CLEAN_UP`] and [`RANGE`].
+    /// [`CLEAN_UP`], [`RANGE`] and [`SNAPSHOT`].
     pub intents: u8,
     /// Entries that lead here.
     pub names: u32,
@@ -214,6 +216,7 @@ impl<'r> Checker<'r> {
             let mask = match Intent::decode(owner, key, payload) {
                 Ok((_, Intent::CleanUp)) if key % 4 == 0 => CLEAN_UP,
                 Ok((_, Intent::Range { .. } | Intent::Shift(_))) if key % 4 == 1 => RANGE,
+                Ok((_, Intent::Snapshot)) if key % 4 == 2 => SNAPSHOT,
                 Ok(_) => {
                     let at = owner.offset();
                     return faults.number(FaultKind::Intent, at, None, "a key of its kind", key).by(drop);

@@ -29,7 +29,7 @@ use super::Store;
 use crate::error::Result;
 use crate::layout::{Counters, FileKind, Kind, SUPERBLOCK_A, SUPERBLOCK_B, SUPERBLOCK_BYTES, Superblock};
 use crate::units::PoolOff;
-use inodes::{CLEAN_UP, Checker, RANGE, Which};
+use inodes::{CLEAN_UP, Checker, RANGE, SNAPSHOT, Which};
 use media::Media;
 use remedy::Remedy;
 use report::{Faults, Found};
@@ -120,10 +120,15 @@ impl Checker<'_> {
             let (ino, mask) = self.intents[i];
             let owner = self.media.intents;
             let found = self.find(ino).filter(|_| ino != owner).map(|i| self.inodes[i].kind);
-            for (bit, kind) in [(CLEAN_UP, "clean up"), (RANGE, "change a range")] {
-                let fits = found.is_some_and(|kind| bit == CLEAN_UP || kind == FileKind::Regular);
+            let kinds = [
+                (CLEAN_UP, 0, "clean up", None),
+                (RANGE, 1, "change a range", Some(FileKind::Regular)),
+                (SNAPSHOT, 2, "remove a snapshot", Some(FileKind::Directory)),
+            ];
+            for (bit, slot, kind, of) in kinds {
+                let fits = found.is_some_and(|found| of.is_none_or(|of| of == found));
                 if mask & bit != 0 && !fits {
-                    let key = ino.0.wrapping_mul(4) | u64::from(bit == RANGE);
+                    let key = ino.0.wrapping_mul(4) | slot;
                     let found = format_args!("an intent to {kind} number {ino}");
                     let remedy = Remedy::Drop { ino: owner, which: Which::Content, key };
                     let at = owner.offset();
