@@ -32,6 +32,7 @@ mod recover;
 mod ring;
 mod scan;
 mod session;
+mod sizes;
 mod snapshots;
 mod stripes;
 mod superblock;

@@ -20,6 +20,7 @@ use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::record::{self, Key, TOMBSTONE, Whole};
 use crate::ring::{Note, Ring};
+use crate::sizes::Sizes;
 use crate::superblock::{Superblock, store};
 use crate::sweep::Sweep;
 use crate::trees::Trees;
@@ -41,7 +42,7 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// [`Error::NoSpace`]; those of the fences.
-    pub(crate) fn create(media: M, seed: Option<u64>) -> Result<Self> {
+    pub(crate) fn create(media: M, seed: Option<u64>, sizes: Sizes) -> Result<Self> {
         media.grow(CHUNK)?;
         let zeros = vec![0; 4096];
         // What an unfinished creation left.
@@ -60,7 +61,7 @@ impl<M: Media> Core<M> {
         }
         media.fence()?;
         let superblock = Superblock::prepare(&media, seed)?;
-        let env = Arc::new(Env::create(media)?);
+        let env = Arc::new(Env::create(media, sizes)?);
         let index = Index::create(&env, superblock.salt)?;
         let parts = Parts {
             env,
@@ -80,13 +81,13 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// [`Error::NotADatabase`], [`Error::FutureVersion`], [`Error::NeedsRecovery`]; damage.
-    pub(crate) fn open(media: M, read_only: bool) -> Result<Result<(Self, Recovery), M>> {
+    pub(crate) fn open(media: M, read_only: bool, sizes: Sizes) -> Result<Result<(Self, Recovery), M>> {
         let Some(superblock) = Superblock::open(&media)? else { return Ok(Err(media)) };
         let clean = media.load(CLEAN) == 1;
         if read_only && !clean {
             return Err(Error::NeedsRecovery);
         }
-        let (env, runs) = Env::open(media)?;
+        let (env, runs) = Env::open(media, sizes)?;
         let env = Arc::new(env);
         let salt = superblock.salt;
         let index = Index::open(&env, salt, !read_only)?;

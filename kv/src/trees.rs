@@ -140,7 +140,7 @@ impl<M: Media> Trees<M> {
             (0..TREES).find(|id| all.get(*id).is_none_or(Option::is_none))
         };
         let id = TreeId(free.ok_or(Error::TooManyTrees(TREES))? as u32);
-        let root = Ordered::create(env, id)?;
+        let root = Ordered::create_sized(env, id, env.sizes.ordered)?;
         self.write_entry(env, id, name, root)?;
         let (gained, base) = (AtomicI64::new(0), Mutex::new(Some(0)));
         let name = name.to_owned();

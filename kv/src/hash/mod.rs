@@ -32,6 +32,7 @@ use crate::layout::{PAGE, SLOT_BITS, superblock};
 use crate::media::Media;
 use crate::pages::PageKind;
 use crate::record::{self, Head, Key};
+use crate::sizes::Sizes;
 use crate::superblock::store;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicU64, Ordering};
@@ -47,13 +48,6 @@ const LINES: u64 = 8;
 const PAIR: u64 = 128;
 /// Bits of the hash that choose the pair.
 const PAIR_BITS: u32 = 12;
-/// Pages of the smallest and of the largest segment.
-const MIN_PAGES: u64 = 4;
-const MAX_PAGES: u64 = 7;
-/// The logarithm of the smallest directory, which is a page.
-const MIN_BITS: u32 = 8;
-/// How far depth and window may be apart.
-const APART: u32 = 12;
 
 /// The bits of `hash` that an entry keeps.
 #[inline]
@@ -153,14 +147,14 @@ impl Index {
     /// # Errors
     /// [`crate::Error::NoSpace`].
     pub fn create<M: Media>(env: &Env<M>, salt: u64) -> Result<Self> {
-        let at = env.alloc_pages(PageKind::Segment(MIN_PAGES as u16))?;
-        let segment = Segment { at, pages: MIN_PAGES, depth: 0, window: 0 };
+        let Sizes { least: pages, bits, .. } = env.sizes;
+        let at = env.alloc_pages(PageKind::Segment(pages as u16))?;
+        let segment = Segment { at, pages, depth: 0, window: 0 };
         env.media.write_through(at, &vec![0; segment.bytes() as usize]);
         let directory = env.alloc_pages(PageKind::Directory(1))?;
-        let words = [segment.word(); 1 << MIN_BITS];
-        env.media.write_through(directory, words.map(u64::to_le_bytes).as_flattened());
+        env.media.write_through(directory, &segment.word().to_le_bytes().repeat(1 << bits));
         env.media.fence()?;
-        let root = directory | u64::from(MIN_BITS);
+        let root = directory | u64::from(bits);
         store(&env.media, superblock::DIRECTORY, root);
         Ok(Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt })
     }
@@ -172,7 +166,7 @@ impl Index {
     pub fn open<M: Media>(env: &Env<M>, salt: u64, writable: bool) -> Result<Self> {
         let root = env.media.load(superblock::DIRECTORY);
         let (at, bits) = root_parts(root);
-        if !(MIN_BITS..40).contains(&bits) || at + (8 << bits) > env.media.len() {
+        if !(env.sizes.bits..40).contains(&bits) || at + (8 << bits) > env.media.len() {
             let what = "a directory within the file";
             return Err(Damage::new(
                 Structure::Superblock,
@@ -197,7 +191,7 @@ impl Index {
         let word_at = at + (hash >> (64 - bits)) * 8;
         let word = media.load(word_at);
         let segment = Segment::of(word);
-        if segment.pages < MIN_PAGES || segment.at + segment.bytes() > media.len() || segment.depth > bits {
+        if segment.pages == 0 || segment.at + segment.bytes() > media.len() || segment.depth > bits {
             let what = "a segment within the file";
             return Err(Damage::new(Structure::Directory, word_at, what, media.len(), word).into());
         }
