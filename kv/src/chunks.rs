@@ -162,6 +162,21 @@ impl Chunks {
     /// # Errors
     /// [`Error::NoSpace`], before anything changed.
     pub fn take<M: Media>(&self, media: &M, kind: ChunkKind, count: u64, reserve: Reserve) -> Result<u64> {
+        self.take_prepared(media, kind, count, reserve, |_| Ok(()))
+    }
+
+    /// As [`Self::take`]. `prepare` is given where the run begins, and makes durable there what the word promises, before the word is stored.
+    ///
+    /// # Errors
+    /// As [`Self::take`]; those of `prepare`.
+    pub fn take_prepared<M: Media>(
+        &self,
+        media: &M,
+        kind: ChunkKind,
+        count: u64,
+        reserve: Reserve,
+        prepare: impl FnOnce(u64) -> Result<()>,
+    ) -> Result<u64> {
         let mut state = self.0.lock();
         let first = state.find(count);
         let end = first + count;
@@ -180,6 +195,7 @@ impl Chunks {
             media.reserve(first * CHUNK, had.min(end * CHUNK) - first * CHUNK)?;
         }
         media.grow(wanted * CHUNK)?;
+        prepare(first * CHUNK)?;
         (first..end).for_each(|chunk| state.set(chunk, true));
         media.store(word_at(first), kind as u64 | count << 8);
         media.flush(word_at(first), 8);

@@ -7,6 +7,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Mutation {
+    /// K1: a chunk is said to be one of pages before its map is made.
+    MapLate,
     /// K3: a change returns without its fence.
     NoFence,
     /// K4: the index names a record before the record is durable.
