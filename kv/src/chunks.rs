@@ -223,13 +223,16 @@ impl Chunks {
     }
 }
 
+/// How many words behind the file's end are looked at.
+const BEYOND: u64 = 512;
+
 /// The runs that the table names, in order.
 ///
 /// # Errors
 /// [`Damage`] where a word makes no sense.
 pub fn runs<M: Media>(media: &M) -> Result<Vec<Run>> {
     let chunks = (media.len() / CHUNK).min(MAX_CHUNKS);
-    let mut runs = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     let mut first = 0;
     while first < chunks {
         let word = media.load(word_at(first));
@@ -246,5 +249,16 @@ pub fn runs<M: Media>(media: &M) -> Result<Vec<Run>> {
         runs.push(Run { first, count, kind });
         first += count;
     }
-    Ok(runs)
+    if runs.first() != Some(&Run { first: 0, count: 1, kind: ChunkKind::Fixed }) {
+        let what = "the first chunk's kind";
+        return Err(Damage::new(Structure::Chunk, word_at(0), what, 1, media.load(word_at(0))).into());
+    }
+    let beyond = (chunks..MAX_CHUNKS.min(chunks + BEYOND)).find(|chunk| media.load(word_at(*chunk)) != 0);
+    match beyond {
+        Some(chunk) => {
+            let what = "a file that has the chunk: it was cut";
+            Err(Damage::new(Structure::Chunk, word_at(chunk), what, media.len(), chunk * CHUNK).into())
+        }
+        None => Ok(runs),
+    }
 }

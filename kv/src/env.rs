@@ -8,6 +8,7 @@ use crate::epoch::{Epochs, Pin};
 use crate::error::Result;
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::pages::{PageKind, Pages};
 use crate::sizes::Sizes;
 use daxstore::sync::Mutex;
@@ -122,7 +123,7 @@ impl<M: Media> Env<M> {
         if !self.any_retired.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let oldest = self.epochs.oldest();
+        let oldest = if mutation::is(Mutation::IgnorePins) { u64::MAX } else { self.epochs.oldest() };
         loop {
             let mut retired = self.retired.lock();
             let Some(at) = retired.front().filter(|first| first.epoch < oldest).map(|first| first.at) else {

@@ -31,6 +31,8 @@ pub enum Mutation {
     NoLimit,
     /// K13: space is given back while readers look at it.
     IgnorePins,
+    /// K15: a snapshot does not wait for the changes that have a number up to its own.
+    NoSettle,
     /// K14: the ordered index is not told of new keys.
     NoOrder,
     /// K8: replay does not look at the checksum of a record.

@@ -22,18 +22,21 @@
 //! 3. K11: a segment is durable before the directory names it, and the words of the directory that change together do so by an intent.
 //! 4. Readers take no lock: they see a segment as it is or as it was when it was replaced, and both lie still while they are pinned.
 
+mod directory;
 mod split;
 
 pub use split::Room;
 
 use crate::env::Env;
 use crate::error::{Damage, Result, Structure};
-use crate::layout::{PAGE, SLOT_BITS, superblock};
+use crate::layout::superblock::DIRECTORY;
+use crate::layout::{PAGE, SLOT_BITS};
 use crate::media::Media;
 use crate::pages::PageKind;
 use crate::record::{self, Head, Key};
+use crate::sealed::seal;
 use crate::sizes::Sizes;
-use crate::superblock::store;
+use crate::superblock::{self, store};
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicU64, Ordering};
 
@@ -155,7 +158,7 @@ impl Index {
         env.media.write_through(directory, &segment.word().to_le_bytes().repeat(1 << bits));
         env.media.fence()?;
         let root = directory | u64::from(bits);
-        store(&env.media, superblock::DIRECTORY, root);
+        store(&env.media, DIRECTORY, seal(salt, DIRECTORY, root));
         Ok(Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt })
     }
 
@@ -164,23 +167,17 @@ impl Index {
     /// # Errors
     /// [`Damage`] of the superblock's word.
     pub fn open<M: Media>(env: &Env<M>, salt: u64, writable: bool) -> Result<Self> {
-        let root = env.media.load(superblock::DIRECTORY);
+        let root = superblock::load(&env.media, salt, DIRECTORY)?;
         let (at, bits) = root_parts(root);
         if !(env.sizes.bits..40).contains(&bits) || at + (8 << bits) > env.media.len() {
             let what = "a directory within the file";
-            return Err(Damage::new(
-                Structure::Superblock,
-                superblock::DIRECTORY,
-                what,
-                env.media.len(),
-                root,
-            )
-            .into());
+            return Err(Damage::new(Structure::Superblock, DIRECTORY, what, env.media.len(), root).into());
         }
         let index = Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt };
         if writable {
             index.finish_split(env)?;
         }
+        index.check_directory(env)?;
         Ok(index)
     }
 

@@ -29,6 +29,7 @@ use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::pages::PageKind;
 use crate::record::{self, Head};
+use crate::sealed::seal;
 use crate::sizes::Sizes;
 use crate::stripes::Stripes;
 use crate::superblock::store;
@@ -230,10 +231,7 @@ impl Index {
                 media.prefetch((ahead & SLOT) * 8);
             }
             let at = (entries[i] & SLOT) * 8;
-            let head = Head::load(media, at);
-            if !head.fits(at, media.len()) {
-                record::read(media, self.salt, at)?;
-            }
+            let head = Head::checked(media, at)?;
             key.clear();
             media.append_to(at + head.before_key(), head.key_len(), &mut key);
             let hash = record::hash(self.salt, head.tree(media, at), &key);
@@ -256,7 +254,7 @@ impl Index {
         env.media.write_through(at, &words);
         env.media.fence()?;
         let root = at | u64::from(bits + 1);
-        store(&env.media, DIRECTORY, root);
+        store(&env.media, DIRECTORY, seal(self.salt, DIRECTORY, root));
         env.media.fence()?;
         self.root.store(root, Ordering::Release);
         env.retire(old);
