@@ -333,7 +333,7 @@ impl<M: Media> Core<M> {
         }
         let places: Vec<u64> = ready.iter().map(|ready| ready.at).collect();
         media.write_through(list, &list_bytes(self.salt, list, sequence, &places));
-        session.ring.write(media, self.salt, session.position, Note { sequence, at: list, list: true });
+        session.ring.write(media, session.position, Note { sequence, at: list, list: true });
         session.position += 1;
     }
 }

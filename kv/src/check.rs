@@ -78,6 +78,7 @@ impl<M: Media> Db<M> {
         let core = self.core();
         let mut report = Report { media_bytes: core.env.chunks.used() * CHUNK, ..Report::default() };
         let mut gained = BTreeMap::new();
+        core.verify_maps(&mut report.faults);
         match core.index.prefixes(core.media()) {
             Ok(prefixes) => {
                 prefixes.into_iter().for_each(|p| core.verify_segment(p, &mut report, &mut gained))

@@ -162,6 +162,21 @@ impl Chunks {
     /// # Errors
     /// [`Error::NoSpace`], before anything changed.
     pub fn take<M: Media>(&self, media: &M, kind: ChunkKind, count: u64, reserve: Reserve) -> Result<u64> {
+        self.take_prepared(media, kind, count, reserve, |_| Ok(()))
+    }
+
+    /// As [`Self::take`]. `prepare` is given where the run begins, and makes durable there what the word promises, before the word is stored.
+    ///
+    /// # Errors
+    /// As [`Self::take`]; those of `prepare`.
+    pub fn take_prepared<M: Media>(
+        &self,
+        media: &M,
+        kind: ChunkKind,
+        count: u64,
+        reserve: Reserve,
+        prepare: impl FnOnce(u64) -> Result<()>,
+    ) -> Result<u64> {
         let mut state = self.0.lock();
         let first = state.find(count);
         let end = first + count;
@@ -180,6 +195,7 @@ impl Chunks {
             media.reserve(first * CHUNK, had.min(end * CHUNK) - first * CHUNK)?;
         }
         media.grow(wanted * CHUNK)?;
+        prepare(first * CHUNK)?;
         (first..end).for_each(|chunk| state.set(chunk, true));
         media.store(word_at(first), kind as u64 | count << 8);
         media.flush(word_at(first), 8);
@@ -207,13 +223,16 @@ impl Chunks {
     }
 }
 
+/// How many words behind the file's end are looked at.
+const BEYOND: u64 = 512;
+
 /// The runs that the table names, in order.
 ///
 /// # Errors
 /// [`Damage`] where a word makes no sense.
 pub fn runs<M: Media>(media: &M) -> Result<Vec<Run>> {
     let chunks = (media.len() / CHUNK).min(MAX_CHUNKS);
-    let mut runs = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     let mut first = 0;
     while first < chunks {
         let word = media.load(word_at(first));
@@ -230,5 +249,16 @@ pub fn runs<M: Media>(media: &M) -> Result<Vec<Run>> {
         runs.push(Run { first, count, kind });
         first += count;
     }
-    Ok(runs)
+    if runs.first() != Some(&Run { first: 0, count: 1, kind: ChunkKind::Fixed }) {
+        let what = "the first chunk's kind";
+        return Err(Damage::new(Structure::Chunk, word_at(0), what, 1, media.load(word_at(0))).into());
+    }
+    let beyond = (chunks..MAX_CHUNKS.min(chunks + BEYOND)).find(|chunk| media.load(word_at(*chunk)) != 0);
+    match beyond {
+        Some(chunk) => {
+            let what = "a file that has the chunk: it was cut";
+            Err(Damage::new(Structure::Chunk, word_at(chunk), what, media.len(), chunk * CHUNK).into())
+        }
+        None => Ok(runs),
+    }
 }

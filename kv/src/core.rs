@@ -20,6 +20,7 @@ use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::record::{self, Head, Key, MAX_VALUE, TOLD, TOMBSTONE};
 use crate::ring::Note;
+use crate::sealed::seal;
 use crate::session::{Old, Seen, Session, Sessions, Taken};
 use crate::snapshots::Snapshots;
 use crate::stripes::Stripes;
@@ -88,6 +89,7 @@ pub(crate) struct Parts<M: Media> {
     pub env: Arc<Env<M>>,
     pub index: Index,
     pub salt: u64,
+    pub limit: u64,
     pub sweep: Sweep,
     pub trees: Trees<M>,
     pub read_only: bool,
@@ -96,13 +98,13 @@ pub(crate) struct Parts<M: Media> {
 impl<M: Media> Core<M> {
     /// A database of these parts.
     pub(crate) fn new(parts: Parts<M>) -> Self {
-        let limit = parts.env.media.load(SEQUENCE_LIMIT);
+        let limit = parts.limit;
         Self {
             env: parts.env,
             index: parts.index,
             salt: parts.salt,
             stripes: Stripes::default(),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(parts.salt),
             heap: Heap::default(),
             sweep: parts.sweep,
             snapshots: Snapshots::default(),
@@ -177,7 +179,7 @@ impl<M: Media> Core<M> {
             limit += SEQUENCES;
         }
         if !mutation::is(Mutation::NoLimit) {
-            store(self.media(), SEQUENCE_LIMIT, limit);
+            store(self.media(), SEQUENCE_LIMIT, seal(self.salt, SEQUENCE_LIMIT, limit));
             self.poison(self.media().fence())?;
         }
         self.limit.store(limit, Ordering::Release);
@@ -272,7 +274,7 @@ impl<M: Media> Core<M> {
             self.index.fill(media, change.place, key.hash, at);
         }
         record::write(media, at, &head, key, value, &mut session.buf);
-        session.ring.write(media, self.salt, session.position, Note { sequence, at, list: false });
+        session.ring.write(media, session.position, Note { sequence, at, list: false });
         session.position += 1;
         if !mutation::is(Mutation::NoFence) {
             self.poison(media.fence())?;

@@ -12,6 +12,7 @@ use crate::layout::{CHUNK, MAX_CHUNKS};
 use crate::media::{Mapped, Media};
 use crate::record;
 use crate::recover::Recovery;
+use crate::sizes::Sizes;
 use crate::trees::TreeState;
 use daxstore::sync::Arc;
 use daxstore::sync::atomic::Ordering;
@@ -34,6 +35,7 @@ pub struct Options {
     mode: Option<Mode>,
     seed: Option<u64>,
     trust: bool,
+    sizes: Sizes,
 }
 
 impl Options {
@@ -82,6 +84,14 @@ impl Options {
     #[must_use]
     pub const fn check_on_get(mut self, check: bool) -> Self {
         self.trust = !check;
+        self
+    }
+
+    /// Small parts of the indexes, so that few keys make everything happen. Whoever makes a database so opens it so.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub const fn small(mut self) -> Self {
+        self.sizes = Sizes::SMALL;
         self
     }
 }
@@ -177,6 +187,17 @@ impl Db {
 const NOT_FOUND: i32 = 2;
 
 #[cfg(feature = "sim")]
+impl<M: Media> Db<M> {
+    /// Opens the database in any memory.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_media(media: M, options: &Options) -> Result<Self> {
+        Self::open_in(media, options)
+    }
+}
+
+#[cfg(feature = "sim")]
 impl Db<crate::media::SimMedia> {
     /// Opens the database in simulated memory.
     ///
@@ -195,10 +216,10 @@ impl Db<crate::media::SimMedia> {
 
 impl<M: Media> Db<M> {
     fn open_in(media: M, options: &Options) -> Result<Self> {
-        let (core, recovery) = match Core::open(media, options.read_only)? {
+        let (core, recovery) = match Core::open(media, options.read_only, options.sizes)? {
             Ok(opened) => opened,
             Err(media) if options.create && !options.read_only => {
-                (Core::create(media, options.seed)?, Recovery { clean: true, ..Recovery::default() })
+                (Core::create(media, options.seed, options.sizes)?, Recovery { clean: true, ..Recovery::default() })
             }
             Err(_) => return Err(Error::NotFound),
         };

@@ -8,7 +8,9 @@ use crate::epoch::{Epochs, Pin};
 use crate::error::Result;
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::pages::{PageKind, Pages};
+use crate::sizes::Sizes;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
@@ -35,6 +37,8 @@ pub struct Env<M> {
     pub pages: Pages,
     /// Who reads.
     pub epochs: Epochs,
+    /// Of the parts of the indexes.
+    pub sizes: Sizes,
     retired: Mutex<VecDeque<Retired>>,
     any_retired: AtomicBool,
 }
@@ -44,24 +48,24 @@ impl<M: Media> Env<M> {
     ///
     /// # Errors
     /// Those of growth.
-    pub fn create(media: M) -> Result<Self> {
+    pub fn create(media: M, sizes: Sizes) -> Result<Self> {
         let chunks = Chunks::create(&media)?;
-        Ok(Self::with(media, chunks, &[]))
+        Ok(Self::with(media, chunks, &[], sizes))
     }
 
     /// That of a database found in `media`, and its runs of chunks.
     ///
     /// # Errors
     /// [`crate::error::Damage`] of the table of chunks.
-    pub fn open(media: M) -> Result<(Self, Vec<Run>)> {
+    pub fn open(media: M, sizes: Sizes) -> Result<(Self, Vec<Run>)> {
         let (chunks, runs) = Chunks::open(&media)?;
-        Ok((Self::with(media, chunks, &runs), runs))
+        Ok((Self::with(media, chunks, &runs, sizes), runs))
     }
 
-    fn with(media: M, chunks: Chunks, runs: &[Run]) -> Self {
+    fn with(media: M, chunks: Chunks, runs: &[Run], sizes: Sizes) -> Self {
         let pages = Pages::new(runs);
         let (epochs, retired) = (Epochs::default(), Mutex::default());
-        Self { media, chunks, pages, epochs, retired, any_retired: AtomicBool::new(false) }
+        Self { media, chunks, pages, epochs, sizes, retired, any_retired: AtomicBool::new(false) }
     }
 
     /// Takes a run of pages: where it begins, in bytes. Durable with this thread's next fence. It holds what it held before.
@@ -119,7 +123,7 @@ impl<M: Media> Env<M> {
         if !self.any_retired.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let oldest = self.epochs.oldest();
+        let oldest = if mutation::is(Mutation::IgnorePins) { u64::MAX } else { self.epochs.oldest() };
         loop {
             let mut retired = self.retired.lock();
             let Some(at) = retired.front().filter(|first| first.epoch < oldest).map(|first| first.at) else {

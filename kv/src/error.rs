@@ -13,6 +13,8 @@ pub enum Structure {
     Superblock,
     /// A word of the table of chunks.
     Chunk,
+    /// A word or a note of a session's ring.
+    Ring,
     /// The map of the pages of a chunk.
     PageMap,
     /// A word of the hash index's directory.
@@ -32,6 +34,7 @@ impl fmt::Display for Structure {
         f.write_str(match self {
             Self::Superblock => "superblock",
             Self::Chunk => "chunk word",
+            Self::Ring => "ring",
             Self::PageMap => "page map",
             Self::Directory => "directory word",
             Self::Entry => "hash entry",

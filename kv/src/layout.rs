@@ -24,7 +24,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"daxkv\0\0\x01");
 /// The version of the format.
 pub const VERSION: u64 = 1;
 
-/// Offsets in the superblock. The first six words do not change; each of the others is a line of its own.
+/// Offsets in the superblock. The first five words do not change; each of the others is a sealed word in a line of its own.
 pub mod superblock {
     /// [`super::MAGIC`].
     pub const MAGIC: u64 = 0;
@@ -70,3 +70,36 @@ const _: () = assert!(CATALOG + TREE_BYTES * TREES as u64 <= CHUNK_TABLE);
 /// Bits of a word that name an offset in units of 8 bytes.
 pub const SLOT_BITS: u32 = 36;
 const _: () = assert!(MAX_CHUNKS * CHUNK / 8 <= 1 << SLOT_BITS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables of bytes are compared as text by `tests/format.rs`; here the first of them with what the code uses.
+    #[test]
+    fn the_first_table_has_the_numbers_of_the_code() {
+        let rows = [
+            (0, superblock::SPLIT.next_multiple_of(4096), "superblock".to_owned()),
+            (RINGS, RING_BYTES * SESSIONS as u64, format!("{SESSIONS} rings of {} KiB", RING_BYTES >> 10)),
+            (CATALOG, TREE_BYTES * TREES as u64, format!("catalog: {TREES} trees of {TREE_BYTES} bytes")),
+            (CHUNK_TABLE, MAX_CHUNKS * 8, format!("table of chunks: {MAX_CHUNKS} words")),
+        ];
+        for page in [include_str!("layout.rs"), include_str!("../../docs/kv.md")] {
+            for (at, bytes, what) in &rows {
+                let row = format!("| {at} | {bytes} | {what} |");
+                assert!(page.contains(&row), "{row}");
+            }
+        }
+        let page = include_str!("../../docs/kv.md");
+        let words = [
+            ("the limit of sequence numbers", superblock::SEQUENCE_LIMIT),
+            ("the directory of the hash index", superblock::DIRECTORY),
+            ("whether the database was closed", superblock::CLEAN),
+            ("the intent of a split", superblock::SPLIT),
+        ];
+        for (what, at) in words {
+            assert!(page.contains(&format!("{what} ({at})")), "{what} ({at})");
+        }
+        assert!(page.contains(&format!("format version {VERSION}")), "the version");
+    }
+}

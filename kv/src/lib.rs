@@ -27,11 +27,14 @@ pub mod ordered;
 #[allow(dead_code, unused_imports, reason = "models and tests use more of it than the database does")]
 mod ordered;
 mod pages;
+mod reach;
 mod record;
 mod recover;
 mod ring;
 mod scan;
+mod sealed;
 mod session;
+mod sizes;
 mod snapshots;
 mod stripes;
 mod superblock;

@@ -7,6 +7,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Mutation {
+    /// K1: a chunk is said to be one of pages before its map is made.
+    MapLate,
     /// K3: a change returns without its fence.
     NoFence,
     /// K4: the index names a record before the record is durable.
@@ -29,6 +31,8 @@ pub enum Mutation {
     NoLimit,
     /// K13: space is given back while readers look at it.
     IgnorePins,
+    /// K16: a snapshot does not wait for the changes that have a number up to its own.
+    NoSettle,
     /// K14: the ordered index is not told of new keys.
     NoOrder,
     /// K15: a superseded record that the ordered index was told of is not marked.

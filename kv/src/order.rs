@@ -64,7 +64,7 @@ impl<M: Media> Core<M> {
     pub(crate) fn write_back_order(&self, session: &mut Session) -> Result<()> {
         while let Some(id) = session.told.last() {
             if let Some(tree) = self.trees.by_id(*id) {
-                tree.ordered.write_back(session.ring.0)?;
+                tree.ordered.write_back(session.ring.number)?;
             }
             session.told.pop();
         }

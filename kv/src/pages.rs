@@ -4,13 +4,15 @@
 //! pages it has; the codes of its other pages are not looked at. A code of 0 is a free page. What is free is known in memory as
 //! bits; after an open a chunk's map is read when pages are first wanted.
 //!
-//! Invariants: as for chunks. K1: a run's code is durable before anything durable points into it. K2: it becomes 0 only when nothing durable
-//! points into the run, and is durable before the pages are given out again.
+//! Invariants: as for chunks. K1: a chunk's map is durable before its word says that it has one, and a run's code before anything
+//! durable points into the run. K2: the code becomes 0 only when nothing durable points into the run, and is durable before the pages
+//! are given out again.
 
 use crate::chunks::{ChunkKind, Chunks, Reserve, Run};
-use crate::error::{Damage, Result, Structure};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use daxstore::sync::Mutex;
 
 /// What a run of pages is.
@@ -283,11 +285,16 @@ impl State {
                 return Ok(found);
             }
         }
-        let at = match chunks.take(media, self.kind, 1, reserve) {
+        let is_late = mutation::is(Mutation::MapLate);
+        let prepare = |at| if is_late { Ok(()) } else { format_map(media, at) };
+        let at = match chunks.take_prepared(media, self.kind, 1, reserve, prepare) {
             Ok(at) => at,
-            Err(error) => return self.find_in_rest(media, count)?.ok_or(error),
+            Err(error @ Error::NoSpace { .. }) => return self.find_in_rest(media, count)?.ok_or(error),
+            Err(error) => return Err(error),
         };
-        format_map(media, at)?;
+        if is_late {
+            format_map(media, at)?;
+        }
         let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
         chunk.set(0, 1, true);
         self.add(chunk);

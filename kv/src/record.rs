@@ -96,6 +96,19 @@ impl Head {
         Self { first: media.load(at), second: media.load(at + 8) }
     }
 
+    /// As it lies at `at`, if a record with it can.
+    ///
+    /// # Errors
+    /// [`Damage`] where none fits.
+    pub fn checked<M: Media>(media: &M, at: u64) -> Result<Self, Damage> {
+        let damage = |what, found| Damage::new(Structure::Record, at, what, media.len(), found);
+        if !at.is_multiple_of(8) || at > media.len() - 64 {
+            return Err(damage("a record within the file", at));
+        }
+        let head = Self::load(media, at);
+        if head.fits(at, media.len()) { Ok(head) } else { Err(damage("a record that fits the file", head.second & 0xffff_ffff)) }
+    }
+
     /// The sequence number; 0 where there never was a record.
     #[inline]
     #[must_use]
@@ -252,11 +265,7 @@ pub fn read<M: Media>(media: &M, salt: u64, at: u64) -> Result<Whole, Damage> {
 /// # Errors
 /// [`Damage`] where none fits.
 pub fn read_unchecked<M: Media>(media: &M, salt: u64, at: u64) -> Result<Whole, Damage> {
-    let head = Head::load(media, at);
-    let damage = |what, found| Damage::new(Structure::Record, at, what, media.len(), found);
-    if !at.is_multiple_of(8) || !head.fits(at, media.len()) {
-        return Err(damage("a record that fits the file", head.second & 0xffff_ffff));
-    }
+    let head = Head::checked(media, at)?;
     let tree = head.tree(media, at);
     let (mut key, mut value) = (Vec::new(), Vec::new());
     media.append_to(at + head.before_key(), head.key_len(), &mut key);

@@ -12,14 +12,16 @@
 use crate::batch::read_list;
 use crate::core::{Core, Parts};
 use crate::env::{Env, TreeId};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result, Structure};
 use crate::hash::{Index, Room};
-use crate::layout::superblock::{self, CLEAN};
-use crate::layout::{CHUNK, CHUNK_TABLE, SESSIONS, TREE_BYTES, TREES};
+use crate::layout::superblock::{self as at, CLEAN};
+use crate::layout::{CHUNK, CHUNK_TABLE, MAGIC, SESSIONS, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::record::{self, Key, Whole};
 use crate::ring::{Note, Ring};
+use crate::sealed::seal;
+use crate::sizes::Sizes;
 use crate::superblock::{Superblock, store};
 use crate::sweep::Sweep;
 use crate::trees::Trees;
@@ -41,16 +43,21 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// [`Error::NoSpace`]; those of the fences.
-    pub(crate) fn create(media: M, seed: Option<u64>) -> Result<Self> {
-        media.grow(CHUNK)?;
+    pub(crate) fn create(media: M, seed: Option<u64>, sizes: Sizes) -> Result<Self> {
+        if media.capacity() >= CHUNK && media.len() < CHUNK {
+            media.grow(CHUNK)?;
+            // A file that was shorter than any database, and begins as one: it was cut.
+            match media.load(at::MAGIC) {
+                0 => {}
+                MAGIC => return Err(Damage::new(Structure::Superblock, 0, "a whole file", CHUNK, 0).into()),
+                _ => return Err(Error::NotADatabase),
+            }
+        }
         let zeros = vec![0; 4096];
         // What an unfinished creation left.
         let ranges = [(8, 4088), (CHUNK_TABLE, 4096)];
         for (at, len) in ranges {
             media.write_through(at, &zeros[..len]);
-        }
-        for ring in (0..SESSIONS).map(Ring) {
-            ring.set_tail(&media, 0);
         }
         for tree in 0..TREES as u64 {
             let at = crate::layout::CATALOG + tree * TREE_BYTES;
@@ -60,12 +67,16 @@ impl<M: Media> Core<M> {
         }
         media.fence()?;
         let superblock = Superblock::prepare(&media, seed)?;
-        let env = Arc::new(Env::create(media)?);
-        let index = Index::create(&env, superblock.salt)?;
+        let salt = superblock.salt;
+        (0..SESSIONS).for_each(|number| Ring { number, salt }.set_tail(&media, 0));
+        let env = Arc::new(Env::create(media, sizes)?);
+        let index = Index::create(&env, salt)?;
+        let limit = superblock.limit(&env.media)?;
         let parts = Parts {
             env,
             index,
-            salt: superblock.salt,
+            salt,
+            limit,
             sweep: Sweep::none(),
             trees: Trees::new(),
             read_only: false,
@@ -80,19 +91,19 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// [`Error::NotADatabase`], [`Error::FutureVersion`], [`Error::NeedsRecovery`]; damage.
-    pub(crate) fn open(media: M, read_only: bool) -> Result<Result<(Self, Recovery), M>> {
+    pub(crate) fn open(media: M, read_only: bool, sizes: Sizes) -> Result<Result<(Self, Recovery), M>> {
         let Some(superblock) = Superblock::open(&media)? else { return Ok(Err(media)) };
-        let clean = media.load(CLEAN) == 1;
+        let (clean, limit) = (superblock.is_clean(&media), superblock.limit(&media)?);
         if read_only && !clean {
             return Err(Error::NeedsRecovery);
         }
-        let (env, runs) = Env::open(media)?;
+        let (env, runs) = Env::open(media, sizes)?;
         let env = Arc::new(env);
         let salt = superblock.salt;
         let index = Index::open(&env, salt, !read_only)?;
         let sweep = if read_only { Sweep::none() } else { Sweep::of(&env, &runs)? };
         let (trees, dropping) = Trees::open(&env, clean)?;
-        let core = Self::new(Parts { env, index, salt, sweep, trees, read_only });
+        let core = Self::new(Parts { env, index, salt, limit, sweep, trees, read_only });
         let mut recovery = Recovery { clean, ..Recovery::default() };
         if !read_only {
             core.replay(&mut recovery)?;
@@ -110,7 +121,7 @@ impl<M: Media> Core<M> {
     fn replay(&self, recovery: &mut Recovery) -> Result<()> {
         let mut ends = Vec::new();
         for taken in self.sessions.each() {
-            let (notes, end) = taken.session.ring.pending(self.media(), self.salt);
+            let (notes, end) = taken.session.ring.pending(self.media())?;
             recovery.notes += notes.len() as u64;
             for note in notes {
                 recovery.replayed += self.replay_note(note)?;
@@ -120,7 +131,7 @@ impl<M: Media> Core<M> {
         self.write_back_all_order()?;
         self.media().fence()?;
         for (mut taken, end) in self.sessions.each().zip(ends) {
-            if taken.session.ring.tail(self.media()) != end {
+            if taken.session.ring.tail(self.media())? != end {
                 taken.session.ring.set_tail(self.media(), end);
             }
             taken.session.position = end;
@@ -206,7 +217,7 @@ impl<M: Media> Core<M> {
         }
         self.drain_all()?;
         self.trees.write_counts(self.media(), true);
-        store(self.media(), superblock::CLEAN, 1);
+        store(self.media(), CLEAN, seal(self.salt, CLEAN, 1));
         self.poison(self.media().fence())
     }
 

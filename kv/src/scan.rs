@@ -16,6 +16,7 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::iter::Seen;
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::ordered::{Cursor, Hint};
 use crate::record::{self, Head, TOLD, TOMBSTONE};
 use daxstore::sync::Arc;
@@ -41,7 +42,11 @@ impl<M: Media> Number<M> {
     /// That of a snapshot that is taken now.
     pub(crate) fn take(tree: &Tree<M>) -> Arc<Self> {
         let core = tree.core();
-        let settle = |sequence| core.sessions.wait_for(sequence);
+        let settle = |sequence| {
+            if !mutation::is(Mutation::NoSettle) {
+                core.sessions.wait_for(sequence);
+            }
+        };
         let sequence = core.snapshots.take(|| core.last_sequence(), settle);
         Arc::new(Self { tree: tree.clone(), sequence })
     }

@@ -22,7 +22,7 @@ use daxstore::sync::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 
 /// Changes of a group.
-pub const GROUP: u64 = 64;
+pub const GROUP: u64 = if cfg!(loom) { 2 } else { 64 };
 
 /// A slot that was superseded, or a tombstone that may leave the index.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +117,9 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(number: usize) -> Self {
+    fn new(ring: Ring) -> Self {
         Self {
-            ring: Ring(number),
+            ring,
             position: 0,
             buf: Vec::new(),
             kept: Kept::default(),
@@ -251,28 +251,29 @@ pub struct Taken<'a> {
     pub seen: &'a Seen,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
-        let seen = || Seen { oldest: AtomicU64::new(u64::MAX), active: AtomicU64::new(u64::MAX) };
-        Self {
-            all: (0..SESSIONS).map(|number| Mutex::new(Session::new(number))).collect(),
-            seen: (0..SESSIONS).map(|_| seen()).collect(),
-        }
-    }
-}
+/// How many there are: as many as rings, but in models.
+const COUNT: usize = if cfg!(loom) { 3 } else { SESSIONS };
 
 impl Sessions {
+    /// Those of the database with this number.
+    #[must_use]
+    pub fn new(salt: u64) -> Self {
+        let seen = || Seen { oldest: AtomicU64::new(u64::MAX), active: AtomicU64::new(u64::MAX) };
+        let session = |number| Mutex::new(Session::new(Ring { number, salt }));
+        Self { all: (0..COUNT).map(session).collect(), seen: (0..COUNT).map(|_| seen()).collect() }
+    }
+
     /// Takes a session, the same for the same thread where that is free.
     #[inline]
     pub fn take(&self) -> Taken<'_> {
         let first = crate::epoch::thread_number();
-        for n in 0..SESSIONS {
-            let at = (first + n) % SESSIONS;
+        for n in 0..COUNT {
+            let at = (first + n) % COUNT;
             if let Some(session) = self.all[at].try_lock() {
                 return Taken { session, seen: &self.seen[at] };
             }
         }
-        let at = first % SESSIONS;
+        let at = first % COUNT;
         Taken { session: self.all[at].lock(), seen: &self.seen[at] }
     }
 

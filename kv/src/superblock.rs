@@ -1,11 +1,12 @@
 //! Is this file a database, and which?
 //!
 //! The first words never change after they were made; the checksum covers them, and the first word is stored last. Each of the
-//! others is one aligned word that changes at once.
+//! others is one aligned, sealed word that changes at once.
 
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CHUNK, MAGIC, VERSION, superblock as at};
 use crate::media::Media;
+use crate::sealed::{seal, unseal};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -40,11 +41,12 @@ impl Superblock {
         let id = seed.map_or_else(|| [chance(), chance()], |seed| [seed, !seed]);
         let bytes = fixed(id);
         media.write_through(8, &bytes[8..]);
-        store(media, at::SEQUENCE_LIMIT, SEQUENCES);
+        let superblock = Self { salt: id[0] };
+        store(media, at::SEQUENCE_LIMIT, seal(superblock.salt, at::SEQUENCE_LIMIT, SEQUENCES));
         store(media, at::SPLIT, 0);
         store(media, at::CLEAN, 0);
         media.fence()?;
-        Ok(Self { salt: id[0] })
+        Ok(superblock)
     }
 
     /// Makes a database of what was prepared.
@@ -55,6 +57,19 @@ impl Superblock {
         media.fence()?;
         store(media, at::MAGIC, MAGIC);
         media.fence()
+    }
+
+    /// The limit of sequence numbers.
+    ///
+    /// # Errors
+    /// [`Damage`].
+    pub fn limit<M: Media>(&self, media: &M) -> Result<u64> {
+        load(media, self.salt, at::SEQUENCE_LIMIT)
+    }
+
+    /// Whether the database was closed. Where that can not be read, it was not.
+    pub fn is_clean<M: Media>(&self, media: &M) -> bool {
+        media.load(at::CLEAN) == seal(self.salt, at::CLEAN, 1)
     }
 
     /// The one of the database in `media`; `None` where there is none yet.
@@ -80,6 +95,16 @@ impl Superblock {
         }
         Ok(Some(Self { salt: id[0] }))
     }
+}
+
+/// The value of a sealed word of the superblock.
+///
+/// # Errors
+/// [`Damage`].
+pub fn load<M: Media>(media: &M, salt: u64, at: u64) -> Result<u64> {
+    let word = media.load(at);
+    let damage = || Damage::new(Structure::Superblock, at, "the word's checksum", seal(salt, at, word), word);
+    Ok(unseal(salt, at, word).ok_or_else(damage)?)
 }
 
 /// Stores a word of the superblock: durable with this thread's fence.

@@ -4,9 +4,9 @@
 //!
 //! | offset | bytes | what |
 //! | ---: | ---: | --- |
-//! | 0 | 8 | 0: free; 1: a tree; 2: a tree whose records are being deleted |
+//! | 0 | 8 | 0: free; sealed, also over root and name: 1: a tree; 2: a tree whose records are being deleted |
 //! | 8 | 8 | offset of the root of its ordered index |
-//! | 16 | 8 | its records, when the database was closed last; the greatest number: not known |
+//! | 16 | 8 | its records, when the database was closed last, sealed; the greatest number: not known |
 //! | 24 | 8 | bytes of its name, and a checksum of the name in the upper half |
 //! | 32 | 200 | its name |
 //!
@@ -17,6 +17,7 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CATALOG, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::ordered::Ordered;
+use crate::sealed::{seal, unseal};
 use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
@@ -83,13 +84,10 @@ impl<M: Media> Trees<M> {
         let (mut all, mut dropping) = (Vec::new(), Vec::new());
         for id in (0..TREES as u32).map(TreeId) {
             let at = entry(id);
-            let state = media.load(at);
-            if state == 0 {
-                continue;
-            }
+            let Some(state) = read_state(media, at)? else { continue };
             let name = read_name(media, at)?;
             let base = media.load(at + COUNT);
-            let base = (clean && base != UNKNOWN).then_some(base);
+            let base = unseal(0, at + COUNT, base).filter(|_| clean && base != UNKNOWN);
             let tree = TreeState {
                 id,
                 name,
@@ -140,7 +138,7 @@ impl<M: Media> Trees<M> {
             (0..TREES).find(|id| all.get(*id).is_none_or(Option::is_none))
         };
         let id = TreeId(free.ok_or(Error::TooManyTrees(TREES))? as u32);
-        let root = Ordered::create(env, id)?;
+        let root = Ordered::create_sized(env, id, env.sizes.ordered)?;
         self.write_entry(env, id, name, root)?;
         let (gained, base) = (AtomicI64::new(0), Mutex::new(Some(0)));
         let name = name.to_owned();
@@ -163,9 +161,7 @@ impl<M: Media> Trees<M> {
         bytes[NAME as usize..NAME as usize + name.len()].copy_from_slice(name.as_bytes());
         media.write_through(at + 8, &bytes[8..]);
         media.fence()?;
-        media.store(at, LIVE);
-        media.flush(at, 8);
-        media.fence()
+        self.set_state(media, id, LIVE)
     }
 
     /// Says durably that the tree's records are being deleted: nobody finds it any more.
@@ -190,17 +186,19 @@ impl<M: Media> Trees<M> {
     }
 
     fn set_state(&self, media: &M, id: TreeId, state: u64) -> Result<()> {
-        media.store(entry(id), state);
-        media.flush(entry(id), 8);
+        let at = entry(id);
+        media.store(at, if state == 0 { 0 } else { seal(rest_of(media, at), at, state) });
+        media.flush(at, 8);
         media.fence()
     }
 
     /// Writes down how many records each tree has: durable with this thread's fence. Without `known`, that nobody knows.
     pub fn write_counts(&self, media: &M, known: bool) {
         for tree in self.each() {
-            let count = tree.count().filter(|_| known).unwrap_or(UNKNOWN);
-            media.store(entry(tree.id) + COUNT, count);
-            media.flush(entry(tree.id) + COUNT, 8);
+            let at = entry(tree.id) + COUNT;
+            let count = tree.count().filter(|_| known).map_or(UNKNOWN, |count| seal(0, at, count));
+            media.store(at, count);
+            media.flush(at, 8);
         }
     }
 }
@@ -211,6 +209,22 @@ impl<M: Media> TreeState<M> {
         let base = *self.base.lock();
         base.map(|base| base.saturating_add_signed(self.gained.load(Ordering::Acquire)))
     }
+}
+
+/// What an entry's first word is sealed over beside itself.
+fn rest_of<M: Media>(media: &M, at: u64) -> u64 {
+    media.load(at + ROOT) ^ media.load(at + NAME_LEN).rotate_left(40)
+}
+
+/// The state of the entry at `at`; `None`: it is free.
+fn read_state<M: Media>(media: &M, at: u64) -> Result<Option<u64>> {
+    let word = media.load(at);
+    if word == 0 {
+        return Ok(None);
+    }
+    let state = unseal(rest_of(media, at), at, word).filter(|state| matches!(*state, LIVE | DROPPING));
+    let damage = || Damage::new(Structure::Tree, at, "the entry's checksum", LIVE, word);
+    Ok(Some(state.ok_or_else(damage)?))
 }
 
 fn read_name<M: Media>(media: &M, at: u64) -> Result<String> {

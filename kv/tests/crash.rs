@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
 
 mod common;
+mod crash {
+    pub mod structure;
+}
 
 use common::{Effort, Op, crashes};
 use daxstore_kv::mutation::Mutation;

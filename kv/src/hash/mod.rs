@@ -22,17 +22,21 @@
 //! 3. K11: a segment is durable before the directory names it, and the words of the directory that change together do so by an intent.
 //! 4. Readers take no lock: they see a segment as it is or as it was when it was replaced, and both lie still while they are pinned.
 
+mod directory;
 mod split;
 
 pub use split::Room;
 
 use crate::env::Env;
 use crate::error::{Damage, Result, Structure};
-use crate::layout::{PAGE, SLOT_BITS, superblock};
+use crate::layout::superblock::DIRECTORY;
+use crate::layout::{PAGE, SLOT_BITS};
 use crate::media::Media;
 use crate::pages::PageKind;
 use crate::record::{self, Head, Key};
-use crate::superblock::store;
+use crate::sealed::seal;
+use crate::sizes::Sizes;
+use crate::superblock::{self, store};
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,13 +51,6 @@ const LINES: u64 = 8;
 const PAIR: u64 = 128;
 /// Bits of the hash that choose the pair.
 const PAIR_BITS: u32 = 12;
-/// Pages of the smallest and of the largest segment.
-const MIN_PAGES: u64 = 4;
-const MAX_PAGES: u64 = 7;
-/// The logarithm of the smallest directory, which is a page.
-const MIN_BITS: u32 = 8;
-/// How far depth and window may be apart.
-const APART: u32 = 12;
 
 /// The bits of `hash` that an entry keeps.
 #[inline]
@@ -153,15 +150,15 @@ impl Index {
     /// # Errors
     /// [`crate::Error::NoSpace`].
     pub fn create<M: Media>(env: &Env<M>, salt: u64) -> Result<Self> {
-        let at = env.alloc_pages(PageKind::Segment(MIN_PAGES as u16))?;
-        let segment = Segment { at, pages: MIN_PAGES, depth: 0, window: 0 };
+        let Sizes { least: pages, bits, .. } = env.sizes;
+        let at = env.alloc_pages(PageKind::Segment(pages as u16))?;
+        let segment = Segment { at, pages, depth: 0, window: 0 };
         env.media.write_through(at, &vec![0; segment.bytes() as usize]);
         let directory = env.alloc_pages(PageKind::Directory(1))?;
-        let words = [segment.word(); 1 << MIN_BITS];
-        env.media.write_through(directory, words.map(u64::to_le_bytes).as_flattened());
+        env.media.write_through(directory, &segment.word().to_le_bytes().repeat(1 << bits));
         env.media.fence()?;
-        let root = directory | u64::from(MIN_BITS);
-        store(&env.media, superblock::DIRECTORY, root);
+        let root = directory | u64::from(bits);
+        store(&env.media, DIRECTORY, seal(salt, DIRECTORY, root));
         Ok(Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt })
     }
 
@@ -170,23 +167,17 @@ impl Index {
     /// # Errors
     /// [`Damage`] of the superblock's word.
     pub fn open<M: Media>(env: &Env<M>, salt: u64, writable: bool) -> Result<Self> {
-        let root = env.media.load(superblock::DIRECTORY);
+        let root = superblock::load(&env.media, salt, DIRECTORY)?;
         let (at, bits) = root_parts(root);
-        if !(MIN_BITS..40).contains(&bits) || at + (8 << bits) > env.media.len() {
+        if !(env.sizes.bits..40).contains(&bits) || at + (8 << bits) > env.media.len() {
             let what = "a directory within the file";
-            return Err(Damage::new(
-                Structure::Superblock,
-                superblock::DIRECTORY,
-                what,
-                env.media.len(),
-                root,
-            )
-            .into());
+            return Err(Damage::new(Structure::Superblock, DIRECTORY, what, env.media.len(), root).into());
         }
         let index = Self { root: AtomicU64::new(root), splitting: Mutex::default(), salt };
         if writable {
             index.finish_split(env)?;
         }
+        index.check_directory(env)?;
         Ok(index)
     }
 
@@ -197,7 +188,7 @@ impl Index {
         let word_at = at + (hash >> (64 - bits)) * 8;
         let word = media.load(word_at);
         let segment = Segment::of(word);
-        if segment.pages < MIN_PAGES || segment.at + segment.bytes() > media.len() || segment.depth > bits {
+        if segment.pages == 0 || segment.at + segment.bytes() > media.len() || segment.depth > bits {
             let what = "a segment within the file";
             return Err(Damage::new(Structure::Directory, word_at, what, media.len(), word).into());
         }

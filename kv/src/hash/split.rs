@@ -18,8 +18,7 @@
 //! equal, on which whoever goes over the segments relies.)
 
 use super::{
-    APART, Full, HELD, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts,
-    tag_of,
+    Full, HELD, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of,
 };
 use crate::chunks::ChunkKind;
 use crate::env::Env;
@@ -30,13 +29,16 @@ use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::pages::PageKind;
 use crate::record::{self, Head};
+use crate::sealed::seal;
+use crate::sizes::Sizes;
 use crate::stripes::Stripes;
 use crate::superblock::store;
 use daxstore::sync::atomic::Ordering;
+use std::ops::RangeInclusive;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 // The bits that choose a pair are among those that an entry keeps, however far depth and window are apart.
-const _: () = assert!(PAIR_BITS + APART < 64 - SLOT_BITS);
+const _: () = assert!(PAIR_BITS + Sizes::DEFAULT.apart < 64 - SLOT_BITS);
 
 /// Entries that a page has when there is room for some more: of 256.
 const ROOMY: u64 = 200;
@@ -79,10 +81,10 @@ impl Image {
         false
     }
 
-    /// The smallest segment for these entries, of at least so many pages.
-    fn of(entries: &[u64], depth: u32, window: u32, least: u64) -> Option<Self> {
-        let least = (entries.len() as u64).div_ceil(ROOMY).max(least);
-        (least..=MAX_PAGES).find_map(|pages| {
+    /// The smallest segment for these entries, of so many pages.
+    fn of(entries: &[u64], depth: u32, window: u32, pages: RangeInclusive<u64>) -> Option<Self> {
+        let least = (entries.len() as u64).div_ceil(ROOMY).max(*pages.start());
+        (least..=*pages.end()).find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
             entries.iter().all(|entry| image.enter(*entry)).then_some(image)
         })
@@ -197,8 +199,9 @@ impl Index {
         let entries: Vec<u64> = lines.flatten().filter(|entry| entry & SLOT > HELD).collect();
         // What was full of entries gets more room; what was full of former ones is only cleaned.
         let is_cleaned = room == Room::Enough && entries.len() as u64 <= segment.pages * SPARSE;
-        let least = if is_cleaned { MIN_PAGES } else { segment.pages + 1 };
-        if let Some(image) = Image::of(&entries, segment.depth, segment.window, least) {
+        let Sizes { least, most, .. } = env.sizes;
+        let least = if is_cleaned { least } else { segment.pages + 1 };
+        if let Some(image) = Image::of(&entries, segment.depth, segment.window, least..=most) {
             return Ok(vec![image]);
         }
         self.halves(env, segment, entries)
@@ -208,13 +211,14 @@ impl Index {
         let depth = segment.depth + 1;
         let mut window = segment.window;
         let mut right_bit = 1 << (63 - (segment.depth - window));
-        if depth - window > APART {
+        let Sizes { least, most, apart, .. } = env.sizes;
+        if depth - window > apart {
             self.retag(&env.media, &mut entries, segment.depth)?;
             (window, right_bit) = (segment.depth, 1 << 63);
         }
         let (right, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry & right_bit != 0);
         let image = |entries: &[u64]| {
-            Image::of(entries, depth, window, MIN_PAGES).ok_or(Error::NoSpace { needed: MAX_PAGES * PAGE })
+            Image::of(entries, depth, window, least..=most).ok_or(Error::NoSpace { needed: most * PAGE })
         };
         Ok(vec![image(&left)?, image(&right)?])
     }
@@ -227,10 +231,7 @@ impl Index {
                 media.prefetch((ahead & SLOT) * 8);
             }
             let at = (entries[i] & SLOT) * 8;
-            let head = Head::load(media, at);
-            if !head.fits(at, media.len()) {
-                record::read(media, self.salt, at)?;
-            }
+            let head = Head::checked(media, at)?;
             key.clear();
             media.append_to(at + head.before_key(), head.key_len(), &mut key);
             let hash = record::hash(self.salt, head.tree(media, at), &key);
@@ -253,7 +254,7 @@ impl Index {
         env.media.write_through(at, &words);
         env.media.fence()?;
         let root = at | u64::from(bits + 1);
-        store(&env.media, DIRECTORY, root);
+        store(&env.media, DIRECTORY, seal(self.salt, DIRECTORY, root));
         env.media.fence()?;
         self.root.store(root, Ordering::Release);
         env.retire(old);

@@ -1,14 +1,16 @@
 //! Does every crash of these operations leave a state that existed, with everything that was acknowledged?
 //!
 //! A database in simulated memory is prepared and closed; then operations run on it and are traced. Every crash image of the trace is
-//! opened in another piece of memory and compared with the states around the operation that was under way. Some images are used further,
-//! and some are crashed again in their recovery.
+//! opened in another piece of memory and compared with the states around the operation that was under way. Some images are used further
+//! and verified, and some are crashed again in their recovery.
+
+mod growing;
 
 use daxstore::pmem::sim::crash::{Mode, Plan, Replay, Stop, crash_recovery};
 use daxstore::pmem::sim::{Event, Sim, Trace};
-use daxstore_kv::media::SimMedia;
 use daxstore_kv::mutation::{self, Mutation};
-use daxstore_kv::{Batch, Db, Options};
+use daxstore_kv::{Batch, Db, Options, Tree};
+pub use growing::Growing;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,8 +18,11 @@ use std::sync::Arc;
 /// Bytes of the memory here.
 pub const BYTES: u64 = 16 << 20;
 
-/// What a tree holds.
-pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
+/// What a database holds: by tree and key.
+pub type State = BTreeMap<&'static str, BTreeMap<Vec<u8>, Arc<[u8]>>>;
+
+/// Names of the trees that operations use; the first is always there.
+pub const TREES: [&str; 3] = ["", "one", "two"];
 
 /// One change, in the session of its thread: 0 is the test's own, others have threads of their own.
 #[derive(Clone, Debug)]
@@ -25,26 +30,39 @@ pub enum Op {
     Put(u8, Vec<u8>, Vec<u8>),
     Delete(u8, Vec<u8>),
     Batch(u8, Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// The same of one named tree, which is there.
+    In(&'static str, Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    Make(&'static str),
+    Drop(&'static str),
+    Compact,
 }
 
-pub type SimDb = Db<SimMedia>;
+pub type SimDb = Db<Growing>;
 
 impl Op {
     fn session(&self) -> u8 {
         match self {
             Self::Put(session, ..) | Self::Delete(session, ..) | Self::Batch(session, ..) => *session,
+            Self::In(..) | Self::Make(_) | Self::Drop(_) | Self::Compact => 0,
         }
     }
 
     fn apply(&self, state: &mut State) {
-        let mut one = |key: &Vec<u8>, value: Option<&Vec<u8>>| match value {
-            Some(value) => state.insert(key.clone(), value.clone()),
-            None => state.remove(key),
+        let mut one = |tree, key: &Vec<u8>, value: Option<&Vec<u8>>| {
+            let map = state.get_mut(tree).expect("a tree");
+            match value {
+                Some(value) => map.insert(key.clone(), (&**value).into()),
+                None => map.remove(key),
+            };
         };
         match self {
-            Self::Put(_, key, value) => drop(one(key, Some(value))),
-            Self::Delete(_, key) => drop(one(key, None)),
-            Self::Batch(_, all) => all.iter().for_each(|(key, value)| drop(one(key, value.as_ref()))),
+            Self::Put(_, key, value) => one("", key, Some(value)),
+            Self::Delete(_, key) => one("", key, None),
+            Self::Batch(_, all) => all.iter().for_each(|(key, value)| one("", key, value.as_ref())),
+            Self::In(tree, all) => all.iter().for_each(|(key, value)| one(tree, key, value.as_ref())),
+            Self::Make(tree) => _ = state.entry(tree).or_default(),
+            Self::Drop(tree) => _ = state.remove(tree),
+            Self::Compact => {}
         }
     }
 
@@ -52,19 +70,25 @@ impl Op {
         match self {
             Self::Put(_, key, value) => db.put(key, value),
             Self::Delete(_, key) => db.delete(key).map(drop),
-            Self::Batch(_, all) => {
-                let mut batch = Batch::new();
-                for (key, value) in all {
-                    match value {
-                        Some(value) => batch.put(key, value),
-                        None => batch.delete(key),
-                    }
-                }
-                db.write(&batch)
-            }
+            Self::Batch(_, all) => db.write(batch(all)),
+            Self::In(tree, all) => db.tree(tree).and_then(|tree| tree.write(batch(all))),
+            Self::Make(tree) => db.tree(tree).map(drop),
+            Self::Drop(tree) => db.drop_tree(tree).map(drop),
+            Self::Compact => db.compact().map(drop),
         }
-        .map_err(|error| format!("{self:?}: {error}"))
+        .map_err(|error| format!("{self:.200?}: {error}"))
     }
+}
+
+fn batch(all: &[(Vec<u8>, Option<Vec<u8>>)]) -> Batch {
+    let mut batch = Batch::new();
+    for (key, value) in all {
+        match value {
+            Some(value) => batch.put(key, value),
+            None => batch.delete(key),
+        }
+    }
+    batch
 }
 
 /// How a thread gets operations, and tells how they went.
@@ -124,62 +148,104 @@ pub struct Counts {
     pub nested: u64,
 }
 
-pub fn options() -> Options {
-    Options::new().create(true).seed(7)
+/// What databases are made of here.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub options: Options,
+    /// Bytes that the file has at first.
+    pub len: u64,
+    /// Whether the database itself is made in the trace; there is no setup then.
+    pub made: bool,
 }
 
-fn open(sim: &Arc<Sim>) -> Result<SimDb, String> {
-    Db::open_sim(sim.clone(), &options()).map_err(|error| format!("open: {error}"))
+impl Default for Setting {
+    fn default() -> Self {
+        Self { options: Options::new().create(true).seed(7), len: BYTES, made: false }
+    }
+}
+
+/// What is there: simulated memory, and how databases are opened in it.
+#[derive(Clone)]
+struct Host {
+    sim: Arc<Sim>,
+    options: Options,
+    len: u64,
+}
+
+impl Host {
+    fn open(&self) -> Result<SimDb, String> {
+        let media = Growing::new(self.sim.clone(), self.len);
+        Db::open_media(media, &self.options).map_err(|error| format!("open: {error}"))
+    }
 }
 
 /// What the database holds: by its order, and each key again by itself.
 pub fn contents(db: &SimDb) -> Result<State, String> {
     let fail = |error| format!("read: {error}");
     let mut state = State::new();
-    for record in db.range(..).map_err(fail)? {
-        let (key, value) = record.map_err(fail)?;
-        if db.get(&key).map_err(fail)?.as_ref() != Some(&value) {
-            return Err(format!("{key:?} differs between get and range"));
+    let mut one = |name, tree: &Tree<Growing>| {
+        let map = state.entry(name).or_default();
+        for record in tree.range(..).map_err(fail)? {
+            let (key, value) = record.map_err(fail)?;
+            if tree.get(&key).map_err(fail)?.as_ref() != Some(&value) {
+                return Err(format!("{key:?} differs between get and range"));
+            }
+            map.insert(key, value.into());
         }
-        state.insert(key, value);
+        Ok(())
+    };
+    one("", db)?;
+    for name in db.trees().map_err(fail)? {
+        let known = TREES.iter().find(|known| **known == name).ok_or("a tree that nobody made")?;
+        one(known, &db.tree(&name).map_err(fail)?)?;
     }
     Ok(state)
 }
 
 /// Enumerates the crashes of `ops` on a database that holds `setup`.
 pub fn crashes(setup: &[Op], ops: &[Op], effort: Effort, rule: Option<Mutation>) -> Result<Counts, String> {
-    let primary = Arc::new(Sim::new(BYTES).expect("memory"));
-    let mut state = State::new();
-    let db = open(&primary)?;
-    for op in setup {
-        op.run(&db)?;
-        op.apply(&mut state);
+    crashes_in(&Setting::default(), setup, ops, effort, rule)
+}
+
+/// As [`crashes`], of databases as `setting` says.
+pub fn crashes_in(
+    setting: &Setting,
+    setup: &[Op],
+    ops: &[Op],
+    effort: Effort,
+    rule: Option<Mutation>,
+) -> Result<Counts, String> {
+    let sim = Arc::new(Sim::new(BYTES).expect("memory"));
+    let mut primary = Host { sim, options: setting.options.clone(), len: setting.len };
+    let mut state = State::from([("", BTreeMap::new())]);
+    if !setting.made {
+        let db = primary.open()?;
+        for op in setup {
+            op.run(&db)?;
+            op.apply(&mut state);
+        }
+        db.close().map_err(|error| error.to_string())?;
+        primary.len = primary.len.max(Growing::reached(&primary.sim));
     }
-    db.close().map_err(|error| error.to_string())?;
-    let scratch = Arc::new(primary.fork().expect("memory"));
+    let scratch = Host { sim: Arc::new(primary.sim.fork().expect("memory")), ..primary.clone() };
     let mut states = vec![state.clone()];
-    primary.start_trace();
+    primary.sim.start_trace();
     mutation::set(rule);
     let traced = trace(&primary, ops, &mut states, rule);
-    let trace = primary.take_trace();
+    let trace = primary.sim.take_trace();
     traced?;
-    let judged = judge(&scratch, &trace, &states, ops, effort);
+    let judged = judge(scratch, &trace, &states, ops, effort);
     mutation::set(None);
     judged
 }
 
-fn trace(
-    primary: &Arc<Sim>,
-    ops: &[Op],
-    states: &mut Vec<State>,
-    rule: Option<Mutation>,
-) -> Result<(), String> {
-    let db = open(primary)?;
+fn trace(primary: &Host, ops: &[Op], states: &mut Vec<State>, rule: Option<Mutation>) -> Result<(), String> {
+    let db = primary.open()?;
     let threads = Threads::new(ops.iter().map(Op::session).max().unwrap_or(0), &db, rule);
     for (number, op) in (0..).zip(ops) {
-        primary.mark(Event::Begin(number));
+        primary.sim.mark(Event::Begin(number));
         threads.run(op, &db)?;
-        primary.mark(Event::Return(number));
+        primary.sim.mark(Event::Return(number));
         let mut state = states[states.len() - 1].clone();
         op.apply(&mut state);
         states.push(state);
@@ -190,16 +256,18 @@ fn trace(
 }
 
 fn judge(
-    scratch: &Arc<Sim>,
+    mut host: Host,
     trace: &Trace,
     states: &[State],
     ops: &[Op],
     effort: Effort,
 ) -> Result<Counts, String> {
     let mut counts = Counts::default();
+    let scratch = host.sim.clone();
     scratch.start_undo();
-    let mut replay = Replay::new(scratch, trace);
-    while let Some(stop) = replay.advance() {
+    let mut replay = Replay::new(&scratch, trace);
+    while let Some(mut stop) = replay.advance() {
+        host.len = host.len.max(Growing::take_length(&mut stop));
         if effort.first > 0 && stop.returned.is_none_or(|returned| returned < effort.first) {
             continue;
         }
@@ -216,7 +284,7 @@ fn judge(
                 scratch.poke_words(words);
                 counts.images += 1;
                 let again = counts.images % effort.further == 1;
-                let judged = catch_unwind(AssertUnwindSafe(|| one_image(scratch, &stop, states, again)));
+                let judged = catch_unwind(AssertUnwindSafe(|| one_image(&host, &stop, states, again)));
                 let judged = judged.unwrap_or_else(|_| Err("a panic".to_owned()));
                 let op = stop.in_flight.first().map(|op| &ops[*op as usize]);
                 counts.nested += judged.map_err(|what| {
@@ -231,11 +299,12 @@ fn judge(
 }
 
 /// Judges the image in `scratch`; `again`: also crashes of its recovery, and what it does after.
-fn one_image(scratch: &Arc<Sim>, stop: &Stop, states: &[State], again: bool) -> Result<u64, String> {
+fn one_image(host: &Host, stop: &Stop, states: &[State], again: bool) -> Result<u64, String> {
     let before = stop.returned.map_or(0, |op| op as usize + 1);
     let after = stop.in_flight.first().map_or(before, |op| *op as usize + 1);
+    let scratch = &*host.sim;
     let base = scratch.savepoint();
-    let found = look(scratch, again)?;
+    let found = look(host, again)?;
     if found != states[before] && found != states[after] {
         return Err(difference(&found, &states[before], &states[after]));
     }
@@ -245,7 +314,8 @@ fn one_image(scratch: &Arc<Sim>, stop: &Stop, states: &[State], again: bool) -> 
     scratch.roll_back_to(base);
     let plan = Plan { mode: Mode::Words, exhaustive: 4, singles: 2, samples: 3, seed: stop.event as u64 };
     let nested = crash_recovery(scratch, &plan, |again| {
-        let second = look(scratch, false)?;
+        let grown = again.map_or(0, |(stop, _)| Growing::take_length(&mut stop.clone()));
+        let second = look(&Host { len: host.len.max(grown), ..host.clone() }, false)?;
         let what =
             |()| format!("after a crash in recovery at {again:?}: {}", difference(&second, &found, &found));
         if second == found { Ok(()) } else { Err(what(())) }
@@ -254,8 +324,8 @@ fn one_image(scratch: &Arc<Sim>, stop: &Stop, states: &[State], again: bool) -> 
 }
 
 /// What is there after recovery; `further`: and after some more changes.
-fn look(sim: &Arc<Sim>, further: bool) -> Result<State, String> {
-    let db = open(sim)?;
+fn look(host: &Host, further: bool) -> Result<State, String> {
+    let db = host.open()?;
     let found = contents(&db)?;
     if further {
         let mut expected = found.clone();
@@ -264,7 +334,7 @@ fn look(sim: &Arc<Sim>, further: bool) -> Result<State, String> {
             op.run(&db)?;
             op.apply(&mut expected);
         }
-        for (key, _) in found.iter().take(20) {
+        for (key, _) in found[""].iter().take(20) {
             let op = Op::Delete(0, key.clone());
             op.run(&db)?;
             op.apply(&mut expected);
@@ -273,18 +343,33 @@ fn look(sim: &Arc<Sim>, further: bool) -> Result<State, String> {
         if now != expected {
             return Err(format!("used further: {}", difference(&now, &expected, &expected)));
         }
+        let faults = db.verify().map_err(|error| error.to_string())?.faults;
+        if let Some(fault) = faults.first() {
+            return Err(format!("verify finds {} faults; the first: {fault}", faults.len()));
+        }
     }
     Ok(found)
 }
 
 fn difference(found: &State, before: &State, after: &State) -> String {
+    let all = |state: &State| -> BTreeMap<(&'static str, Vec<u8>), Arc<[u8]>> {
+        let of = |(tree, map): (&&'static str, &BTreeMap<Vec<u8>, Arc<[u8]>>)| {
+            let tree = *tree;
+            map.iter().map(move |(key, value)| ((tree, key.clone()), value.clone())).collect::<Vec<_>>()
+        };
+        state.iter().flat_map(of).collect()
+    };
+    let found_all = all(found);
     let show = |other: &State| {
-        let missing = other.iter().filter(|(key, value)| found.get(*key) != Some(value));
-        let more = found.keys().filter(|key| !other.contains_key(*key));
-        let name = |key: &Vec<u8>| String::from_utf8_lossy(key).into_owned();
+        let trees: Vec<_> = other.keys().collect();
+        let other = all(other);
+        let missing = other.iter().filter(|(key, value)| found_all.get(*key) != Some(value));
+        let more = found_all.keys().filter(|key| !other.contains_key(*key));
+        let name = |(tree, key): &(&str, Vec<u8>)| format!("{tree}/{}", String::from_utf8_lossy(key));
         let missing: Vec<_> = missing.map(|(key, _)| name(key)).take(6).collect();
         let more: Vec<_> = more.map(name).take(6).collect();
-        format!("not there or different: {missing:?}, too many: {more:?}")
+        format!("trees {trees:?}; not there or different: {missing:?}, too many: {more:?}")
     };
-    format!("neither before ({}) nor after ({})", show(before), show(after))
+    let trees: Vec<_> = found.keys().collect();
+    format!("neither before ({}) nor after ({}); trees {trees:?}", show(before), show(after))
 }

@@ -1,0 +1,33 @@
+//! Do the maps of pages say of what is reachable that it is in use?
+//!
+//! A page that is in use and said to be free would be given out again. What is looked at: the segments that the directory names, and the pages
+//! that the roots of the ordered indexes lead to. Records are looked at with their entries (`check`).
+
+use crate::core::Core;
+use crate::error::{Damage, Error, Structure};
+use crate::layout::PAGE;
+use crate::media::Media;
+use crate::pages::{self, PageKind};
+
+impl<M: Media> Core<M> {
+    /// Adds what is wrong to `faults`.
+    pub(crate) fn verify_maps(&self, faults: &mut Vec<Error>) {
+        faults.extend(self.index.check_directory(&self.env).err());
+        if self.read_only {
+            return;
+        }
+        for tree in self.trees.each() {
+            let done = tree.ordered.pages(|page| {
+                let expected = PageKind::Ordered(page.bytes.div_ceil(PAGE) as u16);
+                let found = pages::kind_at(self.media(), page.at);
+                if found.as_ref().is_ok_and(|kind| *kind == expected) {
+                    return;
+                }
+                let found = found.map_or(0, |kind| u64::from(kind.code()));
+                let what = "the kind of a page of an ordered index";
+                faults.push(Damage::new(Structure::PageMap, page.at, what, u64::from(expected.code()), found).into());
+            });
+            faults.extend(done.err());
+        }
+    }
+}

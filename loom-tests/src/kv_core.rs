@@ -1,0 +1,260 @@
+//! Model 16: the core of the key-value store.
+//!
+//! A reader without a lock gets a key's old value or its new one, whole, while the key is overwritten so often that slots are used again (K4, K13),
+//! and while the segment of the hash index that has it is split (K11). Changes of two threads are both kept, by a split and by
+//! the rings whose tails move meanwhile (K5, K6). A snapshot sees all of a batch or nothing (K16).
+//!
+//! Mutations: `IgnorePins`, `NoSettle`.
+
+use crate::{Pool, explore, part, pick, together};
+use daxstore::pmem::sim::Sim;
+use daxstore::sync::atomic::{AtomicU64, Ordering};
+use daxstore::units::PoolOff;
+use daxstore_kv::media::{Media, SimMedia};
+use daxstore_kv::{Batch, Db, Options, Result};
+use std::sync::Arc;
+
+const BYTES: u64 = 12 << 20;
+
+/// Simulated memory of which loom sees when bytes are copied out, and when a fence stands.
+#[derive(Debug)]
+struct Watched {
+    memory: SimMedia,
+    step: AtomicU64,
+}
+
+impl Watched {
+    fn new(sim: Arc<Sim>) -> Self {
+        Self { memory: SimMedia::new(sim), step: AtomicU64::new(0) }
+    }
+
+    /// Another thread may run here.
+    fn step(&self) {
+        self.step.load(Ordering::Relaxed);
+    }
+}
+
+impl Media for Watched {
+    fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    fn capacity(&self) -> u64 {
+        self.memory.capacity()
+    }
+
+    fn grow(&self, len: u64) -> Result<()> {
+        self.memory.grow(len)
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        self.memory.load(at)
+    }
+
+    fn store(&self, at: u64, word: u64) {
+        self.memory.store(at, word);
+    }
+
+    fn compare_exchange(&self, at: u64, old: u64, new: u64) -> std::result::Result<u64, u64> {
+        self.memory.compare_exchange(at, old, new)
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) {
+        self.step();
+        self.memory.read(at, buf);
+    }
+
+    fn equals(&self, at: u64, bytes: &[u8]) -> bool {
+        self.step();
+        self.memory.equals(at, bytes)
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        self.memory.write(at, bytes);
+    }
+
+    fn write_through(&self, at: u64, bytes: &[u8]) {
+        self.memory.write_through(at, bytes);
+    }
+
+    fn flush(&self, at: u64, len: u64) {
+        self.memory.flush(at, len);
+    }
+
+    fn fence(&self) -> Result<()> {
+        self.step();
+        self.memory.fence()
+    }
+
+    fn prefetch(&self, _at: u64) {}
+}
+
+type Base = Db<Watched>;
+
+fn open(sim: Arc<Sim>) -> Base {
+    Db::open_media(Watched::new(sim), &Options::new().create(true).seed(7).small()).expect("a database")
+}
+
+fn key(n: u64) -> [u8; 8] {
+    n.to_be_bytes()
+}
+
+/// A value of one size, all bytes of which say which it is.
+fn value(n: u64) -> [u8; 40] {
+    [n as u8; 40]
+}
+
+/// A closed database with the keys below `count`.
+fn filled(count: u64) -> Arc<Pool> {
+    Pool::new(BYTES, move |sim| {
+        let db = open(sim);
+        (0..count).for_each(|n| db.put(&key(n), &value(0)).expect("put"));
+        db.close().expect("closed");
+    })
+}
+
+/// The number of the key that does not find room in the first segment of the index.
+fn first_to_split() -> u64 {
+    let count = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = count.clone();
+    Pool::new(BYTES, move |sim| {
+        let db = open(sim.clone());
+        let word = |at| {
+            let mut bytes = [0; 8];
+            sim.peek(PoolOff(at), &mut bytes);
+            u64::from_le_bytes(bytes) & ((1 << 48) - 1)
+        };
+        let directory = || word(word(320) & !0xff);
+        let (before, mut n) = (directory(), 0);
+        while directory() == before {
+            db.put(&key(n), &value(0)).expect("put");
+            n += 1;
+        }
+        counted.store(n - 1, Ordering::Relaxed);
+    });
+    count.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_value_is_read_whole_while_its_slot_is_used_again() {
+    let pool = filled(2);
+    explore("kv core: a reader beside overwrites", move || {
+        let db = open(pool.copy());
+        // So that the first group is on its way when the reader comes.
+        (0..4).for_each(|n| db.put(&key(1), &value(n)).expect("put"));
+        let (reader, writer) = (db.clone(), db);
+        together(vec![
+            part(move || {
+                for n in 1..pick(16, 600) as u64 {
+                    writer.put(&key(0), &value(n)).expect("put");
+                }
+            }),
+            part(move || {
+                for _ in 0..pick(1, 300) {
+                    let found = reader.get(&key(0)).expect("a record that is whole").expect("a value");
+                    assert!(found.len() == 40 && found.iter().all(|b| *b == found[0]), "a value of one change");
+                }
+            }),
+        ]);
+    });
+}
+
+#[test]
+fn keys_are_found_while_their_segment_is_split() {
+    let count = first_to_split();
+    let pool = filled(count);
+    explore("kv core: a reader beside a split", move || {
+        let db = open(pool.copy());
+        let (reader, writer, after) = (db.clone(), db.clone(), db);
+        together(vec![
+            part(move || writer.put(&key(count), &value(1)).expect("put")),
+            part(move || {
+                assert_eq!(reader.get(&key(count / 2)).expect("sound").as_deref(), Some(&value(0)[..]));
+                assert_eq!(reader.get(&key(count + 1000)).expect("sound"), None);
+            }),
+        ]);
+        assert_eq!(after.get(&key(count)).expect("sound").as_deref(), Some(&value(1)[..]));
+    });
+}
+
+#[test]
+fn two_put_while_a_segment_is_split() {
+    let count = first_to_split();
+    let pool = filled(count);
+    explore("kv core: two put beside a split", move || {
+        let sim = pool.copy();
+        let db = open(sim.clone());
+        let put = |n: u64| {
+            let db = db.clone();
+            part(move || db.put(&key(n), &value(1)).expect("put"))
+        };
+        together(vec![put(count), put(count + 1)]);
+        let check = |db: &Base| {
+            for n in 0..count + 2 {
+                let expected = value(u64::from(n >= count));
+                assert_eq!(db.get(&key(n)).expect("sound").as_deref(), Some(&expected[..]), "{n}");
+            }
+        };
+        check(&db);
+        drop(db);
+        check(&open(sim));
+    });
+}
+
+/// Two sessions supersede each other's records: what one of them holds at the end is what recovery finds.
+#[test]
+fn rings_whose_tails_move_lead_to_the_newest() {
+    let pool = filled(2);
+    explore("kv core: two sessions and one key", move || {
+        let sim = pool.copy();
+        let db = open(sim.clone());
+        let put = |first: u64| {
+            let db = db.clone();
+            part(move || {
+                for n in 0..pick(4, 300) as u64 {
+                    db.put(&key(0), &value(first + n)).expect("put");
+                }
+            })
+        };
+        together(vec![put(10), put(110)]);
+        let last = db.get(&key(0)).expect("sound").expect("a value");
+        // The process dies: nothing of what its sessions were about is done.
+        let died = Arc::new(sim.fork().expect("memory"));
+        let again = open(died);
+        assert_eq!(again.get(&key(0)).expect("sound").as_deref(), Some(&last[..]));
+        assert_eq!(again.verify().expect("sound").faults.len(), 0);
+    });
+}
+
+#[test]
+fn a_snapshot_sees_all_of_a_batch_or_nothing() {
+    let pool = filled(4);
+    explore("kv core: a snapshot beside a batch", move || {
+        let db = open(pool.copy());
+        let (reader, writer) = (db.clone(), db);
+        together(vec![
+            part(move || {
+                for n in 1..pick(2, 200) as u64 {
+                    let mut batch = Batch::new();
+                    [0, 3].iter().for_each(|k| batch.put(&key(*k), &value(n)));
+                    writer.write(&batch).expect("written");
+                }
+            }),
+            part(move || {
+                for _ in 0..pick(1, 100) {
+                    let snapshot = reader.snapshot();
+                    let [one, two] = [0, 3].map(|k| snapshot.get(&key(k)).expect("sound").expect("a value"));
+                    assert_eq!(one, two, "of one batch");
+                }
+            }),
+        ]);
+    });
+}
+
+#[cfg(loom)]
+#[test]
+fn mutations_are_caught() {
+    use daxstore_kv::mutation::Mutation;
+    crate::assert_caught("kv_core::a_value_is_read_whole_while_its_slot_is_used_again", Mutation::IgnorePins);
+    crate::assert_caught("kv_core::a_snapshot_sees_all_of_a_batch_or_nothing", Mutation::NoSettle);
+}
