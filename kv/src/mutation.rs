@@ -29,6 +29,12 @@ pub enum Mutation {
     NoLimit,
     /// K13: space is given back while readers look at it.
     IgnorePins,
+    /// K2: a slot that could not be read is given out although the index names it.
+    FreeNamed,
+    /// K2: pages are taken for lost although an ordered index links them.
+    FreeOrdered,
+    /// K2: a slab is given back although not every slot of it is free.
+    FreeFull,
     /// K14: the ordered index is not told of new keys.
     NoOrder,
     /// K8: replay does not look at the checksum of a record.

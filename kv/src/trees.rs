@@ -18,7 +18,7 @@ use crate::layout::{CATALOG, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::ordered::Ordered;
 use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use daxstore::sync::{Arc, Mutex, RwLock};
+use daxstore::sync::{Arc, Mutex, RwLock, Weak};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Longest name of a tree in bytes.
@@ -59,6 +59,8 @@ pub struct TreeState<M: Media> {
 #[derive(Debug)]
 pub struct Trees<M: Media> {
     all: RwLock<Vec<Option<Arc<TreeState<M>>>>>,
+    /// Trees that were dropped, while anybody may still read them.
+    gone: Mutex<Vec<Weak<TreeState<M>>>>,
     /// Held while the catalog changes.
     changing: Mutex<()>,
 }
@@ -71,7 +73,7 @@ impl<M: Media> Trees<M> {
     /// Those of a new database: none.
     #[must_use]
     pub fn new() -> Self {
-        Self { all: RwLock::default(), changing: Mutex::default() }
+        Self { all: RwLock::default(), gone: Mutex::default(), changing: Mutex::default() }
     }
 
     /// Those in the catalog, and which of them were being dropped.
@@ -104,7 +106,8 @@ impl<M: Media> Trees<M> {
             all.resize(id.0 as usize, None);
             all.push(Some(Arc::new(tree)));
         }
-        Ok((Self { all: RwLock::new(all), changing: Mutex::default() }, dropping))
+        let all = RwLock::new(all);
+        Ok((Self { all, gone: Mutex::default(), changing: Mutex::default() }, dropping))
     }
 
     /// The tree with this number.
@@ -185,8 +188,19 @@ impl<M: Media> Trees<M> {
     pub fn finish_drop(&self, media: &M, id: TreeId) -> Result<()> {
         let _one = self.changing.lock();
         self.set_state(media, id, 0)?;
-        self.all.write()[id.0 as usize] = None;
+        let tree = self.all.write()[id.0 as usize].take();
+        self.gone.lock().extend(tree.iter().map(Arc::downgrade));
         Ok(())
+    }
+
+    /// All whose ordered indexes somebody may read: those that were dropped too, while they are in use.
+    pub fn reachable(&self) -> Vec<Arc<TreeState<M>>> {
+        // A tree that is being made has pages, and is found only when it is finished.
+        let _one = self.changing.lock();
+        let mut gone = self.gone.lock();
+        gone.retain(|tree| tree.strong_count() > 0);
+        let all = self.all.read();
+        all.iter().flatten().cloned().chain(gone.iter().filter_map(Weak::upgrade)).collect()
     }
 
     fn set_state(&self, media: &M, id: TreeId, state: u64) -> Result<()> {

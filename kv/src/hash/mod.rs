@@ -23,6 +23,7 @@
 //! 4. Readers take no lock: they see a segment as it is or as it was when it was replaced, and both lie still while they are pinned.
 
 mod split;
+mod walk;
 
 pub use split::Room;
 
@@ -388,8 +389,7 @@ impl Index {
     /// [`Damage`] of the directory.
     pub fn entries<M: Media>(&self, media: &M, hash: u64) -> Result<(u64, u64, Vec<u64>)> {
         let segment = self.segment(media, hash)?;
-        let lines = (0..segment.bytes() / 64).map(|line| media.load_line(segment.at + line * 64));
-        let entries = lines.flatten().map(|entry| entry & SLOT).filter(|slot| *slot > HELD);
-        Ok((segment.at, segment.bytes(), entries.map(|slot| slot * 8).collect()))
+        let entries = segment.named(media).into_iter();
+        Ok((segment.at, segment.bytes(), entries.map(|entry| (entry & SLOT) * 8).collect()))
     }
 }

@@ -18,7 +18,7 @@
 //! equal, on which whoever goes over the segments relies.)
 
 use super::{
-    APART, Full, HELD, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts,
+    APART, Full, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts,
     tag_of,
 };
 use crate::chunks::ChunkKind;
@@ -54,7 +54,7 @@ pub enum Room {
 }
 
 /// A segment that is being made.
-struct Image {
+pub(super) struct Image {
     segment: Segment,
     words: Vec<u64>,
 }
@@ -80,12 +80,17 @@ impl Image {
     }
 
     /// The smallest segment for these entries, of at least so many pages.
-    fn of(entries: &[u64], depth: u32, window: u32, least: u64) -> Option<Self> {
+    pub(super) fn of(entries: &[u64], depth: u32, window: u32, least: u64) -> Option<Self> {
         let least = (entries.len() as u64).div_ceil(ROOMY).max(least);
         (least..=MAX_PAGES).find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
             entries.iter().all(|entry| image.enter(*entry)).then_some(image)
         })
+    }
+
+    /// How many pages it has.
+    pub(super) const fn pages(&self) -> u64 {
+        self.segment.pages
     }
 
     fn write<M: Media>(&mut self, env: &Env<M>) -> Result<u64> {
@@ -164,6 +169,20 @@ impl Index {
         }
         let _held = stripes.lock_prefix(hash, segment.depth);
         let images = self.images(env, segment, room)?;
+        self.install(env, hash, segment, images)
+    }
+
+    /// Puts `images` in the place of `segment`, that of `hash`. The caller has the locks of all its hashes, and nobody else splits.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], before anything changed.
+    pub(super) fn install<M: Media>(
+        &self,
+        env: &Env<M>,
+        hash: u64,
+        segment: Segment,
+        images: Vec<Image>,
+    ) -> Result<()> {
         let depth = images[0].segment.depth;
         while root_parts(self.root.load(Ordering::Acquire)).1 < depth {
             self.double(env)?;
@@ -193,8 +212,7 @@ impl Index {
 
     /// What takes the place of `segment`.
     fn images<M: Media>(&self, env: &Env<M>, segment: Segment, room: Room) -> Result<Vec<Image>> {
-        let lines = (0..segment.bytes() / 64).map(|line| env.media.load_line(segment.at + line * 64));
-        let entries: Vec<u64> = lines.flatten().filter(|entry| entry & SLOT > HELD).collect();
+        let entries = segment.named(&env.media);
         // What was full of entries gets more room; what was full of former ones is only cleaned.
         let is_cleaned = room == Room::Enough && entries.len() as u64 <= segment.pages * SPARSE;
         let least = if is_cleaned { MIN_PAGES } else { segment.pages + 1 };

@@ -25,6 +25,7 @@ pub enum Op {
     Put(u8, Vec<u8>, Vec<u8>),
     Delete(u8, Vec<u8>),
     Batch(u8, Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    Compact(u8),
 }
 
 pub type SimDb = Db<SimMedia>;
@@ -32,7 +33,10 @@ pub type SimDb = Db<SimMedia>;
 impl Op {
     fn session(&self) -> u8 {
         match self {
-            Self::Put(session, ..) | Self::Delete(session, ..) | Self::Batch(session, ..) => *session,
+            Self::Put(session, ..)
+            | Self::Delete(session, ..)
+            | Self::Batch(session, ..)
+            | Self::Compact(session) => *session,
         }
     }
 
@@ -45,6 +49,7 @@ impl Op {
             Self::Put(_, key, value) => drop(one(key, Some(value))),
             Self::Delete(_, key) => drop(one(key, None)),
             Self::Batch(_, all) => all.iter().for_each(|(key, value)| drop(one(key, value.as_ref()))),
+            Self::Compact(_) => {}
         }
     }
 
@@ -52,6 +57,7 @@ impl Op {
         match self {
             Self::Put(_, key, value) => db.put(key, value),
             Self::Delete(_, key) => db.delete(key).map(drop),
+            Self::Compact(_) => db.compact().map(drop),
             Self::Batch(_, all) => {
                 let mut batch = Batch::new();
                 for (key, value) in all {
