@@ -43,12 +43,10 @@ impl<M: Media> Db<M> {
         let core = self.core();
         let mut report = Report { media_bytes: core.env.chunks.used() * CHUNK, ..Report::default() };
         let mut gained = BTreeMap::new();
-        match core.index.prefixes(core.media()) {
-            Ok(prefixes) => {
-                prefixes.into_iter().for_each(|p| core.verify_segment(p, &mut report, &mut gained))
-            }
-            Err(error) => report.faults.push(error),
-        }
+        let walked = core.index.each_segment(core.media(), &core.stripes, |places| {
+            core.verify_records(places, &mut report, &mut gained);
+        });
+        report.faults.extend(walked.err());
         for tree in self.all_trees() {
             if !core.read_only {
                 report.faults.extend(tree.state().ordered.verify()?.errors);
@@ -76,15 +74,11 @@ impl<M: Media> Core<M> {
         Ok(places)
     }
 
-    fn verify_segment(&self, prefix: u64, report: &mut Report, known: &mut BTreeMap<u64, Places>) {
+    /// Looks at the records of a segment, whose locks the caller has.
+    fn verify_records(&self, places: &[u64], report: &mut Report, known: &mut BTreeMap<u64, Places>) {
         let _pin = self.env.pin();
-        let _held = self.stripes.lock_prefix(prefix, self.index.depth(self.media(), prefix));
-        let places = match self.index.entries(self.media(), prefix) {
-            Ok((_, _, places)) => places,
-            Err(error) => return report.faults.push(error),
-        };
         for at in places {
-            match record::read(self.media(), self.salt, at) {
+            match record::read(self.media(), self.salt, *at) {
                 Ok(whole) => {
                     let found = self.verify_record(&whole, known);
                     report.faults.extend(found.err());

@@ -117,7 +117,8 @@ impl State {
             return None;
         }
         // Beyond the file's end there is room for one, if anywhere.
-        (self.full_below..had.max(taken.end) + 1).find(|chunk| !taken.contains(chunk) && !self.is_used(*chunk))
+        (self.full_below..had.max(taken.end) + 1)
+            .find(|chunk| !taken.contains(chunk) && !self.is_used(*chunk))
     }
 
     /// The first run of `count` free chunks; it may lie beyond the file's end.

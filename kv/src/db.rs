@@ -37,6 +37,7 @@ pub struct Options {
     pub(crate) alone: bool,
     large: Option<u64>,
     huge: bool,
+    repair: bool,
 }
 
 impl Options {
@@ -78,6 +79,14 @@ impl Options {
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// Whether each tree whose order is damaged gets it anew from the records, before the database is used: every record is read.
+    /// [`Db::recovery`] tells how many did.
+    #[must_use]
+    pub const fn repair(mut self, repair: bool) -> Self {
+        self.repair = repair;
         self
     }
 
@@ -216,7 +225,7 @@ impl Db<crate::media::SimMedia> {
 
 impl<M: Media> Db<M> {
     fn open_in(media: M, options: &Options) -> Result<Self> {
-        let (core, recovery) = match Core::open(media, options.read_only)? {
+        let (core, recovery) = match Core::open(media, options.read_only, options.repair)? {
             Ok(opened) => opened,
             Err(media) if options.create && !options.read_only => {
                 (Core::create(media, options.seed)?, Recovery { clean: true, ..Recovery::default() })

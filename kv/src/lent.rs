@@ -130,7 +130,12 @@ impl<M: Media> Drop for ValueRef<'_, M> {
 impl<M: Media> Tree<M> {
     /// Compares a value with its record's checksum, unless the database was opened to trust it.
     #[inline]
-    pub(crate) fn check_value(&self, key: &record::Key<'_>, seen: crate::iter::Seen, value: &[u8]) -> Result<()> {
+    pub(crate) fn check_value(
+        &self,
+        key: &record::Key<'_>,
+        seen: crate::iter::Seen,
+        value: &[u8],
+    ) -> Result<()> {
         let (at, head) = seen;
         if self.trusts() || head.is_right(self.core().salt, at, key.hash, value) {
             return Ok(());

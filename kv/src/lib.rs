@@ -30,9 +30,10 @@ pub mod ordered;
 #[allow(dead_code, unused_imports, reason = "models and tests use more of it than the database does")]
 mod ordered;
 mod pages;
-mod record;
 mod reclaim;
+mod record;
 mod recover;
+mod repair;
 mod ring;
 mod scan;
 mod session;

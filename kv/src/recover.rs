@@ -34,6 +34,8 @@ pub struct Recovery {
     pub notes: u64,
     /// Records that were entered into the index.
     pub replayed: u64,
+    /// Ordered indexes that were built anew from the records.
+    pub rebuilt: u64,
 }
 
 impl<M: Media> Core<M> {
@@ -80,7 +82,7 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// [`Error::NotADatabase`], [`Error::FutureVersion`], [`Error::NeedsRecovery`]; damage.
-    pub(crate) fn open(media: M, read_only: bool) -> Result<Result<(Self, Recovery), M>> {
+    pub(crate) fn open(media: M, read_only: bool, repair: bool) -> Result<Result<(Self, Recovery), M>> {
         let Some(superblock) = Superblock::open(&media)? else { return Ok(Err(media)) };
         let clean = media.load(CLEAN) == 1;
         if read_only && !clean {
@@ -91,7 +93,7 @@ impl<M: Media> Core<M> {
         let salt = superblock.salt;
         let index = Index::open(&env, salt, !read_only)?;
         let sweep = if read_only { Sweep::none() } else { Sweep::of(&env, &runs)? };
-        let (trees, dropping) = Trees::open(&env, clean)?;
+        let (trees, dropping) = Trees::open(&env, clean, repair)?;
         let core = Self::new(Parts { env, index, salt, sweep, trees, read_only });
         let mut recovery = Recovery { clean, ..Recovery::default() };
         if !read_only {
@@ -99,6 +101,9 @@ impl<M: Media> Core<M> {
             store(core.media(), CLEAN, 0);
             core.trees.write_counts(core.media(), false);
             core.media().fence()?;
+            if repair {
+                recovery.rebuilt = core.repair()?;
+            }
             for tree in dropping {
                 core.finish_drop(tree)?;
             }

@@ -11,6 +11,7 @@ use crate::heap::{SLAB, slot_bytes};
 use crate::layout::{CHUNK, PAGE};
 use crate::media::{Media, Work};
 use crate::pages::{self, PageKind};
+use crate::record::{Head, TOMBSTONE};
 
 /// What a database takes, and has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +151,28 @@ impl<M: Media> Core<M> {
 }
 
 impl<M: Media> Db<M> {
+    /// Bytes of all keys and values: every record is looked at, its value left out.
+    ///
+    /// # Errors
+    /// Damage of the hash index.
+    pub fn logical_bytes(&self) -> Result<u64> {
+        let core = self.core();
+        let mut bytes = 0;
+        core.index.each_segment(core.media(), &core.stripes, |places| {
+            let _pin = core.env.pin();
+            for (n, at) in places.iter().enumerate() {
+                if let Some(ahead) = places.get(n + 8) {
+                    core.media().prefetch(*ahead);
+                }
+                let head = Head::load(core.media(), *at);
+                if !head.is(TOMBSTONE) {
+                    bytes += (head.key_len() + head.value_len()) as u64;
+                }
+            }
+        })?;
+        Ok(bytes)
+    }
+
     /// What the database takes, and has. After a crash the first call counts the records.
     ///
     /// # Errors

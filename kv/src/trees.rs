@@ -17,6 +17,7 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CATALOG, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::ordered::Ordered;
+use crate::repair::with_order;
 use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock, Weak};
 use xxhash_rust::xxh3::xxh3_64;
@@ -76,11 +77,11 @@ impl<M: Media> Trees<M> {
         Self { all: RwLock::default(), gone: Mutex::default(), changing: Mutex::default() }
     }
 
-    /// Those in the catalog, and which of them were being dropped.
+    /// Those in the catalog, and which of them were being dropped. With `repair`, a tree whose order can not be read at all is there too.
     ///
     /// # Errors
     /// Damage of an entry.
-    pub fn open(env: &Arc<Env<M>>, clean: bool) -> Result<(Self, Vec<TreeId>)> {
+    pub fn open(env: &Arc<Env<M>>, clean: bool, repair: bool) -> Result<(Self, Vec<TreeId>)> {
         let media = &env.media;
         let (mut all, mut dropping) = (Vec::new(), Vec::new());
         for id in (0..TREES as u32).map(TreeId) {
@@ -95,7 +96,7 @@ impl<M: Media> Trees<M> {
             let tree = TreeState {
                 id,
                 name,
-                ordered: Ordered::open(env, id, media.load(at + ROOT))?,
+                ordered: Self::order(env, id, media.load(at + ROOT), repair)?,
                 gained: AtomicI64::new(0),
                 base: Mutex::new(base),
                 dropped: AtomicBool::new(state == DROPPING),
@@ -201,6 +202,27 @@ impl<M: Media> Trees<M> {
         gone.retain(|tree| tree.strong_count() > 0);
         let all = self.all.read();
         all.iter().flatten().cloned().chain(gone.iter().filter_map(Weak::upgrade)).collect()
+    }
+
+    /// Whether the catalog names the tree's ordered index.
+    pub fn names(&self, media: &M, tree: &TreeState<M>) -> bool {
+        media.load(entry(tree.id) + ROOT) == tree.ordered.root()
+    }
+
+    /// Puts an ordered index, which is durable, in the place of the tree's, durably. Nobody uses the tree.
+    ///
+    /// # Errors
+    /// Those of the fence.
+    pub fn replace(&self, media: &M, id: TreeId, root: u64, ordered: Ordered<Env<M>>) -> Result<()> {
+        let _one = self.changing.lock();
+        media.store(entry(id) + ROOT, root);
+        media.flush(entry(id) + ROOT, 8);
+        media.fence()?;
+        let mut all = self.all.write();
+        if let Some(Some(tree)) = all.get_mut(id.0 as usize) {
+            *tree = Arc::new(with_order(tree, ordered));
+        }
+        Ok(())
     }
 
     fn set_state(&self, media: &M, id: TreeId, state: u64) -> Result<()> {

@@ -21,6 +21,7 @@ pub const DATABASE: &str = "/records";
 struct Daxstore {
     store: Store,
     db: Db,
+    huge: bool,
 }
 
 /// Opens the database in `dir`.
@@ -32,8 +33,18 @@ pub fn open(dir: &Path, size: Size) -> Result<Box<dyn Engine>> {
     } else {
         Store::create(&path, size.room(), &options).context("make the pool")?
     };
-    let db = Db::open(&store, DATABASE, Options::new().create(true)).context("open the database")?;
-    Ok(Box::new(Daxstore { store, db }))
+    let options = Options::new().create(true);
+    // Where the file system has no pages of 2 MiB, that is what is measured, and told.
+    let mut huge = true;
+    let db = match Db::open(&store, DATABASE, options.clone().require_huge(true)) {
+        Err(daxstore_kv::Error::Store(daxstore::Error::NotHuge { .. })) => {
+            huge = false;
+            Db::open(&store, DATABASE, options)
+        }
+        opened => opened,
+    };
+    let db = db.context("open the database")?;
+    Ok(Box::new(Daxstore { store, db, huge }))
 }
 
 impl Engine for Daxstore {
@@ -70,7 +81,12 @@ impl Engine for Daxstore {
     }
 
     fn configuration(&self) -> &'static str {
-        "pool used as persistent memory, other defaults; one fence a write"
+        match self.huge {
+            true => {
+                "pool used as persistent memory, each 2 MiB one translation, other defaults; one fence a write"
+            }
+            false => "pool used as persistent memory, not in translations of 2 MiB; one fence a write",
+        }
     }
 
     fn counters(&self) -> Vec<(String, u64)> {

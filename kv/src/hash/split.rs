@@ -18,8 +18,7 @@
 //! equal, on which whoever goes over the segments relies.)
 
 use super::{
-    APART, Full, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts,
-    tag_of,
+    APART, Full, Index, LINES, MAX_PAGES, MIN_PAGES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of,
 };
 use crate::chunks::ChunkKind;
 use crate::env::Env;

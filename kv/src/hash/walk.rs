@@ -68,18 +68,14 @@ impl Index {
         Ok(())
     }
 
-    /// How many segments there are, and how many bytes they have.
+    /// The records that the entries of the segment of `hash` name, which begins with it, and the hash that the next one begins with.
     ///
     /// # Errors
-    /// As [`Self::each_page`].
-    pub fn size<M: Media>(&self, media: &M) -> Result<(u64, u64)> {
-        let (mut hash, mut size) = (Some(0), (0, 0));
-        while let Some(first) = hash {
-            let segment = self.segment(media, first)?;
-            size = (size.0 + 1, size.1 + segment.bytes());
-            hash = segment.next(first);
-        }
-        Ok(size)
+    /// [`crate::error::Damage`] of the directory.
+    pub fn records_of<M: Media>(&self, media: &M, hash: u64) -> Result<(Vec<u64>, Option<u64>)> {
+        let segment = self.segment(media, hash)?;
+        let records = segment.named(media).iter().map(|entry| (entry & SLOT) * 8).collect();
+        Ok((records, segment.next(hash)))
     }
 
     /// Puts smaller segments in the place of those that are larger than their entries need. The caller holds no lock of a key.

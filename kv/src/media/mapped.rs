@@ -44,13 +44,7 @@ impl Mapped {
     ///
     /// # Errors
     /// What mapping says.
-    pub fn new(
-        store: &Store,
-        file: File,
-        capacity: u64,
-        writable: bool,
-        mode: Option<Mode>,
-    ) -> Result<Self> {
+    pub fn new(store: &Store, file: File, capacity: u64, writable: bool, mode: Option<Mode>) -> Result<Self> {
         let len = file.len() - file.len() % CHUNK;
         let mut options = MapOptions::new().write(writable).flushed_by_user(true);
         if let Some(mode) = mode {
@@ -148,7 +142,7 @@ impl Media for Mapped {
             return Err(Error::NoSpace { needed: len - now });
         }
         // A little ahead, so that one call serves many chunks; exactly, where the pool has no more.
-        let ahead = (now / 32).clamp(CHUNK, 32 * CHUNK).next_multiple_of(CHUNK);
+        let ahead = (now / 64).clamp(CHUNK, 32 * CHUNK).next_multiple_of(CHUNK);
         let target = len.max((now + ahead).min(self.capacity()));
         let allocate = |to: u64| self.file.allocate(now, to - now, AllocateMode::Allocate);
         let reached = match allocate(target) {
