@@ -87,6 +87,8 @@ struct State {
     count: u64,
     /// Free chunks of the file that have their space: what an open finds free may have none.
     ready: BTreeSet<u64>,
+    /// Those that are known to have none.
+    bare: BTreeSet<u64>,
 }
 
 impl State {
@@ -104,6 +106,7 @@ impl State {
             self.used[word] |= bit;
             self.count += 1;
             self.ready.remove(&chunk);
+            self.bare.remove(&chunk);
         } else {
             self.used[word] &= !bit;
             self.count -= 1;
@@ -199,7 +202,10 @@ impl Chunks {
         media.grow(wanted * CHUNK)?;
         // What the file grew by has its space.
         state.ready.extend(had..media.len() / CHUNK);
-        state.ready.extend(spare);
+        for chunk in spare {
+            state.ready.insert(chunk);
+            state.bare.remove(&chunk);
+        }
         (first..end).for_each(|chunk| state.set(chunk, true));
         media.store(word_at(first), kind as u64 | count << 8);
         media.flush(word_at(first), 8);
@@ -229,15 +235,16 @@ impl Chunks {
     pub fn release<M: Media>(&self, media: &M) -> Result<u64> {
         // Nobody takes a chunk meanwhile: a taken one would lose what is written into it.
         let mut state = self.0.lock();
+        let kept = state.ready.first().copied();
+        let free =
+            (0..media.len() / CHUNK).rev().filter(|chunk| !state.is_used(*chunk) && Some(*chunk) != kept);
         let mut bytes = 0;
-        while state.ready.len() > 1
-            && let Some(chunk) = state.ready.pop_last()
-        {
-            if !media.release(chunk * CHUNK, CHUNK)? {
-                state.ready.insert(chunk);
-                break;
-            }
-            bytes += CHUNK;
+        // What an open found free may have its space or not.
+        for chunk in free.filter(|chunk| !state.bare.contains(chunk)).collect::<Vec<_>>() {
+            let Some(had) = media.release(chunk * CHUNK, CHUNK)? else { break };
+            state.ready.remove(&chunk);
+            state.bare.insert(chunk);
+            bytes += had;
         }
         Ok(bytes)
     }

@@ -3,6 +3,7 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
 
+#[allow(dead_code, reason = "a part of it is used")]
 mod common;
 
 use common::{Effort, Op, SimDb, State, contents, crashes, options};

@@ -67,6 +67,57 @@ fn values_above_the_threshold_have_chunks_of_their_own() {
     assert!(db.verify().unwrap().faults.is_empty());
 }
 
+#[test]
+fn a_value_is_lent_in_the_mapping_to_who_is_alone() {
+    let (_dir, store) = store(256 << 20);
+    // SAFETY: nobody else knows of the pool, and the file is opened here alone.
+    let options = unsafe { Options::new().create(true).alone() };
+    let db = Db::open(&store, "/kv", options).unwrap();
+    for (n, len) in (0_u8..).zip([0, 100, 9000, 1 << 20, 5 << 20]) {
+        db.put(&[n], &vec![n; len]).unwrap();
+        let lent = db.get_ref(&[n]).unwrap().unwrap();
+        assert!(lent.is_in_place() && lent.len() == len && lent.iter().all(|byte| *byte == n));
+        db.put(&[n], b"another").unwrap();
+        for round in 0..3000_u32 {
+            db.put(b"beside", &[round as u8; 100]).unwrap();
+        }
+        db.compact().unwrap();
+        assert!(lent.len() == len && lent.iter().all(|byte| *byte == n), "{len}");
+    }
+    // It may be read by any thread.
+    db.put(b"large", &vec![7; 1 << 20]).unwrap();
+    let lent = db.get_ref(b"large").unwrap().unwrap();
+    std::thread::scope(|scope| {
+        for part in lent.chunks(1 << 18) {
+            scope.spawn(move || assert!(part.iter().all(|byte| *byte == 7)));
+        }
+        scope.spawn(|| db.delete(b"large").unwrap());
+    });
+    drop(lent);
+    assert!(db.verify().unwrap().faults.is_empty());
+}
+
+#[test]
+fn a_damaged_value_is_not_lent_and_not_held() {
+    let (_dir, store) = store(64 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    db.put(b"key", &[0xab; 20_000]).unwrap();
+    db.close().unwrap();
+    let file = store.open("/kv", &daxstore::OpenOptions::new().read(true).write(true)).unwrap();
+    let mut bytes = vec![0; file.len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let at = bytes.windows(100).position(|window| window == [0xab; 100]).unwrap() as u64;
+    file.write_all_at(&[0], at + 9999).unwrap();
+    drop(file);
+    // SAFETY: the other handle is gone.
+    let options = unsafe { Options::new().alone() };
+    let db = Db::open(&store, "/kv", options).unwrap();
+    assert!(matches!(db.get_ref(b"key"), Err(Error::Record { .. })));
+    assert_eq!(db.stats().unwrap().lent, 0);
+    db.put(b"key", b"new").unwrap();
+    assert_eq!(db.get_ref(b"key").unwrap().unwrap()[..], *b"new");
+}
+
 /// Moves 3 GiB of memory, which a debug build does slowly.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "run with --release")]

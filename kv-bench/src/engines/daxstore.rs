@@ -21,7 +21,6 @@ pub const DATABASE: &str = "/records";
 struct Daxstore {
     store: Store,
     db: Db,
-    huge: bool,
 }
 
 /// Opens the database in `dir`.
@@ -33,18 +32,8 @@ pub fn open(dir: &Path, size: Size) -> Result<Box<dyn Engine>> {
     } else {
         Store::create(&path, size.room(), &options).context("make the pool")?
     };
-    let options = Options::new().create(true);
-    // Where the file system has no pages of 2 MiB, that is what is measured, and told.
-    let mut huge = true;
-    let db = match Db::open(&store, DATABASE, options.clone().require_huge(true)) {
-        Err(daxstore_kv::Error::Store(daxstore::Error::NotHuge { .. })) => {
-            huge = false;
-            Db::open(&store, DATABASE, options)
-        }
-        opened => opened,
-    };
-    let db = db.context("open the database")?;
-    Ok(Box::new(Daxstore { store, db, huge }))
+    let db = Db::open(&store, DATABASE, Options::new().create(true)).context("open the database")?;
+    Ok(Box::new(Daxstore { store, db }))
 }
 
 impl Engine for Daxstore {
@@ -81,12 +70,7 @@ impl Engine for Daxstore {
     }
 
     fn configuration(&self) -> &'static str {
-        match self.huge {
-            true => {
-                "pool used as persistent memory, each 2 MiB one translation, other defaults; one fence a write"
-            }
-            false => "pool used as persistent memory, not in translations of 2 MiB; one fence a write",
-        }
+        "pool used as persistent memory, other defaults; one fence a write"
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
@@ -99,6 +83,10 @@ impl Engine for Daxstore {
         let huge = ("faults_pmd", faults.get(Count::Pmd));
         let small = ("faults_pte", faults.all_fallbacks(Fallback::Pte));
         media.into_iter().chain([huge, small]).map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
+    fn require_huge(&self) -> Result<()> {
+        self.db.require_huge().context("have translations of 2 MiB")
     }
 
     /// What the database's file takes of the pool, with what it was given ahead of need.

@@ -12,6 +12,8 @@ use daxstore::{AllocateMode, File, Store};
 use daxstore_fault::{MapOptions, Mapping, Mode, Stats};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use daxstore::units::BLOCK_BYTES;
+
 const WORD: u64 = 8;
 /// Where a processor fetches two lines at a time, the first asks for both.
 const CHUNK: u64 = daxstore::units::CHUNK_BYTES;
@@ -169,11 +171,15 @@ impl Media for Mapped {
         }
     }
 
-    fn release(&self, at: u64, len: u64) -> Result<bool> {
+    fn release(&self, at: u64, len: u64) -> Result<Option<u64>> {
+        let had = self.file.metadata().blocks;
         match self.file.allocate(at, len, AllocateMode::Punch) {
             // A mapping that serves no faults can not lose blocks (mode E).
-            Err(daxstore::Error::Unsupported { .. }) => Ok(false),
-            done => Ok(done.map(|()| true)?),
+            Err(daxstore::Error::Unsupported { .. }) => Ok(None),
+            done => {
+                done?;
+                Ok(Some(had.saturating_sub(self.file.metadata().blocks) * BLOCK_BYTES))
+            }
         }
     }
 

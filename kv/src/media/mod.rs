@@ -62,13 +62,13 @@ pub trait Media: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Gives the space of `len` bytes at `at`, whole chunks, back, if that can be done: whether it was. They are not touched before they are
-    /// reserved again.
+    /// Gives the space of `len` bytes at `at`, whole chunks, back: how many bytes had some; `None` where that can not be done. They are not
+    /// touched before they are reserved again.
     ///
     /// # Errors
     /// What the file store says.
-    fn release(&self, _at: u64, _len: u64) -> Result<bool> {
-        Ok(true)
+    fn release(&self, _at: u64, len: u64) -> Result<Option<u64>> {
+        Ok(Some(len))
     }
 
     /// The word at `at`, and everything that was stored before it was stored (acquire).
