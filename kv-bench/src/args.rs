@@ -48,6 +48,9 @@ pub struct Args {
     /// Draw the table into this file, SVG.
     #[arg(long)]
     pub plot: Option<PathBuf>,
+    /// Fail unless, after the load, each 2 MiB of the database is translated by one translation, where an engine can tell.
+    #[arg(long)]
+    pub require_huge: bool,
     /// Print one JSON document instead of text.
     #[arg(long)]
     pub json: bool,

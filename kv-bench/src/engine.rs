@@ -55,6 +55,14 @@ pub trait Engine: Send + Sync {
         Vec::new()
     }
 
+    /// Fails where some 2 MiB of it are not translated by one translation. Engines that can not tell do not.
+    ///
+    /// # Errors
+    /// Which are not.
+    fn require_huge(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Bytes of the medium that it takes; `None` where the files of its directory tell.
     fn media_bytes(&self) -> Option<u64> {
         None

@@ -119,6 +119,9 @@ pub fn measure(args: &Args, run: Run) -> Result<Outcome> {
     if run.workload.is_loaded() {
         load(&*engine, size, args.seed)?;
         engine.settle();
+        if args.require_huge {
+            engine.require_huge()?;
+        }
     }
     let before = engine.counters();
     let limits = limits(args, run.workload);

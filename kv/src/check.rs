@@ -1,4 +1,4 @@
-//! Is everything where it must be, and what is there?
+//! Is everything where it must be?
 //!
 //! What is looked at: every entry of the hash index and the record that it names, by its checksum; that the record lies in a slot or run
 //! of its size; that its key is in its tree's ordered index; every page of the ordered indexes. Keys of one segment wait while it is looked at.
@@ -15,21 +15,6 @@ use crate::pages::{self, PageKind};
 use crate::record::{self, TOMBSTONE, Whole};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-
-/// What a database takes, and has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Records of all trees.
-    pub records: u64,
-    /// Trees, with the one without a name.
-    pub trees: u64,
-    /// Bytes that the database's chunks take.
-    pub media_bytes: u64,
-    /// Bytes of its file; what is more than that waits to be used.
-    pub file_bytes: u64,
-    /// Changes that were made since it was opened, about.
-    pub changes: u64,
-}
 
 /// What [`Db::verify`] found.
 #[derive(Debug, Default)]
@@ -50,26 +35,6 @@ pub struct Report {
 type Places = BTreeMap<u64, (u64, Option<u16>)>;
 
 impl<M: Media> Db<M> {
-    /// What the database takes, and has. After a crash the first call counts the records.
-    ///
-    /// # Errors
-    /// Damage.
-    pub fn stats(&self) -> Result<Stats> {
-        let core = self.core();
-        let trees = self.all_trees();
-        let mut records = 0;
-        for tree in &trees {
-            records += tree.len()?;
-        }
-        Ok(Stats {
-            records,
-            trees: trees.len() as u64,
-            media_bytes: core.env.chunks.used() * CHUNK,
-            file_bytes: core.media().len(),
-            changes: core.changes(),
-        })
-    }
-
     /// Looks at everything. Damage is no error but a finding.
     ///
     /// # Errors
@@ -79,12 +44,10 @@ impl<M: Media> Db<M> {
         let mut report = Report { media_bytes: core.env.chunks.used() * CHUNK, ..Report::default() };
         let mut gained = BTreeMap::new();
         core.verify_maps(&mut report.faults);
-        match core.index.prefixes(core.media()) {
-            Ok(prefixes) => {
-                prefixes.into_iter().for_each(|p| core.verify_segment(p, &mut report, &mut gained))
-            }
-            Err(error) => report.faults.push(error),
-        }
+        let walked = core.index.each_segment(core.media(), &core.stripes, |places| {
+            core.verify_records(places, &mut report, &mut gained);
+        });
+        report.faults.extend(walked.err());
         for tree in self.all_trees() {
             if !core.read_only {
                 report.faults.extend(tree.state().ordered.verify()?.errors);
@@ -112,15 +75,11 @@ impl<M: Media> Core<M> {
         Ok(places)
     }
 
-    fn verify_segment(&self, prefix: u64, report: &mut Report, known: &mut BTreeMap<u64, Places>) {
+    /// Looks at the records of a segment, whose locks the caller has.
+    fn verify_records(&self, places: &[u64], report: &mut Report, known: &mut BTreeMap<u64, Places>) {
         let _pin = self.env.pin();
-        let _held = self.stripes.lock_prefix(prefix, self.index.depth(self.media(), prefix));
-        let places = match self.index.entries(self.media(), prefix) {
-            Ok((_, _, places)) => places,
-            Err(error) => return report.faults.push(error),
-        };
         for at in places {
-            match record::read(self.media(), self.salt, at) {
+            match record::read(self.media(), self.salt, *at) {
                 Ok(whole) => {
                     let found = self.verify_record(&whole, known);
                     report.faults.extend(found.err());
@@ -178,36 +137,6 @@ fn lies(whole: &Whole, first: u64, len: u64, class: Option<u16>) -> bool {
                 && whole.at + slot <= first + len
         }
         None => whole.at == first && bytes <= len,
-    }
-}
-
-impl<M: Media> Db<M> {
-    /// Gives space back that records left: slots that nobody knew to be free since the last crash, slabs and chunks without
-    /// records. How many bytes of the file became free; they go back to the pool.
-    ///
-    /// # Errors
-    /// [`Error::ReadOnly`]; damage; those of the fences.
-    pub fn compact(&self) -> Result<u64> {
-        let core = self.core();
-        if core.read_only {
-            return Err(Error::ReadOnly);
-        }
-        core.sweep_all()?;
-        core.drain_all()?;
-        core.sessions.pool(&core.heap);
-        for class in 0..crate::heap::CLASSES {
-            for slab in core.heap.take_free_slabs(core.media(), class) {
-                core.env.free(slab)?;
-            }
-        }
-        core.env.pages.read_all(core.media())?;
-        let mut bytes = 0;
-        for chunk in core.env.pages.take_free_chunks() {
-            core.env.chunks.give(core.media(), chunk)?;
-            core.media().release(chunk, CHUNK)?;
-            bytes += CHUNK;
-        }
-        Ok(bytes)
     }
 }
 

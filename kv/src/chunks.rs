@@ -6,11 +6,14 @@
 //! Invariants:
 //! 1. K1: a chunk's word is durable before anything durable points into the chunk.
 //! 2. K2: a chunk's word becomes 0 only when nothing durable points into the chunk, and is durable before the chunk is given out again.
+//! 3. Space that goes back to the pool is given back before its chunk can be taken by another.
+//! 4. A chunk that is taken with [`Reserve::Keep`] leaves a free one behind that has its space.
 
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CHUNK, CHUNK_TABLE, MAX_CHUNKS};
 use crate::media::Media;
 use daxstore::sync::Mutex;
+use std::collections::BTreeSet;
 
 /// What a chunk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,10 @@ struct State {
     /// Chunks below are all in use.
     full_below: u64,
     count: u64,
+    /// Free chunks of the file that have their space: what an open finds free may have none.
+    ready: BTreeSet<u64>,
+    /// Those that are known to have none.
+    bare: BTreeSet<u64>,
 }
 
 impl State {
@@ -98,11 +105,23 @@ impl State {
         if used {
             self.used[word] |= bit;
             self.count += 1;
+            self.ready.remove(&chunk);
+            self.bare.remove(&chunk);
         } else {
             self.used[word] &= !bit;
             self.count -= 1;
             self.full_below = self.full_below.min(chunk);
         }
+    }
+
+    /// A free chunk besides `taken` that is to be left, where none of the free ones that have their space would be; `had`: chunks of the file.
+    fn spare(&self, taken: std::ops::Range<u64>, had: u64) -> Option<u64> {
+        if self.ready.iter().any(|chunk| !taken.contains(chunk)) {
+            return None;
+        }
+        // Beyond the file's end there is room for one, if anywhere.
+        (self.full_below..had.max(taken.end) + 1)
+            .find(|chunk| !taken.contains(chunk) && !self.is_used(*chunk))
     }
 
     /// The first run of `count` free chunks; it may lie beyond the file's end.
@@ -181,20 +200,27 @@ impl Chunks {
         let first = state.find(count);
         let end = first + count;
         // The reserve may be a chunk anywhere.
-        let wanted = match reserve {
-            Reserve::Keep if state.count + count < media.len() / CHUNK => end,
-            Reserve::Keep => end + 1,
-            Reserve::Use => end,
+        let had = media.len() / CHUNK;
+        let spare = match reserve {
+            Reserve::Keep => state.spare(first..end, had),
+            Reserve::Use => None,
         };
+        let wanted = spare.map_or(end, |spare| end.max(spare + 1));
         if wanted > MAX_CHUNKS || wanted * CHUNK > media.capacity() {
             return Err(Error::NoSpace { needed: count * CHUNK });
         }
         // A chunk that was in use before may have been given back to the pool.
-        let had = media.len();
-        if first * CHUNK < had {
-            media.reserve(first * CHUNK, had.min(end * CHUNK) - first * CHUNK)?;
+        let bare = |chunk: &u64| *chunk < had && !state.ready.contains(chunk);
+        for chunk in (first..end).chain(spare).filter(bare) {
+            media.reserve(chunk * CHUNK, CHUNK)?;
         }
         media.grow(wanted * CHUNK)?;
+        // What the file grew by has its space.
+        state.ready.extend(had..media.len() / CHUNK);
+        if let Some(chunk) = spare {
+            state.ready.insert(chunk);
+            state.bare.remove(&chunk);
+        }
         prepare(first * CHUNK)?;
         (first..end).for_each(|chunk| state.set(chunk, true));
         media.store(word_at(first), kind as u64 | count << 8);
@@ -214,7 +240,34 @@ impl Chunks {
         media.fence()?;
         let mut state = self.0.lock();
         (first..first + count).for_each(|chunk| state.set(chunk, false));
+        state.ready.extend(first..first + count);
         Ok(())
+    }
+
+    /// Gives the space of free chunks back to the pool, but for one: how many bytes.
+    ///
+    /// # Errors
+    /// What the file store says.
+    pub fn release<M: Media>(&self, media: &M) -> Result<u64> {
+        // Nobody takes a chunk meanwhile: a taken one would lose what is written into it.
+        let mut state = self.0.lock();
+        let kept = state.ready.first().copied();
+        let free =
+            (0..media.len() / CHUNK).rev().filter(|chunk| !state.is_used(*chunk) && Some(*chunk) != kept);
+        let mut bytes = 0;
+        // What an open found free may have its space or not.
+        for chunk in free.filter(|chunk| !state.bare.contains(chunk)).collect::<Vec<_>>() {
+            let Some(had) = media.release(chunk * CHUNK, CHUNK)? else { break };
+            state.ready.remove(&chunk);
+            state.bare.insert(chunk);
+            bytes += had;
+        }
+        Ok(bytes)
+    }
+
+    /// How many free ones have their space.
+    pub fn ready(&self) -> u64 {
+        self.0.lock().ready.len() as u64
     }
 
     /// How many are in use.
@@ -242,6 +295,8 @@ pub fn runs<M: Media>(media: &M) -> Result<Vec<Run>> {
         }
         let count = word >> 8;
         let kind = ChunkKind::of(word & 0xff);
+        // The file may have grown since.
+        let chunks = chunks.max((media.len() / CHUNK).min(MAX_CHUNKS));
         let (Some(kind), true) = (kind, count > 0 && count <= chunks - first) else {
             let what = "a kind of chunk, and a count within the file";
             return Err(Damage::new(Structure::Chunk, word_at(first), what, chunks - first, word).into());

@@ -15,6 +15,7 @@ use crate::env::{Env, TreeId};
 use crate::error::{Error, Result};
 use crate::hash::{Found, Full, Index, Place, Room};
 use crate::heap::{self, Heap, class_of};
+use crate::held::Held;
 use crate::layout::superblock::SEQUENCE_LIMIT;
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
@@ -42,6 +43,7 @@ pub struct Core<M: Media> {
     pub(crate) heap: Heap,
     pub(crate) sweep: Sweep,
     pub(crate) snapshots: Snapshots,
+    pub(crate) held: Held,
     pub(crate) trees: Trees<M>,
     /// The first sequence number that can be given out.
     first: u64,
@@ -51,6 +53,8 @@ pub struct Core<M: Media> {
     limit: AtomicU64,
     moving_limit: Mutex<()>,
     poisoned: AtomicBool,
+    /// Held while space is looked for that can go back to the pool.
+    pub(crate) compacting: Mutex<()>,
     pub(crate) read_only: bool,
 }
 
@@ -108,12 +112,14 @@ impl<M: Media> Core<M> {
             heap: Heap::default(),
             sweep: parts.sweep,
             snapshots: Snapshots::default(),
+            held: Held::default(),
             trees: parts.trees,
             first: limit,
             next: AtomicU64::new(limit),
             limit: AtomicU64::new(limit),
             moving_limit: Mutex::default(),
             poisoned: AtomicBool::new(false),
+            compacting: Mutex::default(),
             read_only: parts.read_only,
         }
     }
@@ -353,7 +359,7 @@ impl<M: Media> Core<M> {
     pub(crate) fn put_slot_back(&self, session: &mut Session, at: u64, bytes: u64) -> Result<()> {
         match class_of(bytes) {
             Some(class) => {
-                session.kept.put_back(class, at);
+                session.kept.put_back(&self.heap, class, at);
                 Ok(())
             }
             None => self.env.free(at),

@@ -6,7 +6,7 @@
 use crate::batch::Batch;
 use crate::core::{Action, Core};
 use crate::env::TreeId;
-use crate::error::{Damage, Error, Result, Structure};
+use crate::error::{Error, Result};
 use crate::iter::Seen;
 use crate::layout::{CHUNK, MAX_CHUNKS};
 use crate::media::{Mapped, Media};
@@ -36,6 +36,10 @@ pub struct Options {
     seed: Option<u64>,
     trust: bool,
     sizes: Sizes,
+    pub(crate) alone: bool,
+    large: Option<u64>,
+    huge: bool,
+    repair: bool,
 }
 
 impl Options {
@@ -80,6 +84,30 @@ impl Options {
         self
     }
 
+    /// Whether each tree whose order is damaged gets it anew from the records, before the database is used: every record is read.
+    /// [`Db::recovery`] tells how many did.
+    #[must_use]
+    pub const fn repair(mut self, repair: bool) -> Self {
+        self.repair = repair;
+        self
+    }
+
+    /// Whether each 2 MiB of the database must be translated by one translation: opening fails where they can not be, and so does a change that needs
+    /// more space where that can not.
+    #[must_use]
+    pub const fn require_huge(mut self, huge: bool) -> Self {
+        self.huge = huge;
+        self
+    }
+
+    /// Values of more than so many bytes get whole chunks of 2 MiB of their own, in which nothing else lies, so that one translation serves
+    /// each 2 MiB of them and [`Db::compact`] never moves them. The default, and the most, is what no chunk of pages holds: about 2 MiB.
+    #[must_use]
+    pub const fn large_value_bytes(mut self, bytes: u64) -> Self {
+        self.large = Some(bytes);
+        self
+    }
+
     /// Whether each value that is read is compared with its checksum: the default is yes.
     #[must_use]
     pub const fn check_on_get(mut self, check: bool) -> Self {
@@ -102,6 +130,7 @@ struct Shared<M: Media> {
     core: Core<M>,
     recovery: Recovery,
     trust: bool,
+    alone: bool,
     closed: daxstore::sync::atomic::AtomicBool,
 }
 
@@ -166,7 +195,8 @@ impl Db {
         }
         let most = MAX_CHUNKS * CHUNK;
         let capacity = options.max_bytes.unwrap_or(most).clamp(4 * CHUNK, most).next_multiple_of(CHUNK);
-        Self::open_in(Mapped::new(file, capacity, writable, options.mode)?, &options)
+        let media = Mapped::new(store, file, capacity, writable, options.mode)?;
+        Self::open_in(if options.huge { media.all_huge()? } else { media }, &options)
     }
 
     /// Opens the database `/kv` in the pool at `pool`. Where there is no pool, one of 1 GiB is made, and where there is no database, one is.
@@ -216,7 +246,7 @@ impl Db<crate::media::SimMedia> {
 
 impl<M: Media> Db<M> {
     fn open_in(media: M, options: &Options) -> Result<Self> {
-        let (core, recovery) = match Core::open(media, options.read_only, options.sizes)? {
+        let (core, recovery) = match Core::open(media, options.read_only, options.repair, options.sizes)? {
             Ok(opened) => opened,
             Err(media) if options.create && !options.read_only => {
                 (Core::create(media, options.seed, options.sizes)?, Recovery { clean: true, ..Recovery::default() })
@@ -225,7 +255,9 @@ impl<M: Media> Db<M> {
         };
         let state = core.trees.by_name("").ok_or(Error::NotADatabase)?;
         let closed = daxstore::sync::atomic::AtomicBool::new(false);
-        let shared = Arc::new(Shared { core, recovery, trust: options.trust, closed });
+        core.env.set_large(options.large);
+        let Options { trust, alone, .. } = *options;
+        let shared = Arc::new(Shared { core, recovery, trust, alone, closed });
         Ok(Self { tree: Tree { shared, state } })
     }
 
@@ -320,20 +352,27 @@ impl<M: Media> Tree<M> {
         self.state.id
     }
 
+    /// Whether values are not compared with their checksums.
+    pub(crate) fn trusts(&self) -> bool {
+        self.shared.trust
+    }
+
+    /// Whether nobody else touches the file.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.shared.alone
+    }
+
     /// Appends the value of a record to `buf`, and checks it.
     #[inline]
     pub(crate) fn read_value(&self, key: &record::Key<'_>, seen: Seen, buf: &mut Vec<u8>) -> Result<()> {
         let (at, head) = seen;
         let start = buf.len();
         self.core().media().append_to(at + head.before_value(), head.value_len(), buf);
-        if self.shared.trust || head.is_right(self.core().salt, at, key.hash, &buf[start..]) {
-            return Ok(());
+        let checked = self.check_value(key, seen, &buf[start..]);
+        if checked.is_err() {
+            buf.truncate(start);
         }
-        buf.truncate(start);
-        let what = "the record's checksum";
-        let damage = Damage::new(Structure::Record, at, what, 0, head.second >> 32);
-        let first = &key.bytes[..key.bytes.len().min(32)];
-        Err(Error::Record { tree: key.tree.0, key: first.escape_ascii().to_string(), damage })
+        checked
     }
 
     /// The value of `key`.
@@ -418,6 +457,18 @@ impl<M: Media> Tree<M> {
         key: &[u8],
         mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<bool> {
+        self.try_update(key, |old| Ok(change(old)))
+    }
+
+    /// As [`Self::update`]; where `change` fails, nothing changes.
+    ///
+    /// # Errors
+    /// Those of `change`; as [`Self::put`].
+    pub fn try_update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Result<Option<Vec<u8>>>,
+    ) -> Result<bool> {
         let key = self.key_to_change(key)?;
         let mut old = Vec::new();
         self.core().change(&self.state, &key, |found| {
@@ -429,7 +480,7 @@ impl<M: Media> Tree<M> {
                 }
                 None => None,
             };
-            Ok(change(old).map_or(Action::Delete, |new| Action::Put(Cow::Owned(new))))
+            Ok(change(old)?.map_or(Action::Delete, |new| Action::Put(Cow::Owned(new))))
         })
     }
 

@@ -11,9 +11,13 @@ use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::pages::{PageKind, Pages};
 use crate::sizes::Sizes;
+use crate::reclaim::Watch;
 use daxstore::sync::Mutex;
-use daxstore::sync::atomic::{AtomicBool, Ordering};
+use daxstore::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::VecDeque;
+
+/// What a chunk of pages has room for.
+const MOST_OF_PAGES: u64 = (PAGES as u64 - 1) * PAGE;
 
 /// The number of a tree. That of the tree without a name is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -39,8 +43,12 @@ pub struct Env<M> {
     pub epochs: Epochs,
     /// Of the parts of the indexes.
     pub sizes: Sizes,
+    /// Who looks for space that nobody names.
+    pub watch: Watch,
     retired: Mutex<VecDeque<Retired>>,
     any_retired: AtomicBool,
+    /// Runs of more bytes are whole chunks.
+    large: AtomicU64,
 }
 
 impl<M: Media> Env<M> {
@@ -65,7 +73,9 @@ impl<M: Media> Env<M> {
     fn with(media: M, chunks: Chunks, runs: &[Run], sizes: Sizes) -> Self {
         let pages = Pages::new(runs);
         let (epochs, retired) = (Epochs::default(), Mutex::default());
-        Self { media, chunks, pages, epochs, sizes, retired, any_retired: AtomicBool::new(false) }
+        let (watch, any_retired) = (Watch::default(), AtomicBool::new(false));
+        let large = AtomicU64::new(MOST_OF_PAGES);
+        Self { media, chunks, pages, epochs, sizes, watch, retired, any_retired, large }
     }
 
     /// Takes a run of pages: where it begins, in bytes. Durable with this thread's next fence. It holds what it held before.
@@ -81,7 +91,9 @@ impl<M: Media> Env<M> {
     /// # Errors
     /// As [`Self::alloc_pages`].
     pub fn alloc_pages_with(&self, kind: PageKind, reserve: Reserve) -> Result<u64> {
-        self.pages.take(&self.media, &self.chunks, kind, reserve)
+        let at = self.pages.take(&self.media, &self.chunks, kind, reserve)?;
+        self.watch.note(at);
+        Ok(at)
     }
 
     /// Gives back what [`Self::alloc_pages`] or [`Self::alloc_bytes`] gave. Nothing durable points into it, and nobody reads it.
@@ -89,6 +101,7 @@ impl<M: Media> Env<M> {
     /// # Errors
     /// Those of the fence; damage.
     pub fn free(&self, at: u64) -> Result<()> {
+        self.watch.note(at);
         if at.is_multiple_of(CHUNK) {
             self.chunks.give(&self.media, at)
         } else {
@@ -105,7 +118,26 @@ impl<M: Media> Env<M> {
         if pages < PAGES as u64 {
             return self.alloc_pages(kind(pages as u16));
         }
-        self.chunks.take(&self.media, chunk, len.div_ceil(CHUNK), Reserve::Keep)
+        let at = self.chunks.take(&self.media, chunk, len.div_ceil(CHUNK), Reserve::Keep)?;
+        self.watch.note(at);
+        Ok(at)
+    }
+
+    /// Records of more than `bytes` bytes get whole chunks from now on.
+    pub fn set_large(&self, bytes: Option<u64>) {
+        let bytes = bytes.unwrap_or(MOST_OF_PAGES).clamp(crate::heap::LARGEST, MOST_OF_PAGES);
+        self.large.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes one run for a record of `len` bytes that has no slot.
+    ///
+    /// # Errors
+    /// As [`Self::alloc_pages`].
+    pub fn alloc_record(&self, len: u64) -> Result<u64> {
+        if len > self.large.load(Ordering::Relaxed) {
+            return self.chunks.take(&self.media, ChunkKind::Record, len.div_ceil(CHUNK), Reserve::Keep);
+        }
+        self.alloc_pages(PageKind::Record(len.div_ceil(PAGE) as u16))
     }
 
     /// Gives space back, as [`Self::free`], when every reader that is there now has left. Nothing durable points into it.
@@ -130,10 +162,15 @@ impl<M: Media> Env<M> {
                 self.any_retired.store(!retired.is_empty(), Ordering::Release);
                 return Ok(());
             };
-            retired.pop_front();
-            drop(retired);
+            // Whoever looks for what is retired finds it here until it is free.
             self.free(at)?;
+            retired.pop_front();
         }
+    }
+
+    /// Calls `each` with what is retired and was not given back.
+    pub fn each_retired(&self, each: impl FnMut(u64)) {
+        self.retired.lock().iter().map(|retired| retired.at).for_each(each);
     }
 
     /// While the answer lives, nothing that its holder can find is reused.

@@ -119,6 +119,9 @@ pub enum Error {
         /// The version known.
         known: u64,
     },
+    /// A key or a value of a typed tree that is not of its type, or can not be written as one.
+    #[error("{0} can not be read or written as its type in the program")]
+    Codec(&'static str),
     /// An argument that makes no sense.
     #[error("invalid argument: {0}")]
     InvalidArgument(&'static str),

@@ -3,15 +3,19 @@
 //! A record of at most 8 KiB lies in a slot of its class, in a slab of 16 pages of such slots. A larger one has a run of pages, or of
 //! chunks, of its own. Which slots are free is known in memory: sessions keep some of each class, and exchange them here.
 //!
-//! Invariant: a slot is in one list of free slots, or in the hands of one change, or named by the index, or waits to be free; never two.
+//! Invariants:
+//! 1. A slot is in one list of free slots, or in the hands of one change, or named by the index, or waits to be free; never two.
+//! 2. While a chunk is being emptied, what becomes free in it is kept apart, and nobody is given a slot of it.
 
-use crate::chunks::{ChunkKind, Reserve};
+use crate::chunks::Reserve;
 use crate::env::Env;
 use crate::error::Result;
-use crate::layout::PAGE;
+use crate::layout::{CHUNK, PAGE};
 use crate::media::Media;
 use crate::pages::{self, PageKind, SLAB_PAGES};
 use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 
 /// Bytes of the largest slot.
 pub const LARGEST: u64 = 8192;
@@ -62,7 +66,13 @@ const KEPT: usize = 512;
 
 /// The free slots that no session keeps.
 #[derive(Debug)]
-pub struct Heap(Box<[Mutex<Vec<u64>>]>);
+pub struct Heap {
+    pools: Box<[Mutex<Vec<u64>>]>,
+    /// The chunk that is being emptied; 0: none.
+    leaving: AtomicU64,
+    /// Free slots of that chunk, by class.
+    left: Mutex<Vec<(usize, u64)>>,
+}
 
 /// The free slots that a session keeps, by class.
 #[derive(Debug)]
@@ -70,14 +80,85 @@ pub struct Kept(Box<[Vec<u64>]>);
 
 impl Default for Heap {
     fn default() -> Self {
-        Self((0..CLASSES).map(|_| Mutex::default()).collect())
+        let pools = (0..CLASSES).map(|_| Mutex::default()).collect();
+        Self { pools, leaving: AtomicU64::new(0), left: Mutex::default() }
     }
 }
 
 impl Heap {
+    /// Gives a slot back that nobody keeps.
+    pub fn give(&self, class: usize, at: u64) {
+        if !self.keeps_apart(class, at) {
+            self.pools[class].lock().push(at);
+        }
+    }
+
+    /// Whether a free slot lies in the chunk that is being emptied: it is kept apart then.
+    #[inline]
+    fn keeps_apart(&self, class: usize, at: u64) -> bool {
+        let chunk = at - at % CHUNK;
+        if self.leaving.load(Ordering::Relaxed) != chunk {
+            return false;
+        }
+        let mut left = self.left.lock();
+        let is_leaving = self.leaving.load(Ordering::Relaxed) == chunk;
+        if is_leaving {
+            left.push((class, at));
+        }
+        is_leaving
+    }
+
+    /// From now on nobody is given a slot of `chunk`, but for those that sessions keep: these give them away ([`Kept::give_all`]) before
+    /// [`Self::gather`]. One chunk at a time.
+    pub fn leave(&self, chunk: u64) {
+        self.leaving.store(chunk, Ordering::Relaxed);
+    }
+
+    /// Puts the free slots of the chunk that is being emptied apart.
+    pub fn gather(&self) {
+        let chunk = self.leaving.load(Ordering::Relaxed);
+        for (class, pool) in self.pools.iter().enumerate() {
+            let mut pool = pool.lock();
+            let mut left = self.left.lock();
+            left.extend(pool.iter().filter(|at| *at - *at % CHUNK == chunk).map(|at| (class, *at)));
+            pool.retain(|at| at - at % CHUNK != chunk);
+        }
+    }
+
+    /// How many slots of a class are free in the slab at `slab`, of the chunk that is being emptied.
+    pub fn count_left(&self, class: usize, slab: u64) -> u64 {
+        let left = self.left.lock();
+        left.iter().filter(|(of, at)| *of == class && (slab..slab + SLAB).contains(at)).count() as u64
+    }
+
+    /// The chunk is emptied no more: its free slots are given out again, but for those of these slabs, which were given back.
+    pub fn stay(&self, gone: &[u64]) {
+        let left = {
+            let mut left = self.left.lock();
+            self.leaving.store(0, Ordering::Relaxed);
+            std::mem::take(&mut *left)
+        };
+        let is_gone = |at: u64| gone.iter().any(|slab| (*slab..*slab + SLAB).contains(&at));
+        left.into_iter().filter(|(_, at)| !is_gone(*at)).for_each(|(class, at)| self.give(class, at));
+    }
+
+    /// Bytes of the slots that nobody keeps.
+    pub fn free_bytes(&self) -> u64 {
+        self.pools.iter().enumerate().map(|(class, pool)| pool.lock().len() as u64 * slot_bytes(class)).sum()
+    }
+
+    /// How many slots nobody keeps, by chunk and class.
+    pub fn count(&self) -> HashMap<(u64, usize), u64> {
+        let mut all = HashMap::new();
+        for (class, pool) in self.pools.iter().enumerate() {
+            pool.lock().iter().for_each(|at| *all.entry((at - at % CHUNK, class)).or_default() += 1);
+        }
+        all
+    }
+
     /// Takes the slabs of a class out of which every slot is free: where they begin.
     pub fn take_free_slabs<M: Media>(&self, media: &M, class: usize) -> Vec<u64> {
-        let mut pool = self.0[class].lock();
+        let mut pool = self.pools[class].lock();
         pool.sort_unstable();
         let (mut free, mut rest) = (Vec::new(), Vec::with_capacity(pool.len()));
         let (count, bytes) = (slots(class) as usize, slot_bytes(class));
@@ -116,17 +197,27 @@ impl Kept {
     /// Keeps a free slot; gives some away if there are many.
     #[inline]
     pub fn push(&mut self, heap: &Heap, class: usize, at: u64) {
+        if heap.keeps_apart(class, at) {
+            return;
+        }
         let kept = &mut self.0[class];
         kept.push(at);
         if kept.len() > KEPT {
             let rest = kept.len() - KEPT / 2;
-            heap.0[class].lock().extend(kept.drain(..rest));
+            heap.pools[class].lock().extend(kept.drain(..rest));
         }
     }
 
     /// Keeps a free slot that was not used, however many there are.
-    pub fn put_back(&mut self, class: usize, at: u64) {
-        self.0[class].push(at);
+    pub fn put_back(&mut self, heap: &Heap, class: usize, at: u64) {
+        if !heap.keeps_apart(class, at) {
+            self.0[class].push(at);
+        }
+    }
+
+    /// Bytes of the slots that it has.
+    pub fn free_bytes(&self) -> u64 {
+        self.0.iter().enumerate().map(|(class, kept)| kept.len() as u64 * slot_bytes(class)).sum()
     }
 
     /// How many it has of the class.
@@ -136,9 +227,9 @@ impl Kept {
 
     /// Takes free slots that others gave away: whether there were any.
     pub fn take_from(&mut self, heap: &Heap, class: usize) -> bool {
-        let mut pool = heap.0[class].lock();
+        let mut pool = heap.pools[class].lock();
         let rest = pool.len().saturating_sub(EXCHANGE);
-        self.0[class].extend(pool.drain(rest..));
+        self.0[class].extend(pool.drain(rest..).filter(|at| !heap.keeps_apart(class, *at)));
         !self.0[class].is_empty()
     }
 
@@ -163,7 +254,7 @@ impl Kept {
 
     /// Gives everything away.
     pub fn give_all(&mut self, heap: &Heap) {
-        for (kept, pool) in self.0.iter_mut().zip(&heap.0) {
+        for (kept, pool) in self.0.iter_mut().zip(&heap.pools) {
             if !kept.is_empty() {
                 pool.lock().append(kept);
             }
@@ -176,7 +267,7 @@ impl Kept {
 /// # Errors
 /// [`crate::Error::NoSpace`], before anything changed.
 pub fn take_run<M: Media>(env: &Env<M>, bytes: u64) -> Result<u64> {
-    env.alloc_bytes(bytes, PageKind::Record, ChunkKind::Record)
+    env.alloc_record(bytes)
 }
 
 #[cfg(test)]

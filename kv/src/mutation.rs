@@ -33,6 +33,12 @@ pub enum Mutation {
     IgnorePins,
     /// K16: a snapshot does not wait for the changes that have a number up to its own.
     NoSettle,
+    /// K2: a slot that could not be read is given out although the index names it.
+    FreeNamed,
+    /// K2: pages are taken for lost although an ordered index links them.
+    FreeOrdered,
+    /// K2: a slab is given back although not every slot of it is free.
+    FreeFull,
     /// K14: the ordered index is not told of new keys.
     NoOrder,
     /// K15: a superseded record that the ordered index was told of is not marked.

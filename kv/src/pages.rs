@@ -113,6 +113,22 @@ impl PageChunk {
         self.free = if used { self.free - count } else { self.free + count };
     }
 
+    fn is_used(&self, page: usize) -> bool {
+        self.used[page / 64] >> (page % 64) & 1 == 1
+    }
+
+    /// How many slabs the free pages have room for.
+    fn rooms(&self) -> u64 {
+        let (mut rooms, mut free) = (0, 0);
+        for page in 0..PAGES {
+            free = if self.is_used(page) { 0 } else { free + 1 };
+            if free == usize::from(SLAB_PAGES) {
+                (rooms, free) = (rooms + 1, 0);
+            }
+        }
+        rooms
+    }
+
     /// The first run of `count` free pages.
     fn find(&self, count: usize) -> Option<usize> {
         if self.free < count {
@@ -218,8 +234,8 @@ impl Pages {
         let mut state = self.state(kind).lock();
         let chunk = at - at % CHUNK;
         // A chunk that was not read finds the code of 0 when it is.
-        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk) {
-            let page = ((at % CHUNK) / PAGE) as usize;
+        let page = ((at % CHUNK) / PAGE) as usize;
+        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk && c.is_used(page)) {
             state.chunks[found].set(page, kind.pages(), false);
             state.first.iter_mut().for_each(|first| *first = (*first).min(found));
         }
@@ -240,6 +256,32 @@ impl Pages {
             }
         }
         Ok(())
+    }
+
+    /// Takes the chunk of records at `at` out: nobody is given pages of it until [`Self::open_chunk`].
+    pub fn close_chunk(&self, at: u64) {
+        let mut state = self.records.lock();
+        state.chunks.retain(|chunk| chunk.at != at);
+        state.first.fill(0);
+    }
+
+    /// Puts a chunk of records back that was taken out: whether every page of it is free.
+    ///
+    /// # Errors
+    /// [`Damage`] of its map.
+    pub fn open_chunk<M: Media>(&self, media: &M, at: u64) -> Result<bool> {
+        let mut state = self.records.lock();
+        let chunk = read_chunk(media, at)?;
+        let is_free = chunk.free == PAGES - 1;
+        state.add(chunk);
+        state.first.fill(0);
+        Ok(is_free)
+    }
+
+    /// The chunks of records, each with how many slabs its free pages have room for. Chunks whose maps were not read are left out.
+    pub fn rooms(&self) -> Vec<(u64, u64)> {
+        let state = self.records.lock();
+        state.chunks.iter().map(|chunk| (chunk.at, chunk.rooms())).collect()
     }
 
     /// Takes out the chunks of which every page is free: where they begin. They are the caller's to give back.

@@ -36,6 +36,8 @@ pub struct Recovery {
     pub notes: u64,
     /// Records that were entered into the index.
     pub replayed: u64,
+    /// Ordered indexes that were built anew from the records.
+    pub rebuilt: u64,
 }
 
 impl<M: Media> Core<M> {
@@ -91,7 +93,12 @@ impl<M: Media> Core<M> {
     ///
     /// # Errors
     /// [`Error::NotADatabase`], [`Error::FutureVersion`], [`Error::NeedsRecovery`]; damage.
-    pub(crate) fn open(media: M, read_only: bool, sizes: Sizes) -> Result<Result<(Self, Recovery), M>> {
+    pub(crate) fn open(
+        media: M,
+        read_only: bool,
+        repair: bool,
+        sizes: Sizes,
+    ) -> Result<Result<(Self, Recovery), M>> {
         let Some(superblock) = Superblock::open(&media)? else { return Ok(Err(media)) };
         let (clean, limit) = (superblock.is_clean(&media), superblock.limit(&media)?);
         if read_only && !clean {
@@ -102,7 +109,7 @@ impl<M: Media> Core<M> {
         let salt = superblock.salt;
         let index = Index::open(&env, salt, !read_only)?;
         let sweep = if read_only { Sweep::none() } else { Sweep::of(&env, &runs)? };
-        let (trees, dropping) = Trees::open(&env, clean)?;
+        let (trees, dropping) = Trees::open(&env, clean, repair)?;
         let core = Self::new(Parts { env, index, salt, limit, sweep, trees, read_only });
         let mut recovery = Recovery { clean, ..Recovery::default() };
         if !read_only {
@@ -110,6 +117,9 @@ impl<M: Media> Core<M> {
             store(core.media(), CLEAN, 0);
             core.trees.write_counts(core.media(), false);
             core.media().fence()?;
+            if repair {
+                recovery.rebuilt = core.repair()?;
+            }
             for tree in dropping {
                 core.finish_drop(tree)?;
             }

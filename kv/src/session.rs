@@ -12,7 +12,7 @@
 //! 3. K7: a tombstone leaves the index when (b) and (d) hold for it: no replay can find an older record of its key.
 
 use crate::env::TreeId;
-use crate::heap::{Heap, Kept};
+use crate::heap::Kept;
 use crate::layout::SESSIONS;
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
@@ -300,10 +300,5 @@ impl Sessions {
                 daxstore::sync::thread::yield_now();
             }
         }
-    }
-
-    /// Gives the free slots of every session that is free away.
-    pub fn pool(&self, heap: &Heap) {
-        self.each_free().for_each(|mut taken| taken.session.kept.give_all(heap));
     }
 }

@@ -37,14 +37,17 @@ struct Class {
 
 /// The sweep.
 #[derive(Debug)]
-pub struct Sweep(Box<[Class]>);
+pub struct Sweep {
+    classes: Box<[Class]>,
+    /// Slots, by class, with half a record or a damaged one.
+    lost: Mutex<Vec<(usize, u64)>>,
+}
 
 impl Sweep {
     /// Of a new database: there is nothing to look at.
     #[must_use]
     pub fn none() -> Self {
-        let sweep = Self((0..=CLASSES).map(|_| Class::default()).collect());
-        sweep.begin()
+        Self::begin((0..=CLASSES).map(|_| Class::default()).collect())
     }
 
     /// Of a database with these runs of chunks.
@@ -70,22 +73,28 @@ impl Sweep {
                 _ => {}
             }
         }
-        Ok(Self(classes.into_boxed_slice()).begin())
+        Ok(Self::begin(classes))
     }
 
-    fn begin(self) -> Self {
-        for class in &self.0 {
+    fn begin(classes: Vec<Class>) -> Self {
+        for class in &classes {
             let first = class.all.first().copied().unwrap_or(u64::MAX);
             class.boundary.store(first, Ordering::Release);
         }
-        self
+        Self { classes: classes.into_boxed_slice(), lost: Mutex::default() }
+    }
+
+    /// Takes out the slots whose records could not be read, each with its class; they are nobody's.
+    pub fn take_lost(&self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.lost.lock())
     }
 
     /// Whether who supersedes the record at `at` frees its slot. The caller has the lock of the record's key.
     #[inline]
     pub fn is_behind(&self, at: u64, bytes: u64) -> bool {
         let class = class_of(bytes).unwrap_or(CLASSES);
-        at < self.0[class].boundary.load(Ordering::Acquire) || !self.0[class].holds(at, class)
+        let of = &self.classes[class];
+        at < of.boundary.load(Ordering::Acquire) || !of.holds(at, class)
     }
 }
 
@@ -105,7 +114,7 @@ impl<M: Media> Core<M> {
     /// # Errors
     /// Damage of the index.
     pub fn sweep(&self, session: &mut Session, class: usize) -> Result<bool> {
-        let sweep = &self.sweep.0[class];
+        let sweep = &self.sweep.classes[class];
         if sweep.boundary.load(Ordering::Acquire) == u64::MAX {
             return Ok(false);
         }
@@ -161,7 +170,8 @@ impl<M: Media> Core<M> {
             return self.never_used(class, at);
         }
         let Ok(record) = record::read(media, self.salt, at) else {
-            // Torn when power was cut, or damaged since and still named: nobody can say, so it is left alone.
+            // Torn when power was cut, or damaged since and still named: who asks the whole index can say.
+            self.sweep.lost.lock().push((class, at));
             publish();
             return Ok(None);
         };

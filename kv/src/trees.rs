@@ -18,8 +18,9 @@ use crate::layout::{CATALOG, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::ordered::Ordered;
 use crate::sealed::{seal, unseal};
+use crate::repair::with_order;
 use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use daxstore::sync::{Arc, Mutex, RwLock};
+use daxstore::sync::{Arc, Mutex, RwLock, Weak};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Longest name of a tree in bytes.
@@ -60,6 +61,8 @@ pub struct TreeState<M: Media> {
 #[derive(Debug)]
 pub struct Trees<M: Media> {
     all: RwLock<Vec<Option<Arc<TreeState<M>>>>>,
+    /// Trees that were dropped, while anybody may still read them.
+    gone: Mutex<Vec<Weak<TreeState<M>>>>,
     /// Held while the catalog changes.
     changing: Mutex<()>,
 }
@@ -72,14 +75,14 @@ impl<M: Media> Trees<M> {
     /// Those of a new database: none.
     #[must_use]
     pub fn new() -> Self {
-        Self { all: RwLock::default(), changing: Mutex::default() }
+        Self { all: RwLock::default(), gone: Mutex::default(), changing: Mutex::default() }
     }
 
-    /// Those in the catalog, and which of them were being dropped.
+    /// Those in the catalog, and which of them were being dropped. With `repair`, a tree whose order can not be read at all is there too.
     ///
     /// # Errors
     /// Damage of an entry.
-    pub fn open(env: &Arc<Env<M>>, clean: bool) -> Result<(Self, Vec<TreeId>)> {
+    pub fn open(env: &Arc<Env<M>>, clean: bool, repair: bool) -> Result<(Self, Vec<TreeId>)> {
         let media = &env.media;
         let (mut all, mut dropping) = (Vec::new(), Vec::new());
         for id in (0..TREES as u32).map(TreeId) {
@@ -91,7 +94,7 @@ impl<M: Media> Trees<M> {
             let tree = TreeState {
                 id,
                 name,
-                ordered: Ordered::open(env, id, media.load(at + ROOT))?,
+                ordered: Self::order(env, id, media.load(at + ROOT), repair)?,
                 gained: AtomicI64::new(0),
                 base: Mutex::new(base),
                 dropped: AtomicBool::new(state == DROPPING),
@@ -102,7 +105,8 @@ impl<M: Media> Trees<M> {
             all.resize(id.0 as usize, None);
             all.push(Some(Arc::new(tree)));
         }
-        Ok((Self { all: RwLock::new(all), changing: Mutex::default() }, dropping))
+        let all = RwLock::new(all);
+        Ok((Self { all, gone: Mutex::default(), changing: Mutex::default() }, dropping))
     }
 
     /// The tree with this number.
@@ -181,7 +185,39 @@ impl<M: Media> Trees<M> {
     pub fn finish_drop(&self, media: &M, id: TreeId) -> Result<()> {
         let _one = self.changing.lock();
         self.set_state(media, id, 0)?;
-        self.all.write()[id.0 as usize] = None;
+        let tree = self.all.write()[id.0 as usize].take();
+        self.gone.lock().extend(tree.iter().map(Arc::downgrade));
+        Ok(())
+    }
+
+    /// All whose ordered indexes somebody may read: those that were dropped too, while they are in use.
+    pub fn reachable(&self) -> Vec<Arc<TreeState<M>>> {
+        // A tree that is being made has pages, and is found only when it is finished.
+        let _one = self.changing.lock();
+        let mut gone = self.gone.lock();
+        gone.retain(|tree| tree.strong_count() > 0);
+        let all = self.all.read();
+        all.iter().flatten().cloned().chain(gone.iter().filter_map(Weak::upgrade)).collect()
+    }
+
+    /// Whether the catalog names the tree's ordered index.
+    pub fn names(&self, media: &M, tree: &TreeState<M>) -> bool {
+        media.load(entry(tree.id) + ROOT) == tree.ordered.root()
+    }
+
+    /// Puts an ordered index, which is durable, in the place of the tree's, durably. Nobody uses the tree.
+    ///
+    /// # Errors
+    /// Those of the fence.
+    pub fn replace(&self, media: &M, id: TreeId, root: u64, ordered: Ordered<Env<M>>) -> Result<()> {
+        let _one = self.changing.lock();
+        media.store(entry(id) + ROOT, root);
+        media.flush(entry(id) + ROOT, 8);
+        media.fence()?;
+        let mut all = self.all.write();
+        if let Some(Some(tree)) = all.get_mut(id.0 as usize) {
+            *tree = Arc::new(with_order(tree, ordered));
+        }
         Ok(())
     }
 

@@ -126,6 +126,9 @@ impl<M: Media> Core<M> {
             let hash = record::hash(self.salt, head.tree(self.media(), old.at), &key);
             self.snapshots.forget(hash, old.at);
         }
+        if self.held.keeps(old) {
+            return Ok(());
+        }
         match class_of(old.bytes) {
             Some(class) => session.kept.push(&self.heap, class, old.at),
             None => self.env.free(old.at)?,

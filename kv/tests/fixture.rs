@@ -148,8 +148,8 @@ fn opens(name: &str, crashed: bool) {
     let notes = AFTER + 1 + CLOSED.div_ceil(40);
     let replayed = AFTER + 10 + CLOSED.div_ceil(40);
     let recovery = match crashed {
-        true => Recovery { clean: false, notes, replayed },
-        false => Recovery { clean: true, notes: 0, replayed: 0 },
+        true => Recovery { clean: false, notes, replayed, rebuilt: 0 },
+        false => Recovery { clean: true, ..Recovery::default() },
     };
     let (expected, runs) = (expected(crashed), unpacked(name));
     let sim = Arc::new(Sim::new(BYTES).unwrap());

@@ -44,7 +44,7 @@ pub enum KvCommand {
     /// Tell how many records there are, what they take, and how they are mapped.
     Stats,
     /// Check every record and every page.
-    Verify,
+    Verify(Verify),
     /// Give space back that is not needed.
     Compact,
     /// Copy the database, which may be in use by nobody else.
@@ -169,6 +169,14 @@ pub struct Load {
     /// Records that are stored together, all or none.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub batch: u32,
+}
+
+/// `verify [--repair]`.
+#[derive(clap::Args, Debug)]
+pub struct Verify {
+    /// Before that, build the order of each tree in which keys are missing or can not be read anew from the records.
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// `dump [FILE]`.

@@ -85,6 +85,10 @@ impl Engine for Daxstore {
         media.into_iter().chain([huge, small]).map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
+    fn require_huge(&self) -> Result<()> {
+        self.db.require_huge().context("have translations of 2 MiB")
+    }
+
     /// What the database's file takes of the pool, with what it was given ahead of need.
     fn media_bytes(&self) -> Option<u64> {
         let metadata = self.store.metadata(DATABASE).ok()?;

@@ -24,6 +24,7 @@
 
 mod directory;
 mod split;
+mod walk;
 
 pub use split::Room;
 
@@ -350,37 +351,5 @@ impl Index {
     #[inline]
     pub fn clear<M: Media>(&self, media: &M, place: Place) {
         media.store(place.at, WAS_USED);
-    }
-
-    /// The segments, in the order of their hashes: for each the hash that it begins with.
-    ///
-    /// # Errors
-    /// [`Damage`] of the directory.
-    pub fn prefixes<M: Media>(&self, media: &M) -> Result<Vec<u64>> {
-        let (_, bits) = root_parts(self.root.load(Ordering::Acquire));
-        let (mut all, mut index) = (Vec::new(), 0_u64);
-        while index < 1 << bits {
-            let hash = index << (64 - bits);
-            let segment = self.segment(media, hash)?;
-            all.push(hash);
-            index += 1 << (bits - segment.depth);
-        }
-        Ok(all)
-    }
-
-    /// How many bits of `hash` all keys of its segment have in common; 0 where that can not be read.
-    pub fn depth<M: Media>(&self, media: &M, hash: u64) -> u32 {
-        self.segment(media, hash).map_or(0, |segment| segment.depth)
-    }
-
-    /// Where the segment of `hash` lies, its bytes, and the records that its entries name.
-    ///
-    /// # Errors
-    /// [`Damage`] of the directory.
-    pub fn entries<M: Media>(&self, media: &M, hash: u64) -> Result<(u64, u64, Vec<u64>)> {
-        let segment = self.segment(media, hash)?;
-        let lines = (0..segment.bytes() / 64).map(|line| media.load_line(segment.at + line * 64));
-        let entries = lines.flatten().map(|entry| entry & SLOT).filter(|slot| *slot > HELD);
-        Ok((segment.at, segment.bytes(), entries.map(|slot| slot * 8).collect()))
     }
 }

@@ -18,7 +18,7 @@
 //! equal, on which whoever goes over the segments relies.)
 
 use super::{
-    Full, HELD, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of,
+    Full, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of,
 };
 use crate::chunks::ChunkKind;
 use crate::env::Env;
@@ -56,7 +56,7 @@ pub enum Room {
 }
 
 /// A segment that is being made.
-struct Image {
+pub(super) struct Image {
     segment: Segment,
     words: Vec<u64>,
 }
@@ -82,12 +82,17 @@ impl Image {
     }
 
     /// The smallest segment for these entries, of so many pages.
-    fn of(entries: &[u64], depth: u32, window: u32, pages: RangeInclusive<u64>) -> Option<Self> {
+    pub(super) fn of(entries: &[u64], depth: u32, window: u32, pages: RangeInclusive<u64>) -> Option<Self> {
         let least = (entries.len() as u64).div_ceil(ROOMY).max(*pages.start());
         (least..=*pages.end()).find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
             entries.iter().all(|entry| image.enter(*entry)).then_some(image)
         })
+    }
+
+    /// How many pages it has.
+    pub(super) const fn pages(&self) -> u64 {
+        self.segment.pages
     }
 
     fn write<M: Media>(&mut self, env: &Env<M>) -> Result<u64> {
@@ -166,6 +171,20 @@ impl Index {
         }
         let _held = stripes.lock_prefix(hash, segment.depth);
         let images = self.images(env, segment, room)?;
+        self.install(env, hash, segment, images)
+    }
+
+    /// Puts `images` in the place of `segment`, that of `hash`. The caller has the locks of all its hashes, and nobody else splits.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], before anything changed.
+    pub(super) fn install<M: Media>(
+        &self,
+        env: &Env<M>,
+        hash: u64,
+        segment: Segment,
+        images: Vec<Image>,
+    ) -> Result<()> {
         let depth = images[0].segment.depth;
         while root_parts(self.root.load(Ordering::Acquire)).1 < depth {
             self.double(env)?;
@@ -195,8 +214,7 @@ impl Index {
 
     /// What takes the place of `segment`.
     fn images<M: Media>(&self, env: &Env<M>, segment: Segment, room: Room) -> Result<Vec<Image>> {
-        let lines = (0..segment.bytes() / 64).map(|line| env.media.load_line(segment.at + line * 64));
-        let entries: Vec<u64> = lines.flatten().filter(|entry| entry & SLOT > HELD).collect();
+        let entries = segment.named(&env.media);
         // What was full of entries gets more room; what was full of former ones is only cleaned.
         let is_cleaned = room == Room::Enough && entries.len() as u64 <= segment.pages * SPARSE;
         let Sizes { least, most, .. } = env.sizes;

@@ -5,12 +5,14 @@
 //!
 //! Invariant: `len` is at most the file's length, which is at most the mapping's: no access faults beyond the file's end.
 
-use super::Media;
+use super::{Media, Work};
 use crate::error::{Error, Result};
 use daxstore::sync::Mutex;
-use daxstore::{AllocateMode, File};
+use daxstore::{AllocateMode, File, Store};
 use daxstore_fault::{MapOptions, Mapping, Mode, Stats};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use daxstore::units::BLOCK_BYTES;
 
 const WORD: u64 = 8;
 /// Where a processor fetches two lines at a time, the first asks for both.
@@ -23,6 +25,8 @@ pub struct Mapped {
     writable: bool,
     mapping: Mapping,
     file: File,
+    store: Store,
+    huge: bool,
     growing: Mutex<()>,
 }
 
@@ -38,11 +42,11 @@ impl std::fmt::Debug for Mapped {
 }
 
 impl Mapped {
-    /// Maps `file` over `capacity` bytes, whole chunks of 2 MiB. What lies in the last partial chunk of the file is left out.
+    /// Maps `file` of `store` over `capacity` bytes, whole chunks of 2 MiB. What lies in the last partial chunk of the file is left out.
     ///
     /// # Errors
     /// What mapping says.
-    pub fn new(file: File, capacity: u64, writable: bool, mode: Option<Mode>) -> Result<Self> {
+    pub fn new(store: &Store, file: File, capacity: u64, writable: bool, mode: Option<Mode>) -> Result<Self> {
         let len = file.len() - file.len() % CHUNK;
         let mut options = MapOptions::new().write(writable).flushed_by_user(true);
         if let Some(mode) = mode {
@@ -50,7 +54,28 @@ impl Mapped {
         }
         let mapping = options.map(&file, 0, capacity.max(len).max(CHUNK))?;
         let base = mapping.as_ptr();
-        Ok(Self { base, len: AtomicU64::new(len), writable, mapping, file, growing: Mutex::default() })
+        Ok(Self {
+            base,
+            len: AtomicU64::new(len),
+            writable,
+            mapping,
+            file,
+            store: store.clone(),
+            huge: false,
+            growing: Mutex::default(),
+        })
+    }
+
+    /// From now on each 2 MiB is translated by one translation, or not used.
+    ///
+    /// # Errors
+    /// [`daxstore::Error::NotHuge`] with the first that is not, and why.
+    pub fn all_huge(mut self) -> Result<Self> {
+        self.huge = true;
+        if self.len() > 0 {
+            self.require_huge()?;
+        }
+        Ok(self)
     }
 
     /// What became of the mapping's faults.
@@ -119,7 +144,7 @@ impl Media for Mapped {
             return Err(Error::NoSpace { needed: len - now });
         }
         // A little ahead, so that one call serves many chunks; exactly, where the pool has no more.
-        let ahead = (now / 32).clamp(CHUNK, 32 * CHUNK).next_multiple_of(CHUNK);
+        let ahead = (now / 64).clamp(CHUNK, 32 * CHUNK).next_multiple_of(CHUNK);
         let target = len.max((now + ahead).min(self.capacity()));
         let allocate = |to: u64| self.file.allocate(now, to - now, AllocateMode::Allocate);
         let reached = match allocate(target) {
@@ -127,7 +152,12 @@ impl Media for Mapped {
             done => done.map(|()| target),
         };
         match reached {
-            Ok(reached) => self.len.store(reached, Ordering::Release),
+            Ok(reached) => {
+                if self.huge {
+                    self.mapping.require_huge(now, reached - now)?;
+                }
+                self.len.store(reached, Ordering::Release);
+            }
             Err(daxstore::Error::NoSpace { .. }) => return Err(Error::NoSpace { needed: len - now }),
             Err(error) => return Err(error.into()),
         }
@@ -141,8 +171,16 @@ impl Media for Mapped {
         }
     }
 
-    fn release(&self, at: u64, len: u64) -> Result<()> {
-        Ok(self.file.allocate(at, len, AllocateMode::Punch)?)
+    fn release(&self, at: u64, len: u64) -> Result<Option<u64>> {
+        let had = self.file.metadata().blocks;
+        match self.file.allocate(at, len, AllocateMode::Punch) {
+            // A mapping that serves no faults can not lose blocks (mode E).
+            Err(daxstore::Error::Unsupported { .. }) => Ok(None),
+            done => {
+                done?;
+                Ok(Some(had.saturating_sub(self.file.metadata().blocks) * BLOCK_BYTES))
+            }
+        }
     }
 
     #[inline]
@@ -270,6 +308,15 @@ impl Media for Mapped {
         Ok(self.mapping.fence()?)
     }
 
+    unsafe fn lend(&self, at: u64, len: u64) -> Option<&[u8]> {
+        if !self.within(at, len) {
+            return None;
+        }
+        // SAFETY: the bytes lie within `len` (checked above), which the mapping covers as long as `self` lives, readable and from then on
+        // initialised; that nobody stores to them meanwhile is the caller's promise.
+        Some(unsafe { std::slice::from_raw_parts(self.base.add(at as usize), len as usize) })
+    }
+
     #[inline]
     fn prefetch(&self, at: u64) {
         #[cfg(target_arch = "x86_64")]
@@ -278,6 +325,11 @@ impl Media for Mapped {
             // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere; the address lies in the mapping.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(at as usize).cast::<i8>().cast_const()) }
         }
+    }
+
+    fn work(&self) -> Option<Work> {
+        let counts = self.store.counts();
+        Some(Work { fences: counts.fences, lines: counts.flushed_lines, through: counts.nt_bytes })
     }
 
     fn require_huge(&self) -> Result<()> {

@@ -24,6 +24,17 @@ pub use sim::{SimCounts, SimMedia};
 
 use crate::error::Result;
 
+/// What was done to make memory durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Fences.
+    pub fences: u64,
+    /// Cache lines flushed.
+    pub lines: u64,
+    /// Bytes stored past the cache.
+    pub through: u64,
+}
+
 /// The memory that a database lies in. Words are little-endian on the medium, and aligned to 8.
 pub trait Media: Send + Sync + 'static {
     /// Bytes that may be used now. It only grows.
@@ -51,12 +62,13 @@ pub trait Media: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Gives the space of `len` bytes at `at`, whole chunks, back. They are not touched before they are reserved again.
+    /// Gives the space of `len` bytes at `at`, whole chunks, back: how many bytes had some; `None` where that can not be done. They are not
+    /// touched before they are reserved again.
     ///
     /// # Errors
     /// What the file store says.
-    fn release(&self, _at: u64, _len: u64) -> Result<()> {
-        Ok(())
+    fn release(&self, _at: u64, len: u64) -> Result<Option<u64>> {
+        Ok(Some(len))
     }
 
     /// The word at `at`, and everything that was stored before it was stored (acquire).
@@ -105,8 +117,21 @@ pub trait Media: Send + Sync + 'static {
     /// What the system says; then nothing is known of what was flushed.
     fn fence(&self) -> Result<()>;
 
+    /// The `len` bytes at `at`, where they lie; `None` where this memory does not lend, or they leave it.
+    ///
+    /// # Safety
+    /// Nobody stores to these bytes while the answer lives.
+    unsafe fn lend(&self, _at: u64, _len: u64) -> Option<&[u8]> {
+        None
+    }
+
     /// Asks for the line at `at`, which will be read soon.
     fn prefetch(&self, at: u64);
+
+    /// What was done until now, by this database and whoever shares its pool; `None`: nobody counts.
+    fn work(&self) -> Option<Work> {
+        None
+    }
 
     /// Whether every 2 MiB can be had by one translation, and is.
     ///

@@ -3,7 +3,7 @@
 //! The simulated device of the file store records every store, flush and fence; the database over it is the one that
 //! ships. It counts what was asked of it, so that tests can say how many fences an operation costs.
 
-use super::Media;
+use super::{Media, Work};
 use crate::error::{Error, Result};
 use daxstore::pmem::Region;
 use daxstore::pmem::sim::Sim;
@@ -113,4 +113,9 @@ impl Media for SimMedia {
     }
 
     fn prefetch(&self, _at: u64) {}
+
+    fn work(&self) -> Option<Work> {
+        let SimCounts { fences, lines, through } = self.counts();
+        Some(Work { fences, lines, through })
+    }
 }

@@ -88,6 +88,11 @@ impl<S: Space> Ordered<S> {
         }
     }
 
+    /// Where the root lies.
+    pub fn root(&self) -> u64 {
+        self.writer.lock().root.page.at
+    }
+
     /// Calls `each` with every page that is reached from the root, having made durable what waits: whatever else was taken for
     /// this index is free. Pages that the writer keeps for its next leaves are named too. Reads groups, not leaves.
     ///

@@ -34,7 +34,7 @@ pub enum Op {
     In(&'static str, Vec<(Vec<u8>, Option<Vec<u8>>)>),
     Make(&'static str),
     Drop(&'static str),
-    Compact,
+    Compact(u8),
 }
 
 pub type SimDb = Db<Growing>;
@@ -42,8 +42,11 @@ pub type SimDb = Db<Growing>;
 impl Op {
     fn session(&self) -> u8 {
         match self {
-            Self::Put(session, ..) | Self::Delete(session, ..) | Self::Batch(session, ..) => *session,
-            Self::In(..) | Self::Make(_) | Self::Drop(_) | Self::Compact => 0,
+            Self::Put(session, ..)
+            | Self::Delete(session, ..)
+            | Self::Batch(session, ..)
+            | Self::Compact(session) => *session,
+            Self::In(..) | Self::Make(_) | Self::Drop(_) => 0,
         }
     }
 
@@ -62,7 +65,7 @@ impl Op {
             Self::In(tree, all) => all.iter().for_each(|(key, value)| one(tree, key, value.as_ref())),
             Self::Make(tree) => _ = state.entry(tree).or_default(),
             Self::Drop(tree) => _ = state.remove(tree),
-            Self::Compact => {}
+            Self::Compact(_) => {}
         }
     }
 
@@ -74,7 +77,7 @@ impl Op {
             Self::In(tree, all) => db.tree(tree).and_then(|tree| tree.write(batch(all))),
             Self::Make(tree) => db.tree(tree).map(drop),
             Self::Drop(tree) => db.drop_tree(tree).map(drop),
-            Self::Compact => db.compact().map(drop),
+            Self::Compact(_) => db.compact().map(drop),
         }
         .map_err(|error| format!("{self:.200?}: {error}"))
     }

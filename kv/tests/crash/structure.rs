@@ -106,7 +106,7 @@ fn space_is_given_back() {
     let mut ops: Vec<_> = (0..40)
         .map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), None)).collect()))
         .collect();
-    ops.extend([Op::Compact, put(1, 70), put(2, 9000), Op::Compact]);
+    ops.extend([Op::Compact(0), put(1, 70), put(2, 9000), Op::Compact(0)]);
     ops.extend((0..20).map(|n| put(n, 65)));
     survives(&Setting::default(), &setup, &ops, Effort { images: 4, further: 61, ..EFFORT });
 }

@@ -41,8 +41,17 @@ impl<'t> Base<'t> {
 
     /// Opens `target` for changes, and makes the database where that is asked for.
     pub fn write(opener: Opener, target: &'t Target, create: bool) -> Result<Self> {
+        Self::with(opener, target, create, Options::new().create(create))
+    }
+
+    /// Opens `target`, and builds the order of damaged trees anew.
+    pub fn repaired(opener: Opener, target: &'t Target) -> Result<Self> {
+        Self::with(opener, target, false, Options::new().repair(true))
+    }
+
+    fn with(opener: Opener, target: &'t Target, create: bool, options: Options) -> Result<Self> {
         let store = opener.write(&target.pool)?;
-        let opened = Db::open(&store, &target.path, Options::new().create(create));
+        let opened = Db::open(&store, &target.path, options);
         Ok(Self { db: opened.map_err(|error| refused(target, &error))?, store, target, create })
     }
 

@@ -46,7 +46,7 @@ fn on_target(opener: Opener, target: &Target, command: &KvCommand, output: &mut 
         KvCommand::Load(load) => dump::load(opener, target, load, output),
         KvCommand::Dump(dump) => dump::dump(opener, target, dump, output),
         KvCommand::Stats => upkeep::stats(opener, target, output),
-        KvCommand::Verify => upkeep::verify(opener, target, output),
+        KvCommand::Verify(verify) => upkeep::verify(opener, target, verify, output),
         KvCommand::Compact => upkeep::compact(opener, target, output),
         KvCommand::Backup(backup) => upkeep::backup(opener, target, backup, output),
         KvCommand::Bench(bench) => bench::bench(bench, output),

@@ -1,0 +1,105 @@
+//! How is all of the hash index looked at, and how does it become smaller?
+//!
+//! Segments grow page by page while keys come, and stay as they are while keys go: [`Index::shrink`] puts smaller ones in their place, as a
+//! split does.
+//!
+//! Invariant: who goes over the segments meets each entry, whatever is split meanwhile: a segment is looked at under the locks of all its
+//! hashes, and the next one is looked for where it ends.
+
+use super::{HELD, Index, SLOT, Segment, root_parts, split::Image};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::media::Media;
+use crate::sizes::Sizes;
+use crate::stripes::Stripes;
+use daxstore::sync::atomic::Ordering;
+
+impl Segment {
+    /// The hash that the next segment begins with; `None`: this is the last.
+    fn next(&self, hash: u64) -> Option<u64> {
+        hash.checked_add(1_u64.checked_shl(64 - self.depth)?)
+    }
+
+    /// Its entries that name records.
+    pub(super) fn named<M: Media>(&self, media: &M) -> Vec<u64> {
+        let lines = (0..self.bytes() / 64).map(|line| media.load_line(self.at + line * 64));
+        lines.flatten().filter(|entry| entry & SLOT > HELD).collect()
+    }
+}
+
+impl Index {
+    /// Calls `each` with the records that the entries of a segment name, segment by segment, while nobody changes that one.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] of the directory: what comes after it was not looked at.
+    pub fn each_segment<M: Media>(
+        &self,
+        media: &M,
+        stripes: &Stripes,
+        mut each: impl FnMut(&[u64]),
+    ) -> Result<()> {
+        let mut hash = Some(0);
+        while let Some(first) = hash {
+            let segment = self.segment(media, first)?;
+            let _held = stripes.lock_prefix(first, segment.depth);
+            // What was split before the locks were there is looked at again.
+            if self.segment(media, first)? != segment {
+                continue;
+            }
+            let entries = segment.named(media);
+            each(&entries.iter().map(|entry| (entry & SLOT) * 8).collect::<Vec<_>>());
+            hash = segment.next(first);
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with where the directory and the segments lie; none is replaced meanwhile.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] of the directory.
+    pub fn each_page<M: Media>(&self, env: &Env<M>, mut each: impl FnMut(u64)) -> Result<()> {
+        let _one = self.splitting.lock();
+        each(root_parts(self.root.load(Ordering::Acquire)).0);
+        let mut hash = Some(0);
+        while let Some(first) = hash {
+            let segment = self.segment(&env.media, first)?;
+            each(segment.at);
+            hash = segment.next(first);
+        }
+        Ok(())
+    }
+
+    /// The records that the entries of the segment of `hash` name, which begins with it, and the hash that the next one begins with.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] of the directory.
+    pub fn records_of<M: Media>(&self, media: &M, hash: u64) -> Result<(Vec<u64>, Option<u64>)> {
+        let segment = self.segment(media, hash)?;
+        let records = segment.named(media).iter().map(|entry| (entry & SLOT) * 8).collect();
+        Ok((records, segment.next(hash)))
+    }
+
+    /// Puts smaller segments in the place of those that are larger than their entries need. The caller holds no lock of a key.
+    ///
+    /// # Errors
+    /// [`crate::error::Damage`] of the directory; those of the fences. Where there is no space, it ends early.
+    pub fn shrink<M: Media>(&self, env: &Env<M>, stripes: &Stripes) -> Result<()> {
+        let mut hash = Some(0);
+        while let Some(first) = hash {
+            let _one = self.splitting.lock();
+            let segment = self.segment(&env.media, first)?;
+            let _held = stripes.lock_prefix(first, segment.depth);
+            let entries = segment.named(&env.media);
+            let Sizes { least, most, .. } = env.sizes;
+            let image = Image::of(&entries, segment.depth, segment.window, least..=most);
+            if let Some(image) = image.filter(|image| image.pages() < segment.pages) {
+                match self.install(env, first, segment, vec![image]) {
+                    Err(Error::NoSpace { .. }) => return Ok(()),
+                    done => done?,
+                }
+            }
+            hash = segment.next(first);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! Which space did a crash, or a dropped tree, leave behind without anybody to name it?
+//!
+//! A change that power cut off leaves a slot with half a record; a split that was not finished leaves pages; so do the lists of batches, and the
+//! ordered index of a tree that was dropped. None of it is looked for at open, which takes no longer than it must. [`Db::compact`](crate::Db::compact)
+//! finds it: all runs that the maps of pages have, less those that somebody names.
+//!
+//! Invariants:
+//! 1. A slot with half a record, or a damaged one, is free if the index does not name it. It was so at open, and nobody was given it since.
+//! 2. A run is freed if it was there before its possible owners were asked, none of them named it, and it was not taken or given
+//!    back meanwhile ([`Watch`]). Who takes a run names it, or gives it back, before he lets go of the lock that he is asked under.
+
+use crate::chunks::{self, ChunkKind};
+use crate::core::Core;
+use crate::error::Result;
+use crate::heap::CLASSES;
+use crate::media::Media;
+use crate::mutation::{self, Mutation};
+use crate::pages;
+use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
+
+/// Which runs were taken or given back while somebody looks.
+#[derive(Debug, Default)]
+pub struct Watch {
+    is_on: AtomicBool,
+    seen: Mutex<HashSet<u64>>,
+}
+
+impl Watch {
+    /// Notes that the run at `at` was taken, or is about to be given back.
+    #[inline]
+    pub fn note(&self, at: u64) {
+        if self.is_on.load(Ordering::SeqCst) {
+            self.seen.lock().insert(at);
+        }
+    }
+
+    fn begin(&self) {
+        self.seen.lock().clear();
+        self.is_on.store(true, Ordering::SeqCst);
+    }
+
+    fn end(&self) {
+        self.is_on.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What is named by nobody, so far as is known.
+struct Unnamed(HashSet<u64>);
+
+impl Unnamed {
+    fn name(&mut self, at: u64) {
+        self.0.remove(&at);
+    }
+}
+
+impl<M: Media> Core<M> {
+    /// Frees the slots and runs whose records could not be read when they were swept, and which the index does not name.
+    pub(crate) fn free_lost_slots(&self) -> Result<()> {
+        let lost = self.sweep.take_lost();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut unnamed: HashSet<u64> = lost.iter().map(|(_, at)| *at).collect();
+        let walked = self.index.each_segment(self.media(), &self.stripes, |entries| {
+            unnamed.retain(|at| !entries.contains(at) || mutation::is(Mutation::FreeNamed));
+        });
+        if walked.is_err() {
+            // Nobody knows what the rest of the index names.
+            unnamed.clear();
+        }
+        for (class, at) in lost {
+            match unnamed.contains(&at) {
+                true if class == CLASSES => self.env.free(at)?,
+                true => self.heap.give(class, at),
+                // Its key's damage is told of when it is read, and its space is free when the key is overwritten.
+                false => {}
+            }
+        }
+        walked
+    }
+
+    /// Frees the runs of pages and chunks that nobody names.
+    pub(crate) fn free_lost_pages(&self) -> Result<()> {
+        self.env.watch.begin();
+        let freed = self.find_lost_pages().and_then(|lost| {
+            let seen = self.env.watch.seen.lock().clone();
+            // One that is taken or given back from here on was named before.
+            lost.0.difference(&seen).try_for_each(|at| self.env.free(*at))
+        });
+        self.env.watch.end();
+        freed
+    }
+
+    fn find_lost_pages(&self) -> Result<Unnamed> {
+        let mut unnamed = Unnamed(HashSet::new());
+        for run in chunks::runs(self.media())? {
+            match run.kind {
+                ChunkKind::Directory | ChunkKind::List => drop(unnamed.0.insert(run.at())),
+                ChunkKind::Index => {
+                    unnamed.0.extend(pages::runs(self.media(), run.at())?.iter().map(|run| run.at));
+                }
+                _ => {}
+            }
+        }
+        for taken in self.sessions.each() {
+            taken.session.lists.all.iter().for_each(|(at, _)| unnamed.name(*at));
+        }
+        self.index.each_page(&self.env, |at| unnamed.name(at))?;
+        for tree in self.trees.reachable() {
+            tree.ordered.pages(|page| {
+                if !mutation::is(Mutation::FreeOrdered) {
+                    unnamed.name(page.at);
+                }
+            })?;
+        }
+        // Last: what ceased to be named since is here, or was given back.
+        self.env.each_retired(|at| unnamed.name(at));
+        Ok(unnamed)
+    }
+}
