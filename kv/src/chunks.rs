@@ -202,7 +202,7 @@ impl Chunks {
         media.grow(wanted * CHUNK)?;
         // What the file grew by has its space.
         state.ready.extend(had..media.len() / CHUNK);
-        for chunk in spare {
+        if let Some(chunk) = spare {
             state.ready.insert(chunk);
             state.bare.remove(&chunk);
         }

@@ -25,6 +25,7 @@ pub enum Op {
     Put(u8, Vec<u8>, Vec<u8>),
     Delete(u8, Vec<u8>),
     Batch(u8, Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    #[allow(dead_code, reason = "the other suites do not compact")]
     Compact(u8),
 }
 
