@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn only_what_fits_elsewhere_is_moved_and_the_emptiest_first() {
-        let all = vec![content(1, 900, 100, 0), content(2, 100, 900, 0), content(3, 500, 500, 0)];
+        let all = vec![content(1, 800, 200, 0), content(2, 50, 950, 0), content(3, 100, 900, 0)];
         assert_eq!(plan(all), [2, 3]);
         // Together they have room for one of them.
         assert_eq!(plan(vec![content(1, 600, 400, 0), content(2, 400, 600, 0)]), [2]);

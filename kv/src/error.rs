@@ -119,6 +119,14 @@ pub enum Error {
         /// The version known.
         known: u64,
     },
+    /// The database is of an earlier format, which was never released.
+    #[error("the database has format version {found}, this program knows only {known}; dump it with the daxstore that made it, and load it here")]
+    PastVersion {
+        /// The version found.
+        found: u64,
+        /// The version known.
+        known: u64,
+    },
     /// A key or a value of a typed tree that is not of its type, or can not be written as one.
     #[error("{0} can not be read or written as its type in the program")]
     Codec(&'static str),

@@ -22,7 +22,7 @@ pub const LINE: u64 = 64;
 /// The first word of a database.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"daxkv\0\0\x01");
 /// The version of the format.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Offsets in the superblock. The first five words do not change; each of the others is a sealed word in a line of its own.
 pub mod superblock {

@@ -20,9 +20,9 @@ pub struct Superblock {
     pub salt: u64,
 }
 
-fn fixed(id: [u64; 2]) -> [u8; at::FIXED_BYTES] {
+fn fixed(version: u64, id: [u64; 2]) -> [u8; at::FIXED_BYTES] {
     let mut bytes = [0; at::FIXED_BYTES];
-    let words = [MAGIC, VERSION, id[0], id[1]];
+    let words = [MAGIC, version, id[0], id[1]];
     for (slot, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
         *slot = word.to_le_bytes();
     }
@@ -39,7 +39,7 @@ impl Superblock {
     pub fn prepare<M: Media>(media: &M, seed: Option<u64>) -> Result<Self> {
         let chance = || RandomState::new().build_hasher().finish();
         let id = seed.map_or_else(|| [chance(), chance()], |seed| [seed, !seed]);
-        let bytes = fixed(id);
+        let bytes = fixed(VERSION, id);
         media.write_through(8, &bytes[8..]);
         let superblock = Self { salt: id[0] };
         store(media, at::SEQUENCE_LIMIT, seal(superblock.salt, at::SEQUENCE_LIMIT, SEQUENCES));
@@ -75,7 +75,7 @@ impl Superblock {
     /// The one of the database in `media`; `None` where there is none yet.
     ///
     /// # Errors
-    /// [`Error::NotADatabase`], [`Error::FutureVersion`]; [`Damage`].
+    /// [`Error::NotADatabase`], [`Error::FutureVersion`], [`Error::PastVersion`]; [`Damage`].
     pub fn open<M: Media>(media: &M) -> Result<Option<Self>> {
         if media.len() < CHUNK || media.load(at::MAGIC) == 0 {
             return Ok(None);
@@ -83,15 +83,18 @@ impl Superblock {
         if media.load(at::MAGIC) != MAGIC {
             return Err(Error::NotADatabase);
         }
-        let found = media.load(at::VERSION);
-        if found > VERSION {
-            return Err(Error::FutureVersion { found, known: VERSION });
+        let version = media.load(at::VERSION);
+        if version > VERSION {
+            return Err(Error::FutureVersion { found: version, known: VERSION });
         }
         let id = [media.load(at::ID), media.load(at::ID + 8)];
-        let expected = u64::from_le_bytes(*fixed(id).last_chunk().unwrap_or(&[0; 8]));
+        let expected = u64::from_le_bytes(*fixed(version, id).last_chunk().unwrap_or(&[0; 8]));
         let found = media.load(at::CHECK);
         if found != expected {
             return Err(Damage::new(Structure::Superblock, at::CHECK, "the checksum", expected, found).into());
+        }
+        if version < VERSION {
+            return Err(Error::PastVersion { found: version, known: VERSION });
         }
         Ok(Some(Self { salt: id[0] }))
     }

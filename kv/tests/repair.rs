@@ -22,7 +22,7 @@ fn key(n: u64) -> Vec<u8> {
 }
 
 /// Where the catalog says that the ordered index of the tree without a name lies.
-const ROOT: u64 = (64 << 10) + (64 * 8 << 10) + 8;
+const ROOT: u64 = (64 << 10) + 64 * (8 << 10) + 8;
 
 fn filled() -> Arc<Sim> {
     let sim = Arc::new(Sim::new(BYTES).unwrap());

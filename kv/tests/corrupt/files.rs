@@ -84,9 +84,9 @@ fn parts_of_another_database() {
 fn a_file_of_something_else_and_a_later_format() {
     let (_dir, store) = store();
     make(&store, "/kv", 1);
-    change(&store, "/kv", 8, &2_u64.to_le_bytes());
+    change(&store, "/kv", 8, &3_u64.to_le_bytes());
     let error = Db::open(&store, "/kv", Options::new()).unwrap_err();
-    assert!(matches!(error, Error::FutureVersion { found: 2, known: 1 }), "{error}");
+    assert!(matches!(error, Error::FutureVersion { found: 3, known: 2 }), "{error}");
     store.write("/text", &[b'x'; 5 << 20]).unwrap();
     for create in [false, true] {
         let error = Db::open(&store, "/text", Options::new().create(create)).unwrap_err();
