@@ -120,7 +120,9 @@ pub enum Error {
         known: u64,
     },
     /// The database is of an earlier format, which was never released.
-    #[error("the database has format version {found}, this program knows only {known}; dump it with the daxstore that made it, and load it here")]
+    #[error(
+        "the database has format version {found}, this program knows only {known}; dump it with the daxstore that made it, and load it here"
+    )]
     PastVersion {
         /// The version found.
         found: u64,

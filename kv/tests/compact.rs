@@ -6,12 +6,13 @@
 #[allow(dead_code, reason = "a part of it is used")]
 mod common;
 
-use common::{Effort, Op, SimDb, State, contents, crashes, options};
+use common::{Effort, Op, State, contents, crashes};
 use daxstore::pmem::sim::Sim;
 use daxstore::units::PoolOff;
 use daxstore::{Store, StoreOptions};
 use daxstore_kv::mutation::{self, Mutation};
 use daxstore_kv::{Db, Error, Options};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -55,12 +56,11 @@ fn records_are_moved_and_chunks_given_back_at_any_crash() {
 
 /// Compacts a database of many keys, and adds others, which need pages of the ordered index.
 fn compacted_and_used(rule: Option<Mutation>) -> Result<(), String> {
-    let sim = Arc::new(Sim::new(common::BYTES).unwrap());
-    let db: SimDb = Db::open_sim(sim, &options()).unwrap();
-    let mut state = State::new();
+    let db = common::fresh();
+    let mut state = BTreeMap::new();
     for n in 0..4000 {
         db.put(&key(n * 2), b"x").unwrap();
-        state.insert(key(n * 2), b"x".to_vec());
+        state.insert(key(n * 2), b"x"[..].into());
     }
     mutation::set(rule);
     let compacted = db.compact();
@@ -68,9 +68,9 @@ fn compacted_and_used(rule: Option<Mutation>) -> Result<(), String> {
     compacted.map_err(|error| error.to_string())?;
     for n in 0..4000 {
         db.put(&key(n * 2 + 1), b"y").map_err(|error| error.to_string())?;
-        state.insert(key(n * 2 + 1), b"y".to_vec());
+        state.insert(key(n * 2 + 1), b"y"[..].into());
     }
-    if contents(&db)? == state { Ok(()) } else { Err("other contents".to_owned()) }
+    if contents(&db)? == State::from([("", state)]) { Ok(()) } else { Err("other contents".to_owned()) }
 }
 
 #[test]
@@ -82,9 +82,8 @@ fn pages_of_the_order_that_are_taken_for_lost_are_noticed() {
 
 /// Opens a database in simulated memory with records of which a snapshot keeps every old version from being free.
 fn compacted_under_a_snapshot(rule: Option<Mutation>) -> Result<(), String> {
-    let sim = Arc::new(Sim::new(common::BYTES).unwrap());
-    let db: SimDb = Db::open_sim(sim, &options()).unwrap();
-    let mut state = State::new();
+    let db = common::fresh();
+    let mut state = BTreeMap::new();
     for n in 0..300 {
         db.put(&key(n), &value(n, 7000)).unwrap();
     }
@@ -92,7 +91,7 @@ fn compacted_under_a_snapshot(rule: Option<Mutation>) -> Result<(), String> {
         db.delete(&key(n)).unwrap();
     }
     for n in (0..300).step_by(20) {
-        state.insert(key(n), value(n, 7000));
+        state.insert(key(n), value(n, 7000).into());
     }
     let snapshot = db.snapshot();
     mutation::set(rule);
@@ -101,7 +100,7 @@ fn compacted_under_a_snapshot(rule: Option<Mutation>) -> Result<(), String> {
     compacted.map_err(|error| error.to_string())?;
     for n in 1000..1260 {
         db.put(&key(n), &value(n, 7000)).map_err(|error| error.to_string())?;
-        state.insert(key(n), value(n, 7000));
+        state.insert(key(n), value(n, 7000).into());
     }
     for n in (0..300).step_by(20) {
         if snapshot.get(&key(n)).map_err(|error| error.to_string())? != Some(value(n, 7000)) {
@@ -110,7 +109,7 @@ fn compacted_under_a_snapshot(rule: Option<Mutation>) -> Result<(), String> {
     }
     drop(snapshot);
     db.compact().map_err(|error| error.to_string())?;
-    if contents(&db)? != state {
+    if contents(&db)? != State::from([("", state)]) {
         return Err("other contents".to_owned());
     }
     let faults = db.verify().map_err(|error| error.to_string())?.faults;
@@ -131,7 +130,7 @@ fn a_slab_that_is_given_back_too_early_is_noticed() {
 /// A record is damaged, so that nobody can read in its slot whose it is; then everything is compacted and filled.
 fn compacted_beside_damage(rule: Option<Mutation>) -> bool {
     let sim = Arc::new(Sim::new(common::BYTES).unwrap());
-    let db: SimDb = Db::open_sim(sim.clone(), &options()).unwrap();
+    let db = Db::open_sim(sim.clone(), &Options::new().create(true).seed(7)).unwrap();
     for n in 0..40 {
         db.put(&key(n), &value(n, 300)).unwrap();
     }
@@ -142,7 +141,7 @@ fn compacted_beside_damage(rule: Option<Mutation>) -> bool {
     let wanted = value(17, 300);
     let at = all.windows(300).position(|window| window == wanted).unwrap() as u64;
     region.store(PoolOff(at + 200), &[0xee; 8]).unwrap();
-    let db: SimDb = Db::open_sim(sim, &options()).unwrap();
+    let db = Db::open_sim(sim, &Options::new().create(true).seed(7)).unwrap();
     assert!(matches!(db.get(&key(17)), Err(Error::Record { .. })));
     mutation::set(rule);
     db.compact().unwrap();

@@ -152,7 +152,10 @@ fn a_value_is_read_whole_while_its_slot_is_used_again() {
             part(move || {
                 for _ in 0..pick(1, 300) {
                     let found = reader.get(&key(0)).expect("a record that is whole").expect("a value");
-                    assert!(found.len() == 40 && found.iter().all(|b| *b == found[0]), "a value of one change");
+                    assert!(
+                        found.len() == 40 && found.iter().all(|b| *b == found[0]),
+                        "a value of one change"
+                    );
                 }
             }),
         ]);

@@ -182,6 +182,14 @@ impl Host {
     }
 }
 
+/// A new database.
+#[allow(dead_code, reason = "not every suite needs one")]
+pub fn fresh() -> SimDb {
+    let Setting { options, len, .. } = Setting::default();
+    let sim = Arc::new(Sim::new(BYTES).expect("memory"));
+    Host { sim, options, len }.open().expect("a new database")
+}
+
 /// What the database holds: by its order, and each key again by itself.
 pub fn contents(db: &SimDb) -> Result<State, String> {
     let fail = |error| format!("read: {error}");

@@ -56,7 +56,15 @@ fn a_file_that_was_cut() {
 #[test]
 fn parts_of_another_database() {
     // The superblock, the words that change, the rings, the catalog, the table of chunks, and two chunks.
-    let parts = [(0, 48), (256, 8), (320, 8), (65_536, 8192 * 64), (589_824, 256), (2 << 20, 2 << 20), (4 << 20, 2 << 20)];
+    let parts = [
+        (0, 48),
+        (256, 8),
+        (320, 8),
+        (65_536, 8192 * 64),
+        (589_824, 256),
+        (2 << 20, 2 << 20),
+        (4 << 20, 2 << 20),
+    ];
     for (at, len) in parts {
         let (_dir, store) = store();
         make(&store, "/kv", 1);
@@ -87,6 +95,12 @@ fn a_file_of_something_else_and_a_later_format() {
     change(&store, "/kv", 8, &3_u64.to_le_bytes());
     let error = Db::open(&store, "/kv", Options::new()).unwrap_err();
     assert!(matches!(error, Error::FutureVersion { found: 3, known: 2 }), "{error}");
+    // An earlier one has the same superblock, with its own checksum.
+    change(&store, "/kv", 8, &1_u64.to_le_bytes());
+    let check = xxhash_rust::xxh3::xxh3_64(&bytes_of(&store, "/kv", 0, 32));
+    change(&store, "/kv", 32, &check.to_le_bytes());
+    let error = Db::open(&store, "/kv", Options::new()).unwrap_err();
+    assert!(matches!(error, Error::PastVersion { found: 1, known: 2 }), "{error}");
     store.write("/text", &[b'x'; 5 << 20]).unwrap();
     for create in [false, true] {
         let error = Db::open(&store, "/text", Options::new().create(create)).unwrap_err();
