@@ -6,7 +6,8 @@
 use daxstore::pmem::Region;
 use daxstore::pmem::sim::Sim;
 use daxstore::units::PoolOff;
-use daxstore_kv::{Db, Options, SimMedia};
+use daxstore_kv::media::SimMedia;
+use daxstore_kv::{Db, Options};
 use std::sync::Arc;
 
 const KEYS: u64 = 3000;
