@@ -28,6 +28,11 @@ for mode in U S; do
             part kept $mode
             mounted_anew
             part kept $mode
+            anew
+            at=$(part spoiled $mode | sed -n 's/^at //p')
+            mounted_anew
+            xfs_io -r -c "mmap -r $at 4096" -c "mread -r $at 8" $POOL > /dev/null
+            part spoiled $mode
             ;;
     esac
     anew

@@ -120,6 +120,7 @@ pub fn run(part: &str, pool: &Path, unit: &str, mode: &str) -> Result<()> {
         "huge" => huge::run(&stage),
         "askew" => huge::askew(&stage),
         "kept" => huge::kept(&stage),
+        "spoiled" => huge::spoiled(&stage),
         "devices" => devices::run(&stage),
         "stress" => crate::stress::run(&stage),
         _ => Err("no such part".into()),

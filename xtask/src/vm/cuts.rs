@@ -13,8 +13,8 @@ use crate::Result;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-/// How long a boot may take, with recovery and check.
-const BOOT: Duration = Duration::from_secs(120);
+/// How long a boot may take, with recovery and check, on a machine that does other things too.
+const BOOT: Duration = Duration::from_secs(300);
 /// The longest that writers write before a cut.
 const LONGEST: Duration = Duration::from_millis(1500);
 /// Acknowledgements that the console may hold, whose buffers are of 4 KiB and of 16 bytes, and a pipe of 4 KiB before it.

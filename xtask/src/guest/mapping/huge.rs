@@ -149,3 +149,29 @@ pub fn kept(stage: &Stage) -> Result<()> {
     holds!(said == "it was granted", "after pages were mapped, require_huge: {said}: {took}");
     one_each(stage, &took, SLOTS)
 }
+
+/// Somebody else maps a page of a chunk before the pool does, and so spoils it. Two runs, as [`kept`]: the first says where the
+/// chunk of the second slot lies, and the file system is mounted anew and the page touched between them.
+pub fn spoiled(stage: &Stage) -> Result<()> {
+    if !stage.pool.exists() {
+        let pool = stage.create()?;
+        let main = file(&pool, "main")?;
+        main.write_all_at(&vec![1; 2 * SLOT as usize], 0)?;
+        let at = main.extents(SLOT, 1)?[0].state.address().ok_or("the slot has no blocks")?;
+        println!("at {}", at.0);
+        return Ok(pool.close()?);
+    }
+    let pool = stage.open()?;
+    let main = file(&pool, "main")?;
+    let map = stage.map(&main, 2 * SLOT)?;
+    let (said, took) = faults(false, || Ok(refusal(map.require_huge(0, SLOT))))?;
+    holds!(said == "it was granted", "beside a spoiled chunk, require_huge: {said}");
+    one_each(stage, &took, 1)?;
+    let (said, took) = faults(false, || Ok(refusal(map.require_huge(SLOT, SLOT))))?;
+    holds!(said.contains("the system installed smaller ones"), "a spoiled chunk, require_huge: {said}");
+    told(stage, "a chunk that somebody spoiled", &took, &map);
+    for page in [0, 1, 511] {
+        holds!(load(&map, SLOT + page * PAGE) == Ok(u64::from_ne_bytes([1; 8])), "page {page} is another");
+    }
+    Ok(())
+}
