@@ -116,13 +116,13 @@ impl<M: Media> Core<M> {
         let _pin = self.env.pin();
         let _held = self.stripes.lock_prefix(prefix, self.index.depth(self.media(), prefix));
         let places = match self.index.entries(self.media(), prefix) {
-            Ok((_, _, places)) => places,
+            Ok(places) => places,
             Err(error) => return report.faults.push(error),
         };
-        for at in places {
+        for (entry, at) in places {
             match record::read(self.media(), self.salt, at) {
                 Ok(whole) => {
-                    let found = self.verify_record(&whole, known);
+                    let found = self.verify_record(entry, &whole, known);
                     report.faults.extend(found.err());
                     if whole.head.is(TOMBSTONE) {
                         report.tombstones += 1;
@@ -136,7 +136,7 @@ impl<M: Media> Core<M> {
         }
     }
 
-    fn verify_record(&self, whole: &Whole, known: &mut BTreeMap<u64, Places>) -> Result<()> {
+    fn verify_record(&self, entry: u64, whole: &Whole, known: &mut BTreeMap<u64, Places>) -> Result<()> {
         let chunk = whole.at - whole.at % CHUNK;
         // A chunk changes while others are looked at: what is not known of it is looked up again.
         let is_placed = |known: &BTreeMap<u64, Places>| {
@@ -151,9 +151,10 @@ impl<M: Media> Core<M> {
                 return Err(damage.into());
             }
         }
-        if self.index.names(self.media(), whole.hash, whole.at)?.is_none() {
+        let place = self.index.names(self.media(), whole.hash, whole.at)?.map_or(0, |place| place.at);
+        if place != entry {
             let what = "an entry where the key's hash leads";
-            return Err(Damage::new(Structure::Entry, whole.at, what, whole.hash, 0).into());
+            return Err(Damage::new(Structure::Entry, entry, what, place, entry).into());
         }
         if whole.head.is(TOMBSTONE) || self.is_ordered(whole.tree, &whole.key)? {
             return Ok(());

@@ -218,9 +218,10 @@ impl<M: Media> Db<M> {
     fn open_in(media: M, options: &Options) -> Result<Self> {
         let (core, recovery) = match Core::open(media, options.read_only, options.sizes)? {
             Ok(opened) => opened,
-            Err(media) if options.create && !options.read_only => {
-                (Core::create(media, options.seed, options.sizes)?, Recovery { clean: true, ..Recovery::default() })
-            }
+            Err(media) if options.create && !options.read_only => (
+                Core::create(media, options.seed, options.sizes)?,
+                Recovery { clean: true, ..Recovery::default() },
+            ),
             Err(_) => return Err(Error::NotFound),
         };
         let state = core.trees.by_name("").ok_or(Error::NotADatabase)?;

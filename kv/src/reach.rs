@@ -25,7 +25,9 @@ impl<M: Media> Core<M> {
                 }
                 let found = found.map_or(0, |kind| u64::from(kind.code()));
                 let what = "the kind of a page of an ordered index";
-                faults.push(Damage::new(Structure::PageMap, page.at, what, u64::from(expected.code()), found).into());
+                faults.push(
+                    Damage::new(Structure::PageMap, page.at, what, u64::from(expected.code()), found).into(),
+                );
             });
             faults.extend(done.err());
         }

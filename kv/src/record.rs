@@ -99,7 +99,11 @@ impl Head {
             return Err(damage("a record within the file", at));
         }
         let head = Self::load(media, at);
-        if head.fits(at, media.len()) { Ok(head) } else { Err(damage("a record that fits the file", head.second & 0xffff_ffff)) }
+        if head.fits(at, media.len()) {
+            Ok(head)
+        } else {
+            Err(damage("a record that fits the file", head.second & 0xffff_ffff))
+        }
     }
 
     /// The sequence number; 0 where there never was a record.

@@ -72,15 +72,8 @@ impl<M: Media> Core<M> {
         let env = Arc::new(Env::create(media, sizes)?);
         let index = Index::create(&env, salt)?;
         let limit = superblock.limit(&env.media)?;
-        let parts = Parts {
-            env,
-            index,
-            salt,
-            limit,
-            sweep: Sweep::none(),
-            trees: Trees::new(),
-            read_only: false,
-        };
+        let parts =
+            Parts { env, index, salt, limit, sweep: Sweep::none(), trees: Trees::new(), read_only: false };
         let core = Self::new(parts);
         core.tree("")?;
         superblock.finish(core.media())?;

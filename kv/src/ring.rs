@@ -93,7 +93,8 @@ impl Ring {
     /// [`Damage`] of the word.
     pub fn tail<M: Media>(self, media: &M) -> Result<u64, Damage> {
         let (at, word) = (self.at(), media.load(self.at()));
-        let damage = || Damage::new(Structure::Ring, at, "the tail's checksum", seal(self.salt, at, word), word);
+        let damage =
+            || Damage::new(Structure::Ring, at, "the tail's checksum", seal(self.salt, at, word), word);
         unseal(self.salt, at, word).ok_or_else(damage)
     }
 

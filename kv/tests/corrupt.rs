@@ -39,7 +39,8 @@ fn words(image: &Image, ranges: &[std::ops::Range<u64>], step: usize) -> Tried {
     let mut tried = Tried::default();
     for range in ranges {
         for at in range.clone().step_by(8 * step) {
-            for word in [u64::MAX, 0, 1 << 47, image.word(at).wrapping_add(1), image.word(at).wrapping_mul(3)] {
+            for word in [u64::MAX, 0, 1 << 47, image.word(at).wrapping_add(1), image.word(at).wrapping_mul(3)]
+            {
                 let bytes: Vec<_> = (at..).zip(word.to_le_bytes()).collect();
                 tried.add(image.trial(&bytes));
             }
@@ -157,7 +158,8 @@ fn many_places() {
         let mut tried = Tried::default();
         for _ in 0..400 {
             let places = 1 + next(12);
-            let changes: Vec<_> = (0..places).map(|_| (used[next(used.len() as u64) as usize], next(256) as u8)).collect();
+            let changes: Vec<_> =
+                (0..places).map(|_| (used[next(used.len() as u64) as usize], next(256) as u8)).collect();
             tried.add(image.trial_of_many(&changes));
         }
         println!("{tried:?}");

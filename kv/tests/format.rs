@@ -8,8 +8,16 @@
 use std::path::Path;
 
 /// Files whose tables the page draws.
-const FILES: [&str; 8] =
-    ["layout.rs", "sealed.rs", "record.rs", "ring.rs", "batch.rs", "hash/mod.rs", "hash/split.rs", "trees.rs"];
+const FILES: [&str; 8] = [
+    "layout.rs",
+    "sealed.rs",
+    "record.rs",
+    "ring.rs",
+    "batch.rs",
+    "hash/mod.rs",
+    "hash/split.rs",
+    "trees.rs",
+];
 
 type Table = Vec<Vec<String>>;
 
@@ -21,7 +29,9 @@ fn tables<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<Table> {
         if line.starts_with('|') {
             table.push(line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
         } else {
-            let is_ours = table.first().is_some_and(|head| ["offset", "byte", "bits"].iter().any(|n| head[0].starts_with(n)));
+            let is_ours = table
+                .first()
+                .is_some_and(|head| ["offset", "byte", "bits"].iter().any(|n| head[0].starts_with(n)));
             let table = std::mem::take(&mut table);
             all.extend(is_ours.then_some(table));
         }
@@ -54,7 +64,9 @@ fn the_page_draws_the_tables_of_the_code() {
 
 #[test]
 fn a_row_that_differs_is_found() {
-    let table = |row: &str| of_file(&format!("//! x\n//!\n//! | byte | what |\n//! | ---: | --- |\n//! {row}\n\nuse a;\n"));
+    let table = |row: &str| {
+        of_file(&format!("//! x\n//!\n//! | byte | what |\n//! | ---: | --- |\n//! {row}\n\nuse a;\n"))
+    };
     assert_eq!((table("| 0 | a |").len(), table("| 0 | a |")[0].len()), (1, 3));
     assert_eq!(table("| 0 | a |"), table("|  0 |  a |"));
     assert_ne!(table("| 0 | a |"), table("| 8 | a |"));

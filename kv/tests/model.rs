@@ -44,7 +44,8 @@ fn cases<H: Host>(count: u64, most: u64, steps: impl Strategy<Value = Vec<Step>>
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-        let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        let config =
+            Config { cases: 1, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
         let totals = std::cell::Cell::new((0, 0));
         let run = |steps: Vec<Step>| {
             totals.set(agree(host(), &steps).map_err(TestCaseError::fail)?);
@@ -56,7 +57,10 @@ fn cases<H: Host>(count: u64, most: u64, steps: impl Strategy<Value = Vec<Step>>
         refused += totals.get().0;
         left = left.max(totals.get().1);
     }
-    println!("seeds {first} to {}: {refused} changes found no space; at most {left} bytes left", first + count);
+    println!(
+        "seeds {first} to {}: {refused} changes found no space; at most {left} bytes left",
+        first + count
+    );
     assert!(left <= most, "{left} bytes are in use when everything was deleted");
 }
 

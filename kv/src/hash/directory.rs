@@ -27,7 +27,10 @@ impl Index {
             let damage = |at, what, expected, found| {
                 Err(Damage::new(Structure::Directory, at, what, expected, found).into())
             };
-            if segment.word() != word || segment.depth > bits || segment.at + segment.bytes() > env.media.len() {
+            if segment.word() != word
+                || segment.depth > bits
+                || segment.at + segment.bytes() > env.media.len()
+            {
                 return damage(word_at, "a segment within the file", env.media.len(), word);
             }
             let kind = pages::kind_at(&env.media, segment.at)?;
@@ -36,7 +39,12 @@ impl Index {
             }
             let count = 1 << (bits - segment.depth);
             if !index.is_multiple_of(count) {
-                return damage(word_at, "a segment that begins where its depth says", u64::from(segment.depth), word);
+                return damage(
+                    word_at,
+                    "a segment that begins where its depth says",
+                    u64::from(segment.depth),
+                    word,
+                );
             }
             for other in (index..index + count).map(|other| at + other * 8) {
                 let found = env.media.load(other);

@@ -293,8 +293,9 @@ impl Index {
                 return Ok(None);
             }
         }
-        record::read(media, self.salt, at)?;
-        Ok(None)
+        let whole = record::read(media, self.salt, at)?;
+        let what = "the bits of the hash of its record's key";
+        Err(Damage::new(Structure::Entry, place.at, what, tag_of(whole.hash, place.window), at).into())
     }
 
     /// Whether the entry of `hash` names the record at `at`.
@@ -373,14 +374,14 @@ impl Index {
         self.segment(media, hash).map_or(0, |segment| segment.depth)
     }
 
-    /// Where the segment of `hash` lies, its bytes, and the records that its entries name.
+    /// The entries of the segment of `hash` that name a record: where they lie, and where the records do.
     ///
     /// # Errors
     /// [`Damage`] of the directory.
-    pub fn entries<M: Media>(&self, media: &M, hash: u64) -> Result<(u64, u64, Vec<u64>)> {
+    pub fn entries<M: Media>(&self, media: &M, hash: u64) -> Result<Vec<(u64, u64)>> {
         let segment = self.segment(media, hash)?;
-        let lines = (0..segment.bytes() / 64).map(|line| media.load_line(segment.at + line * 64));
-        let entries = lines.flatten().map(|entry| entry & SLOT).filter(|slot| *slot > HELD);
-        Ok((segment.at, segment.bytes(), entries.map(|slot| slot * 8).collect()))
+        let places = (segment.at..segment.at + segment.bytes()).step_by(8);
+        let entries = places.map(|place| (place, media.load(place) & SLOT));
+        Ok(entries.filter(|(_, slot)| *slot > HELD).map(|(place, slot)| (place, slot * 8)).collect())
     }
 }

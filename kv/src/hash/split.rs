@@ -17,9 +17,7 @@
 //! (Each word by itself leads to its keys either way, as the old segment still has them all; the intent keeps the words of a segment
 //! equal, on which whoever goes over the segments relies.)
 
-use super::{
-    Full, HELD, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of,
-};
+use super::{Full, HELD, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of};
 use crate::chunks::ChunkKind;
 use crate::env::Env;
 use crate::error::{Error, Result};

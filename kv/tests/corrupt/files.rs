@@ -56,7 +56,15 @@ fn a_file_that_was_cut() {
 #[test]
 fn parts_of_another_database() {
     // The superblock, the words that change, the rings, the catalog, the table of chunks, and two chunks.
-    let parts = [(0, 48), (256, 8), (320, 8), (65_536, 8192 * 64), (589_824, 256), (2 << 20, 2 << 20), (4 << 20, 2 << 20)];
+    let parts = [
+        (0, 48),
+        (256, 8),
+        (320, 8),
+        (65_536, 8192 * 64),
+        (589_824, 256),
+        (2 << 20, 2 << 20),
+        (4 << 20, 2 << 20),
+    ];
     for (at, len) in parts {
         let (_dir, store) = store();
         make(&store, "/kv", 1);

@@ -257,15 +257,26 @@ impl Image {
 
     fn look_at(&self, db: &SimDb, name: &'static str, found: &mut Found) -> Result<(), String> {
         let expected = &self.state[name];
-        if !name.is_empty() && !db.trees().map_err(|error| error.to_string())?.iter().any(|tree| tree == name) {
+        if !name.is_empty() && !db.trees().map_err(|error| error.to_string())?.iter().any(|tree| tree == name)
+        {
             found.missing += 1;
             return Ok(());
         }
-        let tree = if name.is_empty() { (**db).clone() } else { db.tree(name).map_err(|error| error.to_string())? };
+        let tree = if name.is_empty() {
+            (**db).clone()
+        } else {
+            db.tree(name).map_err(|error| error.to_string())?
+        };
         for (key, value) in expected {
             match tree.get(key) {
                 Ok(Some(got)) if got == *value => {}
-                Ok(Some(got)) => return Err(format!("{name}: {} has {} bytes that it never had", key.escape_ascii(), got.len())),
+                Ok(Some(got)) => {
+                    return Err(format!(
+                        "{name}: {} has {} bytes that it never had",
+                        key.escape_ascii(),
+                        got.len()
+                    ));
+                }
                 Ok(None) => {
                     found.missing += 1;
                     found.torn += u64::from(self.pending.contains(key));
@@ -276,7 +287,13 @@ impl Image {
         for (n, record) in tree.range(..).map_err(|error| error.to_string())?.enumerate() {
             match record {
                 Ok((key, value)) if expected.get(&key) == Some(&value) => {}
-                Ok((key, value)) => return Err(format!("{name}: a record that never was: {}, {} bytes", key.escape_ascii(), value.len())),
+                Ok((key, value)) => {
+                    return Err(format!(
+                        "{name}: a record that never was: {}, {} bytes",
+                        key.escape_ascii(),
+                        value.len()
+                    ));
+                }
                 Err(error) => found.error(&error)?,
             }
             if n > 5000 {
@@ -311,14 +328,20 @@ impl Found {
 fn is_told(error: &Error) -> bool {
     matches!(
         error,
-        Error::Damage(_) | Error::Record { .. } | Error::NotADatabase | Error::FutureVersion { .. } | Error::NotFound
+        Error::Damage(_)
+            | Error::Record { .. }
+            | Error::NotADatabase
+            | Error::FutureVersion { .. }
+            | Error::NotFound
     )
 }
 
 /// Uses the database; what it says does not matter, as long as it says it.
 fn change(db: &SimDb) -> Result<(), String> {
     let told = |done: Result<(), Error>| match done {
-        Err(error) if !is_told(&error) && !matches!(error, Error::NoSpace { .. } | Error::TooManyTrees(_)) => {
+        Err(error)
+            if !is_told(&error) && !matches!(error, Error::NoSpace { .. } | Error::TooManyTrees(_)) =>
+        {
             Err(format!("a change of a damaged database: {error}"))
         }
         _ => Ok(()),

@@ -102,10 +102,11 @@ fn trees_are_made_and_dropped() {
 #[test]
 fn space_is_given_back() {
     let mut setup: Vec<_> = (0..30).map(|n| put(n, 9000)).collect();
-    setup.extend((0..40).map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), Some(value(n, 60)))).collect())));
-    let mut ops: Vec<_> = (0..40)
-        .map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), None)).collect()))
-        .collect();
+    setup.extend(
+        (0..40).map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), Some(value(n, 60)))).collect())),
+    );
+    let mut ops: Vec<_> =
+        (0..40).map(|n| Op::Batch(0, (0..25).map(|i| (key(n * 25 + i), None)).collect())).collect();
     ops.extend([Op::Compact, put(1, 70), put(2, 9000), Op::Compact]);
     ops.extend((0..20).map(|n| put(n, 65)));
     survives(&Setting::default(), &setup, &ops, Effort { images: 4, further: 61, ..EFFORT });

@@ -110,7 +110,11 @@ impl Host for Simulated {
         let is_stop = |event: &Event| matches!(event, Event::Fence { .. } | Event::Return(_));
         let stops = trace.events.iter().filter(|event| is_stop(event)).count() + 1;
         // Most cuts come late: what was done before has been a state of many sequences.
-        let wanted = if seed.is_multiple_of(3) { seed as usize / 3 % stops } else { stops - 1 - seed as usize / 3 % stops.min(40) };
+        let wanted = if seed.is_multiple_of(3) {
+            seed as usize / 3 % stops
+        } else {
+            stops - 1 - seed as usize / 3 % stops.min(40)
+        };
         let before = self.before.fork().expect("memory");
         let mut replay = Replay::new(&before, &trace);
         let mut stop = replay.advance();

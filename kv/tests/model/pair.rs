@@ -57,7 +57,10 @@ fn part(map: &Map, low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>) -> Vec<(Vec<u8>,
         Bound::Included(high) => key <= high,
         Bound::Excluded(high) => key < high,
     };
-    map.iter().filter(|(key, _)| is_above(key) && is_below(key)).map(|(key, val)| (key.clone(), *val)).collect()
+    map.iter()
+        .filter(|(key, _)| is_above(key) && is_below(key))
+        .map(|(key, val)| (key.clone(), *val))
+        .collect()
 }
 
 /// Whether these are the records, without a print of megabytes where they are not.
@@ -73,7 +76,9 @@ fn records(what: &str, found: &[(Vec<u8>, Vec<u8>)], expected: &[(Vec<u8>, Val)]
             let (key, wanted) = (name(found.map(|f| &f.0)), name(expected.map(|e| &e.0)));
             let len = found.map(|(_, value)| value.len());
             let val = expected.map(|(_, val)| val);
-            return Err(format!("{what}, record {n}: found {key:?} of {len:?} bytes, expected {wanted:?} {val:?}"));
+            return Err(format!(
+                "{what}, record {n}: found {key:?} of {len:?} bytes, expected {wanted:?} {val:?}"
+            ));
         }
     }
     Ok(())
@@ -130,7 +135,13 @@ impl<H: Host> Pair<H> {
         Ok(done)
     }
 
-    fn put(&mut self, name: &'static str, tree: &Tree<H::Media>, key: Vec<u8>, new: Option<Val>) -> Result<(), String> {
+    fn put(
+        &mut self,
+        name: &'static str,
+        tree: &Tree<H::Media>,
+        key: Vec<u8>,
+        new: Option<Val>,
+    ) -> Result<(), String> {
         let had = self.state[name].contains_key(&key);
         let effect = Effect::Changes(vec![(name, key.clone(), new)]);
         let found = self.change(effect, |_| match new {
@@ -181,11 +192,17 @@ impl<H: Host> Pair<H> {
             Step::Update(tree, n, seed) => self.update(*tree, *n, *seed),
             Step::Swap { tree, key, right, new } => self.swap(*tree, *key, *right, *new),
             Step::Batch(to, all) => self.batch(*to, all),
-            Step::Fill { tree, first, count, val, batch } => self.many(*tree, (*first, *count), Some(*val), *batch),
+            Step::Fill { tree, first, count, val, batch } => {
+                self.many(*tree, (*first, *count), Some(*val), *batch)
+            }
             Step::Empty { tree, first, count, batch } => self.many(*tree, (*first, *count), None, *batch),
             Step::Make(tree) => {
                 let name = TREES[usize::from(*tree)];
-                if self.state.contains_key(name) { Ok(()) } else { self.change(Effect::Make(name), |db| db.tree(name)).map(drop) }
+                if self.state.contains_key(name) {
+                    Ok(())
+                } else {
+                    self.change(Effect::Make(name), |db| db.tree(name)).map(drop)
+                }
             }
             Step::Drop(tree) => {
                 let name = TREES[usize::from(*tree)];
@@ -217,7 +234,11 @@ impl<H: Host> Pair<H> {
         })?;
         let Some(found) = found else { return Ok(()) };
         same("whether an update found a value", found, old.is_some())?;
-        if seen == Some(old.map(Val::bytes)) { Ok(()) } else { Err("an update was given another value".to_owned()) }
+        if seen == Some(old.map(Val::bytes)) {
+            Ok(())
+        } else {
+            Err("an update was given another value".to_owned())
+        }
     }
 
     fn swap(&mut self, number: u8, n: u16, right: bool, new: Option<Val>) -> Result<(), String> {
@@ -231,7 +252,9 @@ impl<H: Host> Pair<H> {
         };
         let changes = if right { vec![(name, key.clone(), new)] } else { Vec::new() };
         let new = new.map(Val::bytes);
-        let done = self.change(Effect::Changes(changes), |_| tree.compare_and_swap(&key, expected.as_deref(), new.as_deref()))?;
+        let done = self.change(Effect::Changes(changes), |_| {
+            tree.compare_and_swap(&key, expected.as_deref(), new.as_deref())
+        })?;
         done.map_or(Ok(()), |done| same("whether it was swapped", done, right))
     }
 
@@ -242,7 +265,11 @@ impl<H: Host> Pair<H> {
                 let expected = self.state[name].get(&key(*n));
                 let found = said("get", tree.get(&key(*n)))?;
                 same("contains", said("contains", tree.contains(&key(*n)))?, expected.is_some())?;
-                if found == expected.map(|val| val.bytes()) { Ok(()) } else { Err(format!("get of {n}: expected {expected:?}")) }
+                if found == expected.map(|val| val.bytes()) {
+                    Ok(())
+                } else {
+                    Err(format!("get of {n}: expected {expected:?}"))
+                }
             }
             Step::Range(tree, low, high, ends) => self.range(*tree, low, high, *ends),
             Step::Prefix(tree, n, len) => {
@@ -253,7 +280,10 @@ impl<H: Host> Pair<H> {
                 let expected: Vec<_> = expected.map(|(key, val)| (key.clone(), *val)).collect();
                 let found: Result<Vec<_>, _> = said("prefix", tree.prefix(prefix))?.collect();
                 records("prefix", &said("prefix", found)?, &expected)?;
-                let mut found = said("prefix", said("prefix", tree.prefix(prefix))?.rev().collect::<Result<Vec<_>, _>>())?;
+                let mut found = said(
+                    "prefix",
+                    said("prefix", tree.prefix(prefix))?.rev().collect::<Result<Vec<_>, _>>(),
+                )?;
                 found.reverse();
                 records("prefix, downward", &found, &expected)
             }
@@ -271,14 +301,16 @@ impl<H: Host> Pair<H> {
                 let map = &self.state[name];
                 same("len", said("len", tree.len())?, map.len() as u64)?;
                 same("is_empty", said("is_empty", tree.is_empty())?, map.is_empty())?;
-                let pairs = |pair: Option<(&Vec<u8>, &Val)>| pair.map(|(key, val)| (key.clone(), val.bytes()));
+                let pairs =
+                    |pair: Option<(&Vec<u8>, &Val)>| pair.map(|(key, val)| (key.clone(), val.bytes()));
                 let is_first = said("first", tree.first())? == pairs(map.first_key_value());
                 let is_last = said("last", tree.last())? == pairs(map.last_key_value());
                 same("first and last", (is_first, is_last), (true, true))
             }
             Step::Snapshot => {
                 let trees = (0..TREES.len() as u8).map(|n| self.tree(n)).collect::<Result<Vec<_>, _>>()?;
-                let moment = (self.db().snapshot(), trees.into_iter().flatten().collect(), self.state.clone());
+                let moment =
+                    (self.db().snapshot(), trees.into_iter().flatten().collect(), self.state.clone());
                 if self.snapshots.len() < 3 {
                     self.snapshots.push(moment);
                 }
@@ -286,7 +318,9 @@ impl<H: Host> Pair<H> {
             }
             Step::CompareSnapshot(n) if !self.snapshots.is_empty() => {
                 let (snapshot, trees, state) = &self.snapshots[usize::from(*n) % self.snapshots.len()];
-                trees.iter().try_for_each(|(name, tree)| compare_snapshot(name, &snapshot.of(tree), &state[name]))
+                trees
+                    .iter()
+                    .try_for_each(|(name, tree)| compare_snapshot(name, &snapshot.of(tree), &state[name]))
             }
             Step::DropSnapshot(n) if !self.snapshots.is_empty() => {
                 let n = usize::from(*n) % self.snapshots.len();
@@ -345,7 +379,8 @@ impl<H: Host> Pair<H> {
         since[before].apply(&mut state);
         self.state = state.clone();
         self.base = state;
-        let what = |second| format!("after a power cut, neither {first}\n  nor {second}\n  of {:?}", since[before]);
+        let what =
+            |second| format!("after a power cut, neither {first}\n  nor {second}\n  of {:?}", since[before]);
         self.compare().map_err(what)
     }
 
@@ -359,7 +394,11 @@ impl<H: Host> Pair<H> {
         names.sort();
         let mut expected: Vec<_> = self.state.keys().filter(|name| !name.is_empty()).collect();
         expected.sort();
-        same("trees", names.iter().map(String::as_str).collect::<Vec<_>>(), expected.into_iter().copied().collect())?;
+        same(
+            "trees",
+            names.iter().map(String::as_str).collect::<Vec<_>>(),
+            expected.into_iter().copied().collect(),
+        )?;
         for number in 0..TREES.len() as u8 {
             let Some((name, tree)) = self.tree(number)? else { continue };
             let found = said("range", said("range", tree.range(..))?.collect::<Result<Vec<_>, _>>())?;

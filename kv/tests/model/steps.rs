@@ -83,13 +83,29 @@ pub enum Step {
     Put(u8, u16, Val),
     Delete(u8, u16),
     Update(u8, u16, u8),
-    Swap { tree: u8, key: u16, right: bool, new: Option<Val> },
+    Swap {
+        tree: u8,
+        key: u16,
+        right: bool,
+        new: Option<Val>,
+    },
     /// Written to the first tree, with changes of any.
     Batch(u8, Vec<(u8, u16, Option<Val>)>),
     /// Many keys get values, one by one or in one batch.
-    Fill { tree: u8, first: u16, count: u16, val: Val, batch: bool },
+    Fill {
+        tree: u8,
+        first: u16,
+        count: u16,
+        val: Val,
+        batch: bool,
+    },
     /// Many keys are deleted, one by one or in one batch.
-    Empty { tree: u8, first: u16, count: u16, batch: bool },
+    Empty {
+        tree: u8,
+        first: u16,
+        count: u16,
+        batch: bool,
+    },
     Get(u8, u16),
     /// From both ends, as the bits say.
     Range(u8, End, End, u64),
