@@ -44,8 +44,8 @@ impl<M: Media> Db<M> {
         let mut report = Report { media_bytes: core.env.chunks.used() * CHUNK, ..Report::default() };
         let mut gained = BTreeMap::new();
         core.verify_maps(&mut report.faults);
-        let walked = core.index.each_segment(core.media(), &core.stripes, |places| {
-            core.verify_records(places, &mut report, &mut gained);
+        let walked = core.index.each_segment(core.media(), &core.stripes, |entries| {
+            core.verify_records(entries, &mut report, &mut gained);
         });
         report.faults.extend(walked.err());
         for tree in self.all_trees() {
@@ -76,12 +76,12 @@ impl<M: Media> Core<M> {
     }
 
     /// Looks at the records of a segment, whose locks the caller has.
-    fn verify_records(&self, places: &[u64], report: &mut Report, known: &mut BTreeMap<u64, Places>) {
+    fn verify_records(&self, entries: &[(u64, u64)], report: &mut Report, known: &mut BTreeMap<u64, Places>) {
         let _pin = self.env.pin();
-        for at in places {
+        for (entry, at) in entries {
             match record::read(self.media(), self.salt, *at) {
                 Ok(whole) => {
-                    let found = self.verify_record(&whole, known);
+                    let found = self.verify_record(*entry, &whole, known);
                     report.faults.extend(found.err());
                     if whole.head.is(TOMBSTONE) {
                         report.tombstones += 1;
@@ -95,7 +95,7 @@ impl<M: Media> Core<M> {
         }
     }
 
-    fn verify_record(&self, whole: &Whole, known: &mut BTreeMap<u64, Places>) -> Result<()> {
+    fn verify_record(&self, entry: u64, whole: &Whole, known: &mut BTreeMap<u64, Places>) -> Result<()> {
         let chunk = whole.at - whole.at % CHUNK;
         // A chunk changes while others are looked at: what is not known of it is looked up again.
         let is_placed = |known: &BTreeMap<u64, Places>| {
@@ -110,9 +110,10 @@ impl<M: Media> Core<M> {
                 return Err(damage.into());
             }
         }
-        if self.index.names(self.media(), whole.hash, whole.at)?.is_none() {
+        let place = self.index.names(self.media(), whole.hash, whole.at)?.map_or(0, |place| place.at);
+        if place != entry {
             let what = "an entry where the key's hash leads";
-            return Err(Damage::new(Structure::Entry, whole.at, what, whole.hash, 0).into());
+            return Err(Damage::new(Structure::Entry, entry, what, place, entry).into());
         }
         if whole.head.is(TOMBSTONE) || self.is_ordered(whole.tree, &whole.key)? {
             return Ok(());

@@ -64,7 +64,8 @@ impl<M: Media> Core<M> {
         }
         let mut unnamed: HashSet<u64> = lost.iter().map(|(_, at)| *at).collect();
         let walked = self.index.each_segment(self.media(), &self.stripes, |entries| {
-            unnamed.retain(|at| !entries.contains(at) || mutation::is(Mutation::FreeNamed));
+            let is_named = |at| entries.iter().any(|(_, record)| *record == at);
+            unnamed.retain(|at| !is_named(*at) || mutation::is(Mutation::FreeNamed));
         });
         if walked.is_err() {
             // Nobody knows what the rest of the index names.

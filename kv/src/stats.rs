@@ -158,10 +158,10 @@ impl<M: Media> Db<M> {
     pub fn logical_bytes(&self) -> Result<u64> {
         let core = self.core();
         let mut bytes = 0;
-        core.index.each_segment(core.media(), &core.stripes, |places| {
+        core.index.each_segment(core.media(), &core.stripes, |entries| {
             let _pin = core.env.pin();
-            for (n, at) in places.iter().enumerate() {
-                if let Some(ahead) = places.get(n + 8) {
+            for (n, (_, at)) in entries.iter().enumerate() {
+                if let Some((_, ahead)) = entries.get(n + 8) {
                     core.media().prefetch(*ahead);
                 }
                 let head = Head::load(core.media(), *at);

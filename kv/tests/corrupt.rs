@@ -6,6 +6,7 @@
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
+#![allow(clippy::single_range_in_vec_init, reason = "the range is what is meant")]
 
 mod corrupt {
     pub mod files;

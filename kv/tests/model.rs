@@ -2,7 +2,7 @@
 //!
 //! Generated steps on databases in a mapped file and in simulated memory, of the sizes that ship and of small ones with which some hundred
 //! changes split and merge everything. `KV_MODEL_SEED` says where seeds begin, `KV_MODEL_CASES` how many times as many are tried. A seed that
-//! failed is printed with the shortest steps that fail; those become a named test below.
+//! failed is printed with the shortest steps that fail; those become a named test.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
@@ -88,11 +88,40 @@ fn in_a_mapped_file_with_small_parts() {
     cases(16, 16 << 20, steps(4000, false, 200), || Real::new(128 << 20, options().small()));
 }
 
-/// Sequences that failed once.
+/// A value of two chunks where pages were before: the chunk's first bytes are its record, and no map.
 #[test]
-fn regressions() {
-    let one: &[Step] = &[Step::Put(0, 1, Val { len: 3, seed: 1 }), Step::Cut(1)];
-    for steps in [one] {
-        agree(Simulated::new(32 << 20, options()), steps).expect("a sequence that failed once");
+fn a_chunk_is_pages_and_then_a_value() {
+    let fill = |count| Step::Fill { tree: 0, first: 1, count, val: Val { len: 150, seed: 1 }, batch: true };
+    let large = |key| Step::Put(0, key, Val { len: 3 << 20, seed: 5 });
+    let steps = [
+        fill(3000),
+        Step::Empty { tree: 0, first: 1, count: 3000, batch: true },
+        Step::Compact,
+        large(1),
+        Step::Cut(1),
+        Step::Delete(0, 1),
+        Step::Compact,
+        fill(3000),
+        Step::Cut(3),
+        large(2),
+        Step::Close,
+    ];
+    agree(Simulated::new(32 << 20, options()), &steps).unwrap();
+    agree(Real::new(128 << 20, options()), &steps).unwrap();
+}
+
+/// The model sees a rule that is broken.
+#[test]
+fn a_broken_rule_is_noticed() {
+    use daxstore_kv::mutation::{self, Mutation};
+    for rule in [Mutation::NoFence, Mutation::NoOrder] {
+        let put = |key| Step::Put(0, key, Val { len: 30, seed: 1 });
+        mutation::set(Some(rule));
+        let found = (0..40).any(|seed| {
+            let steps = [put(3), put(4), Step::Cut(seed)];
+            agree(Simulated::new(32 << 20, options()), &steps).is_err()
+        });
+        mutation::set(None);
+        assert!(found, "{rule:?}");
     }
 }

@@ -294,8 +294,9 @@ impl Index {
                 return Ok(None);
             }
         }
-        record::read(media, self.salt, at)?;
-        Ok(None)
+        let whole = record::read(media, self.salt, at)?;
+        let what = "the bits of the hash of its record's key";
+        Err(Damage::new(Structure::Entry, place.at, what, tag_of(whole.hash, place.window), at).into())
     }
 
     /// Whether the entry of `hash` names the record at `at`.

@@ -28,7 +28,8 @@ impl Segment {
 }
 
 impl Index {
-    /// Calls `each` with the records that the entries of a segment name, segment by segment, while nobody changes that one.
+    /// Calls `each` with the entries of a segment that name records, where they lie and where the records do, segment by segment, while nobody
+    /// changes that one.
     ///
     /// # Errors
     /// [`crate::error::Damage`] of the directory: what comes after it was not looked at.
@@ -36,7 +37,7 @@ impl Index {
         &self,
         media: &M,
         stripes: &Stripes,
-        mut each: impl FnMut(&[u64]),
+        mut each: impl FnMut(&[(u64, u64)]),
     ) -> Result<()> {
         let mut hash = Some(0);
         while let Some(first) = hash {
@@ -46,8 +47,9 @@ impl Index {
             if self.segment(media, first)? != segment {
                 continue;
             }
-            let entries = segment.named(media);
-            each(&entries.iter().map(|entry| (entry & SLOT) * 8).collect::<Vec<_>>());
+            let places = (segment.at..segment.at + segment.bytes()).step_by(8);
+            let entries = places.map(|place| (place, (media.load(place) & SLOT) * 8));
+            each(&entries.filter(|(_, at)| *at > HELD * 8).collect::<Vec<_>>());
             hash = segment.next(first);
         }
         Ok(())

@@ -10,6 +10,9 @@ use daxstore_kv::{Batch, Db, Error, Snapshot, Tree};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+/// A tree and its name, if the model has it.
+type Named<M> = Option<(&'static str, Tree<M>)>;
+
 /// A snapshot, the trees that it is looked at through, and what it sees.
 type Moment<M> = (Snapshot<M>, BTreeMap<&'static str, Tree<M>>, State);
 
@@ -105,7 +108,7 @@ impl<H: Host> Pair<H> {
     }
 
     /// The tree with this number, if the model has it.
-    fn tree(&self, number: u8) -> Result<Option<(&'static str, Tree<H::Media>)>, String> {
+    fn tree(&self, number: u8) -> Result<Named<H::Media>, String> {
         let name = TREES[usize::from(number)];
         if !self.state.contains_key(name) {
             return Ok(None);
