@@ -164,7 +164,9 @@ impl Shared {
     /// is cheaper than to sleep and be woken. Callbacks still run in their own thread.
     fn help(&self) -> bool {
         let Some(first) = self.waiting.try_recv() else { return false };
-        for after in self.run(first) {
+        // It may be others' requests that panic, of which this caller is not to hear.
+        let done = catch_unwind(AssertUnwindSafe(|| self.run(first))).unwrap_or_default();
+        for after in done {
             let lost = match &*self.after.lock() {
                 Some(tail) => tail.send(after).err(),
                 None => Some(after),
