@@ -161,6 +161,26 @@ fn what_nobody_copied_is_not_accepted() {
     file.write_all_at(&[7; 12 * B as usize], 0).unwrap();
 }
 
+/// Who waits copies for others meanwhile, and is not to fail with what it copies for them.
+#[test]
+fn who_waits_does_not_panic_for_others() {
+    in_time(|| {
+        let store = store();
+        let file = open(&store, "f");
+        file.set_len(512 * B).unwrap();
+        let queue = IoQueue::new(&store, IoQueueOptions::new().workers(1));
+        for _ in 0..20 {
+            let tickets: Vec<_> = (0..8).map(|i| queue.submit(&file, write(64 * i, 64))).collect();
+            mutation::set(Some(Mutation::PanicInPart));
+            let ends: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().result).collect();
+            mutation::set(None);
+            assert!(ends.iter().all(|end| matches!(end, Ok(262_144) | Err(Error::Abandoned))), "{ends:?}");
+            queue.drain();
+        }
+        assert!(store.check().unwrap().is_clean());
+    });
+}
+
 #[test]
 fn a_part_that_is_forgotten_is_noticed() {
     let store = store();

@@ -175,7 +175,7 @@ impl Shared {
         if batch.is_empty() {
             return false;
         }
-        // As in a thread of the queue: what panics here is not what the caller waits for.
+        // It may be others' requests that panic, of which this caller is not to hear.
         let done = catch_unwind(AssertUnwindSafe(|| self.run(batch))).unwrap_or_default();
         for after in done {
             let lost = match &*self.after.lock() {
