@@ -77,10 +77,15 @@ impl Places {
 
     /// Bytes of record that noting `run` would add, at most.
     fn bytes_more(&self, run: Run) -> u64 {
-        let mut bytes = 0;
+        let (mut bytes, mut group) = (0, None);
         each_chunk(run, |chunk, whole| {
-            bytes += if whole || self.chunks.contains(&chunk) { 0 } else { CHUNK_BYTES };
-            bytes += if self.groups.contains(&chunk.group()) { 0 } else { GROUP_BYTES };
+            if !whole && !self.chunks.contains(&chunk) {
+                bytes += CHUNK_BYTES;
+            }
+            let before = group.replace(chunk.group());
+            if before != group && !self.groups.contains(&chunk.group()) {
+                bytes += GROUP_BYTES;
+            }
         });
         bytes
     }

@@ -30,7 +30,8 @@ impl IoQueueOptions {
         Self(Limits { workers: 2, depth: 64, part, batch, batch_bytes })
     }
 
-    /// Threads that copy. With 0 the callers do the work themselves: in [`IoQueue::step`], and wherever they wait. Other
+    /// Threads that copy. One without work, and a caller that waits, looks for some for up to 50 us before it sleeps, less
+    /// where that has not paid of late; a caller that waits copies too. With 0 the callers do the work themselves: in [`IoQueue::step`], and wherever they wait. Other
     /// calls on bytes that such a queue has in flight wait until somebody does.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
