@@ -285,9 +285,9 @@ mod tests {
         assert_eq!(plan(all), [2, 3]);
         // Together they have room for one of them.
         assert_eq!(plan(vec![content(1, 600, 400, 0), content(2, 400, 600, 0)]), [2]);
-        assert_eq!(plan(vec![content(1, 600, 300, 0), content(2, 400, 600, 0)]), [0_u64; 0]);
+        assert_eq!(plan(vec![content(1, 600, 300, 0), content(2, 400, 500, 0)]), [0_u64; 0]);
         // A slab more makes room.
-        assert_eq!(plan(vec![content(1, 600, 300, 1), content(2, 400, 600, 0)]), [2]);
+        assert_eq!(plan(vec![content(1, 600, 300, 1), content(2, 400, 500, 0)]), [2]);
         // Alone, there is nowhere to go, also not to its own free pages.
         assert_eq!(plan(vec![content(1, 10, 990, 40)]), [0_u64; 0]);
     }
