@@ -117,8 +117,8 @@ const FAULT_MUTATIONS: &[FaultMutation] = &[
 /// The mutations of the key-value store's ordered index that models are shown to catch.
 const ORDERED_MUTATIONS: &[OrderedMutation] = &[OrderedMutation::NoRetry, OrderedMutation::SettleEarly];
 
-/// The mutations of the key-value store's core that models are shown to catch. (`IgnorePins` is also a rule of the store: no model has both.)
-const KV_MUTATIONS: &[KvMutation] = &[KvMutation::IgnorePins, KvMutation::NoSettle];
+/// The mutations of the key-value store's core that models are shown to catch.
+const KV_MUTATIONS: &[KvMutation] = &[KvMutation::NoSettle];
 
 /// The mutation of `all` that this process is to run with.
 fn active<M: Copy + std::fmt::Debug>(all: &[M]) -> Option<M> {
