@@ -1,7 +1,8 @@
-//! Is what a reader looks at left alone until it has left?
+//! Is what a reader looks at left alone until it has left, and does a snapshot wait for what is under way?
 //!
 //! A reader has found a key's record and stops just before it copies the value out, while the key is overwritten many times: the record's slot must
-//! not be used again meanwhile (K13). With the rule switched off, it is.
+//! not be used again meanwhile (K13). A batch stops before its fence, with a number and nothing to be seen: a snapshot whose number is not less
+//! waits for it (K15). With the rules switched off, the slot is used, and the snapshot sees half of the batch.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
@@ -9,15 +10,16 @@
 use daxstore::pmem::sim::Sim;
 use daxstore_kv::media::{Media, SimMedia};
 use daxstore_kv::mutation::{self, Mutation};
-use daxstore_kv::{Db, Error, Options, Result};
+use daxstore_kv::{Batch, Db, Error, Options, Result};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
-/// A stop before the next copy of a thread: it tells that it is there, and waits.
+/// A stop before the next copy, or the next fence, of a thread: it tells that it is there, and waits.
 #[derive(Debug)]
 struct Stop {
     thread: ThreadId,
+    at_fence: bool,
     there: Sender<()>,
     go_on: Receiver<()>,
 }
@@ -27,6 +29,18 @@ struct Stop {
 struct Stopping {
     memory: SimMedia,
     stop: Arc<Mutex<Option<Stop>>>,
+}
+
+impl Stopping {
+    fn stop(&self, at_fence: bool) {
+        let is_here =
+            |stop: &mut Stop| stop.thread == std::thread::current().id() && stop.at_fence == at_fence;
+        let stop = self.stop.lock().unwrap().take_if(is_here);
+        if let Some(stop) = stop {
+            stop.there.send(()).unwrap();
+            stop.go_on.recv().unwrap();
+        }
+    }
 }
 
 impl Media for Stopping {
@@ -55,11 +69,7 @@ impl Media for Stopping {
     }
 
     fn read(&self, at: u64, buf: &mut [u8]) {
-        let stop = self.stop.lock().unwrap().take_if(|stop| stop.thread == std::thread::current().id());
-        if let Some(stop) = stop {
-            stop.there.send(()).unwrap();
-            stop.go_on.recv().unwrap();
-        }
+        self.stop(false);
         self.memory.read(at, buf);
     }
 
@@ -80,6 +90,7 @@ impl Media for Stopping {
     }
 
     fn fence(&self) -> Result<()> {
+        self.stop(true);
         self.memory.fence()
     }
 
@@ -98,7 +109,8 @@ fn got(rule: Option<Mutation>) -> std::result::Result<Option<Vec<u8>>, Error> {
     let got = std::thread::scope(|scope| {
         let (db, stop) = (&db, &stop);
         let reader = scope.spawn(move || {
-            *stop.lock().unwrap() = Some(Stop { thread: std::thread::current().id(), there, go_on });
+            *stop.lock().unwrap() =
+                Some(Stop { thread: std::thread::current().id(), at_fence: false, there, go_on });
             db.get(b"key")
         });
         is_there.recv().unwrap();
@@ -126,4 +138,62 @@ fn a_slot_that_a_reader_looks_at_is_not_used_again() {
 fn a_slot_that_is_used_while_a_reader_looks_at_it_is_noticed() {
     let found = got(Some(Mutation::IgnorePins));
     assert!(matches!(found, Err(Error::Record { .. })), "{found:?}");
+}
+
+/// What a snapshot that is taken while a batch is under way sees of its two keys, one before the batch is over and one after.
+fn seen(rule: Option<Mutation>) -> [Option<Vec<u8>>; 2] {
+    let stop = Arc::new(Mutex::new(None));
+    let memory = SimMedia::new(Arc::new(Sim::new(16 << 20).unwrap()));
+    let db = Db::open_media(Stopping { memory, stop: stop.clone() }, &Options::new().create(true).seed(7))
+        .unwrap();
+    let both = |value: &[u8]| {
+        let mut batch = Batch::new();
+        [b"a", b"b"].iter().for_each(|key| batch.put(*key, value));
+        db.write(&batch).unwrap();
+    };
+    // The writer's own session has slots and a list before it is stopped.
+    both(b"old");
+    let (there, is_there) = channel();
+    let (go, go_on) = channel();
+    std::thread::scope(|scope| {
+        let (db, stop, both) = (&db, &stop, &both);
+        scope.spawn(move || {
+            both(b"old");
+            *stop.lock().unwrap() =
+                Some(Stop { thread: std::thread::current().id(), at_fence: true, there, go_on });
+            both(b"new");
+        });
+        is_there.recv().unwrap();
+        if rule.is_none() {
+            // Nothing tells when the snapshot waits: it may, for a while.
+            let reader = scope.spawn(|| {
+                let snapshot = db.snapshot();
+                [b"a", b"b"].map(|key| snapshot.get(key).unwrap())
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!reader.is_finished(), "a snapshot did not wait");
+            go.send(()).unwrap();
+            return reader.join().unwrap();
+        }
+        mutation::set(rule);
+        let snapshot = db.snapshot();
+        mutation::set(None);
+        let first = snapshot.get(b"a").unwrap();
+        go.send(()).unwrap();
+        while db.get(b"b").unwrap().as_deref() != Some(b"new") {
+            std::thread::yield_now();
+        }
+        [first, snapshot.get(b"b").unwrap()]
+    })
+}
+
+#[test]
+fn a_snapshot_waits_for_a_batch_under_way() {
+    assert_eq!(seen(None), [Some(b"new".to_vec()), Some(b"new".to_vec())]);
+}
+
+#[test]
+fn a_snapshot_that_does_not_wait_is_noticed() {
+    let [one, two] = seen(Some(Mutation::NoSettle));
+    assert_ne!(one, two);
 }
