@@ -4,7 +4,7 @@
 //! and while the segment of the hash index that has it is split (K11). Changes of two threads are both kept, by a split and by
 //! the rings whose tails move meanwhile (K5, K6). A snapshot sees all of a batch or nothing (K16).
 //!
-//! Mutations: `IgnorePins`, `NoSettle`.
+//! The mutations `IgnorePins` and `NoSettle` are shown by `kv/tests/pins.rs`, which stops threads where it matters.
 
 use crate::{Pool, explore, part, pick, together};
 use daxstore::pmem::sim::Sim;
@@ -252,12 +252,4 @@ fn a_snapshot_sees_all_of_a_batch_or_nothing() {
             }),
         ]);
     });
-}
-
-#[cfg(loom)]
-#[test]
-fn mutations_are_caught() {
-    use daxstore_kv::mutation::Mutation;
-    crate::assert_caught("kv_core::a_value_is_read_whole_while_its_slot_is_used_again", Mutation::IgnorePins);
-    crate::assert_caught("kv_core::a_snapshot_sees_all_of_a_batch_or_nothing", Mutation::NoSettle);
 }

@@ -310,6 +310,13 @@ impl<H: Host> Pair<H> {
                 let is_last = said("last", tree.last())? == pairs(map.last_key_value());
                 same("first and last", (is_first, is_last), (true, true))
             }
+            Step::Verify => self.compare(),
+            _ => self.look_back(step),
+        }
+    }
+
+    fn look_back(&mut self, step: &Step) -> Result<(), String> {
+        match step {
             Step::Snapshot => {
                 let trees = (0..TREES.len() as u8).map(|n| self.tree(n)).collect::<Result<Vec<_>, _>>()?;
                 let moment =
@@ -330,7 +337,6 @@ impl<H: Host> Pair<H> {
                 drop(self.snapshots.swap_remove(n));
                 Ok(())
             }
-            Step::Verify => self.compare(),
             _ => Ok(()),
         }
     }
