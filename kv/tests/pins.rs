@@ -2,7 +2,7 @@
 //!
 //! A reader has found a key's record and stops just before it copies the value out, while the key is overwritten many times: the record's slot must
 //! not be used again meanwhile (K13). A batch stops before its fence, with a number and nothing to be seen: a snapshot whose number is not less
-//! waits for it (K15). With the rules switched off, the slot is used, and the snapshot sees half of the batch.
+//! waits for it (K16). With the rules switched off, the slot is used, and the snapshot sees half of the batch.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
