@@ -166,11 +166,11 @@ fn opens(name: &str, crashed: bool) {
 }
 
 #[test]
-fn a_closed_one_of_version_1() {
+fn a_closed_one_of_version_2() {
     opens("v2-closed", false);
 }
 
 #[test]
-fn one_of_version_1_that_power_cut() {
+fn one_of_version_2_that_power_cut() {
     opens("v2-crashed", true);
 }
