@@ -114,11 +114,12 @@ fn a_chunk_is_pages_and_then_a_value() {
 #[test]
 fn a_broken_rule_is_noticed() {
     use daxstore_kv::mutation::{self, Mutation};
-    for rule in [Mutation::NoFence, Mutation::NoOrder] {
+    // What a closed database's order misses nobody tells again.
+    for (rule, closed) in [(Mutation::NoFence, false), (Mutation::NoOrder, true)] {
         let put = |key| Step::Put(0, key, Val { len: 30, seed: 1 });
         mutation::set(Some(rule));
         let found = (0..40).any(|seed| {
-            let steps = [put(3), put(4), Step::Cut(seed)];
+            let steps = [put(3), put(4), if closed { Step::Close } else { Step::Cut(seed) }];
             agree(Simulated::new(32 << 20, options()), &steps).is_err()
         });
         mutation::set(None);

@@ -21,8 +21,9 @@ use daxstore::sync::Arc;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-/// How many changes are taken into a leaf at once, at most.
-const RUN: usize = 512;
+/// How many changes for each link of a group are taken into a leaf at once, at most. A leaf has at least eight keys: so what becomes of one
+/// leaf and those changes has room in two groups.
+const RUN: usize = 2;
 /// How many words of a record one such run may need.
 const RUN_WORDS: usize = 96;
 /// Fewer changes than that are not looked ahead for.
@@ -241,7 +242,7 @@ impl<S: Space> Ordered<S> {
         }
         let place = state.keys.find(key);
         let high = state.high_of(place);
-        let rest = batch.changes[from..].iter().take(RUN);
+        let rest = batch.changes[from..].iter().take(RUN * state.capacity());
         let below = |change: &&_| high.is_none_or(|high| batch.key(change) < high);
         let run = from..from + rest.take_while(below).count();
         if !self.append(writer, &mut state, place, batch, run.clone()) {
