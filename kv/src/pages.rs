@@ -62,7 +62,7 @@ impl PageKind {
             2 => Self::Directory(low),
             3 => Self::List(low),
             4 => Self::Ordered(low),
-            5 if usize::from(low) < crate::heap::CLASSES => Self::Slab(low),
+            5 if (low as usize) < crate::heap::CLASSES => Self::Slab(low),
             8 => Self::Record(low),
             _ => return None,
         })

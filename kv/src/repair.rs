@@ -16,7 +16,7 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::media::Media;
 use crate::ordered::Ordered;
 use crate::record::{self, TOMBSTONE, Whole};
-use crate::trees::{TreeState, Trees};
+use crate::trees::{TreeState, Trees, root_of};
 use daxstore::sync::Arc;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Bound;
@@ -103,9 +103,9 @@ impl<M: Media> Core<M> {
 }
 
 impl<M: Media> Trees<M> {
-    /// The ordered index at `root`; where nothing of it can be read and `repair` is asked for, an empty one that the catalog does not name.
-    pub(crate) fn order(env: &Arc<Env<M>>, id: TreeId, root: u64, repair: bool) -> Result<Ordered<Env<M>>> {
-        match Ordered::open(env, id, root) {
+    /// The ordered index that the catalog names; where nothing of it can be read and `repair` is asked for, an empty one that the catalog does not name.
+    pub(crate) fn order(env: &Arc<Env<M>>, id: TreeId, repair: bool) -> Result<Ordered<Env<M>>> {
+        match root_of(&env.media, id).and_then(|root| Ordered::open(env, id, root)) {
             Err(Error::Damage(Damage { structure: Structure::Ordered, .. })) if repair => {
                 Ordered::open(env, id, Ordered::create(env, id)?)
             }

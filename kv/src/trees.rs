@@ -4,8 +4,8 @@
 //!
 //! | offset | bytes | what |
 //! | ---: | ---: | --- |
-//! | 0 | 8 | 0: free; sealed, also over root and name: 1: a tree; 2: a tree whose records are being deleted |
-//! | 8 | 8 | offset of the root of its ordered index |
+//! | 0 | 8 | 0: free; sealed, also over the length and checksum of the name: 1: a tree; 2: a tree whose records are being deleted |
+//! | 8 | 8 | offset of the root of its ordered index, sealed: a repair changes it alone |
 //! | 16 | 8 | its records, when the database was closed last, sealed; the greatest number: not known |
 //! | 24 | 8 | bytes of its name, and a checksum of the name in the upper half |
 //! | 32 | 200 | its name |
@@ -94,7 +94,7 @@ impl<M: Media> Trees<M> {
             let tree = TreeState {
                 id,
                 name,
-                ordered: Self::order(env, id, media.load(at + ROOT), repair)?,
+                ordered: Self::order(env, id, repair)?,
                 gained: AtomicI64::new(0),
                 base: Mutex::new(base),
                 dropped: AtomicBool::new(state == DROPPING),
@@ -159,7 +159,9 @@ impl<M: Media> Trees<M> {
     fn write_entry(&self, env: &Env<M>, id: TreeId, name: &str, root: u64) -> Result<()> {
         let (media, at) = (&env.media, entry(id));
         let mut bytes = [0; TREE_BYTES as usize];
-        for (offset, word) in [(ROOT, root), (COUNT, UNKNOWN), (NAME_LEN, name_word(name))] {
+        for (offset, word) in
+            [(ROOT, seal(0, at + ROOT, root)), (COUNT, UNKNOWN), (NAME_LEN, name_word(name))]
+        {
             bytes[offset as usize..offset as usize + 8].copy_from_slice(&word.to_le_bytes());
         }
         bytes[NAME as usize..NAME as usize + name.len()].copy_from_slice(name.as_bytes());
@@ -202,7 +204,7 @@ impl<M: Media> Trees<M> {
 
     /// Whether the catalog names the tree's ordered index.
     pub fn names(&self, media: &M, tree: &TreeState<M>) -> bool {
-        media.load(entry(tree.id) + ROOT) == tree.ordered.root()
+        root_of(media, tree.id).is_ok_and(|root| root == tree.ordered.root())
     }
 
     /// Puts an ordered index, which is durable, in the place of the tree's, durably. Nobody uses the tree.
@@ -211,8 +213,9 @@ impl<M: Media> Trees<M> {
     /// Those of the fence.
     pub fn replace(&self, media: &M, id: TreeId, root: u64, ordered: Ordered<Env<M>>) -> Result<()> {
         let _one = self.changing.lock();
-        media.store(entry(id) + ROOT, root);
-        media.flush(entry(id) + ROOT, 8);
+        let at = entry(id) + ROOT;
+        media.store(at, seal(0, at, root));
+        media.flush(at, 8);
         media.fence()?;
         let mut all = self.all.write();
         if let Some(Some(tree)) = all.get_mut(id.0 as usize) {
@@ -247,9 +250,21 @@ impl<M: Media> TreeState<M> {
     }
 }
 
+/// Where the catalog says that the ordered index of a tree lies.
+///
+/// # Errors
+/// [`Damage`] of the entry.
+pub(crate) fn root_of<M: Media>(media: &M, id: TreeId) -> Result<u64> {
+    let at = entry(id) + ROOT;
+    let word = media.load(at);
+    let damage =
+        || Damage::new(Structure::Ordered, at, "the checksum of the root's place", seal(0, at, word), word);
+    Ok(unseal(0, at, word).ok_or_else(damage)?)
+}
+
 /// What an entry's first word is sealed over beside itself.
 fn rest_of<M: Media>(media: &M, at: u64) -> u64 {
-    media.load(at + ROOT) ^ media.load(at + NAME_LEN).rotate_left(40)
+    media.load(at + NAME_LEN).rotate_left(40)
 }
 
 /// The state of the entry at `at`; `None`: it is free.

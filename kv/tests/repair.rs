@@ -25,6 +25,9 @@ fn key(n: u64) -> Vec<u8> {
 /// Where the catalog says that the ordered index of the tree without a name lies.
 const ROOT: u64 = (64 << 10) + 64 * (8 << 10) + 8;
 
+/// The value of a sealed word.
+const SEALED: u64 = (1 << 48) - 1;
+
 fn filled() -> Arc<Sim> {
     let sim = Arc::new(Sim::new(BYTES).unwrap());
     let db: Db<SimMedia> = Db::open_sim(sim.clone(), &options()).unwrap();
@@ -89,7 +92,7 @@ fn an_order_that_is_whole_is_left_alone() {
 fn leaves_and_groups_that_can_not_be_read_come_back() {
     let sim = filled();
     let region = Region::sim(sim.clone());
-    let root = word(&region, ROOT);
+    let root = word(&region, ROOT) & SEALED;
     // The first link of the root leads to a group, whose second link leads to a leaf.
     let group = word(&region, root + 64) & 0xffff_ffff_ff00;
     let leaf = word(&region, group + 72) & 0xffff_ffff_ff00;
@@ -109,7 +112,7 @@ fn leaves_and_groups_that_can_not_be_read_come_back() {
 #[test]
 fn an_order_without_a_root_comes_back() {
     let sim = filled();
-    let root = word(&Region::sim(sim.clone()), ROOT);
+    let root = word(&Region::sim(sim.clone()), ROOT) & SEALED;
     damage(&sim, root, 64);
     assert!(Db::open_sim(Arc::new(sim.fork().unwrap()), &Options::new()).is_err());
     repaired(&sim, 1);
@@ -120,7 +123,7 @@ fn an_order_without_a_root_comes_back() {
 fn a_repair_that_power_cut_off_can_be_done_again() {
     use daxstore::pmem::sim::crash::{Mode, Plan, crash_recovery};
     let sim = filled();
-    let root = word(&Region::sim(sim.clone()), ROOT);
+    let root = word(&Region::sim(sim.clone()), ROOT) & SEALED;
     let group = word(&Region::sim(sim.clone()), root + 64) & 0xffff_ffff_ff00;
     damage(&sim, (word(&Region::sim(sim.clone()), group + 72) & 0xffff_ffff_ff00) + 100, 16);
     sim.start_undo();
