@@ -292,6 +292,13 @@ mod tests {
             sh.args(["-c", "read line; exit 3"]).arg(argument).stdin(Stdio::piped()).spawn().unwrap()
         };
         let (mut orphan, mut other) = (sleeper(&file), sleeper(dir.path()));
+        // The kernel tells of a new program's arguments a moment after it has begun.
+        for child in [&orphan, &other] {
+            let command = format!("/proc/{}/cmdline", child.id());
+            while fs::read(&command).unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+        }
         for child in [&orphan, &other] {
             fs::write(&file, format!("{}\n", child.id())).unwrap();
             end_orphan(dir.path());
