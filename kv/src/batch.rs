@@ -28,13 +28,15 @@ use crate::session::{Session, Taken};
 use crate::stripes;
 use crate::trees::TreeState;
 use daxstore::sync::Arc;
+use daxstore::sync::atomic::Ordering;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// One change of a batch: bytes are ranges of [`Batch::bytes`].
 #[derive(Clone, Debug)]
 struct Op {
-    tree: Option<TreeId>,
+    /// The tree, and which of those that had its number.
+    tree: Option<(TreeId, u64)>,
     key: Range<usize>,
     value: Option<Range<usize>>,
 }
@@ -59,7 +61,7 @@ impl Batch {
         start..self.bytes.len()
     }
 
-    pub(crate) fn push(&mut self, tree: Option<TreeId>, key: &[u8], value: Option<&[u8]>) {
+    pub(crate) fn push(&mut self, tree: Option<(TreeId, u64)>, key: &[u8], value: Option<&[u8]>) {
         let key = self.keep(key);
         let value = value.map(|value| self.keep(value));
         self.ops.push(Op { tree, key, value });
@@ -158,11 +160,12 @@ impl<M: Media> Core<M> {
         let mut trees = vec![tree.clone()];
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {
-            let id = op.tree.unwrap_or(tree.id);
-            let number = match trees.iter().position(|tree| tree.id == id) {
+            let (id, birth) = op.tree.unwrap_or((tree.id, tree.birth));
+            let number = match trees.iter().position(|tree| tree.birth == birth) {
                 Some(number) => number,
                 None => {
-                    trees.push(self.trees.by_id(id).ok_or(Error::TreeDropped)?);
+                    let found = self.trees.by_id(id).filter(|found| found.birth == birth);
+                    trees.push(found.ok_or(Error::TreeDropped)?);
                     trees.len() - 1
                 }
             };
@@ -207,6 +210,9 @@ impl<M: Media> Core<M> {
         let _active = self.activate(taken.seen);
         let _pin = self.env.pin();
         let _held = self.stripes.lock_all(locks);
+        if trees.iter().any(|tree| tree.dropped.load(Ordering::SeqCst)) {
+            return Err(Error::TreeDropped);
+        }
         let mut ready = Vec::with_capacity(items.len());
         let prepared = self.prepare(&mut taken.session, items, &mut ready);
         if !matches!(prepared, Ok(None)) {

@@ -238,12 +238,16 @@ impl<M: Media> Core<M> {
         };
         let key = Key { tree: old.tree, bytes: &old.key, hash: old.hash };
         let mut moved = false;
-        self.change(&tree, &key, |found| {
+        let changed = self.change(&tree, &key, |found| {
             // Whoever changed it meanwhile moved it.
             moved = found.is_some_and(|found| found.at == at && found.head == old.head);
             Ok(if moved { Action::Put(Cow::Borrowed(&old.value)) } else { Action::Nothing })
-        })?;
-        Ok(moved)
+        });
+        match changed {
+            // Its records are being deleted.
+            Err(Error::TreeDropped) => Ok(false),
+            changed => changed.map(|_| moved),
+        }
     }
 }
 

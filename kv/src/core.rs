@@ -246,6 +246,10 @@ impl<M: Media> Core<M> {
         if value.len() > MAX_VALUE {
             return Err(Error::ValueLength(value.len()));
         }
+        // Who drops it waits for those that were under way before.
+        if flags & TOMBSTONE == 0 && tree.dropped.load(Ordering::SeqCst) {
+            return Err(Error::TreeDropped);
+        }
         let head = Head::new(0, key, value.len(), flags);
         let bytes = head.bytes();
         let Some(at) = self.slot(&mut taken.session, bytes)? else {

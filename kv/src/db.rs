@@ -327,6 +327,8 @@ impl<M: Media> Db<M> {
         }
         let Some(tree) = core.trees.by_name(name) else { return Ok(false) };
         core.trees.begin_drop(core.media(), &tree)?;
+        // What is put by a change that did not see that, is there to be deleted.
+        core.sessions.wait_for(core.last_sequence() + 1);
         core.finish_drop(tree.id)?;
         Ok(true)
     }
@@ -509,12 +511,12 @@ impl<M: Media> Tree<M> {
 
     /// Adds to `batch` that `key` of this tree gets a value, whichever tree the batch is written to.
     pub fn put_in(&self, batch: &mut Batch, key: &[u8], value: &[u8]) {
-        batch.push(Some(self.state.id), key, Some(value));
+        batch.push(Some((self.state.id, self.state.birth)), key, Some(value));
     }
 
     /// Adds to `batch` that `key` of this tree is deleted, whichever tree the batch is written to.
     pub fn delete_in(&self, batch: &mut Batch, key: &[u8]) {
-        batch.push(Some(self.state.id), key, None);
+        batch.push(Some((self.state.id, self.state.birth)), key, None);
     }
 
     /// How many records the tree has. After a crash the first call counts them; else it is known.

@@ -125,5 +125,6 @@ pub(crate) fn with_order<M: Media>(tree: &TreeState<M>, ordered: Ordered<Env<M>>
         gained: AtomicI64::new(tree.gained.load(Acquire)),
         base: Mutex::new(*tree.base.lock()),
         dropped: AtomicBool::new(tree.dropped.load(Acquire)),
+        birth: tree.birth,
     }
 }

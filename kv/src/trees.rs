@@ -55,6 +55,14 @@ pub struct TreeState<M: Media> {
     pub base: Mutex<Option<u64>>,
     /// It was dropped.
     pub dropped: AtomicBool,
+    /// Tells it from a later one with its number.
+    pub birth: u64,
+}
+
+/// A number that no other tree in this process has.
+fn birth() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
 /// The trees of a database.
@@ -98,6 +106,7 @@ impl<M: Media> Trees<M> {
                 gained: AtomicI64::new(0),
                 base: Mutex::new(base),
                 dropped: AtomicBool::new(state == DROPPING),
+                birth: birth(),
             };
             if state == DROPPING {
                 dropping.push(id);
@@ -147,7 +156,8 @@ impl<M: Media> Trees<M> {
         let (gained, base) = (AtomicI64::new(0), Mutex::new(Some(0)));
         let name = name.to_owned();
         let ordered = Ordered::open(env, id, root)?;
-        let tree = Arc::new(TreeState { id, name, ordered, gained, base, dropped: AtomicBool::new(false) });
+        let dropped = AtomicBool::new(false);
+        let tree = Arc::new(TreeState { id, name, ordered, gained, base, dropped, birth: birth() });
         let mut all = self.all.write();
         if all.len() <= id.0 as usize {
             all.resize(id.0 as usize + 1, None);
@@ -176,7 +186,7 @@ impl<M: Media> Trees<M> {
     /// Those of the fence.
     pub fn begin_drop(&self, media: &M, tree: &TreeState<M>) -> Result<()> {
         let _one = self.changing.lock();
-        tree.dropped.store(true, Ordering::Release);
+        tree.dropped.store(true, Ordering::SeqCst);
         self.set_state(media, tree.id, DROPPING)
     }
 

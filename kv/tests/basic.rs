@@ -257,6 +257,60 @@ fn trees_are_apart_and_can_be_dropped() {
 }
 
 #[test]
+fn a_batch_is_not_written_to_another_tree_of_the_name() {
+    let (_dir, store) = store(128 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    let one = db.tree("one").unwrap();
+    let mut batch = Batch::new();
+    batch.put(b"of none", b"none");
+    one.put_in(&mut batch, b"of one", b"one");
+    db.drop_tree("one").unwrap();
+    let another = db.tree("one").unwrap();
+    assert!(matches!(db.write(&batch), Err(Error::TreeDropped)));
+    assert!(another.is_empty().unwrap() && db.is_empty().unwrap());
+}
+
+#[test]
+fn what_is_put_beside_a_drop_is_deleted_or_refused() {
+    let (_dir, store) = store(128 << 20);
+    let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
+    for round in 0..20 {
+        let one = db.tree("one").unwrap();
+        assert!(one.is_empty().unwrap());
+        let begun = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            for thread in 0..2_u64 {
+                let (one, begun) = (&one, &begun);
+                scope.spawn(move || {
+                    begun.wait();
+                    for n in 0.. {
+                        let number = n * 2 + thread;
+                        let put = match number % 3 {
+                            0 => one.write({
+                                let mut batch = Batch::new();
+                                batch.put(&key(number), b"of a batch");
+                                batch
+                            }),
+                            _ => one.put(&key(number), b"x"),
+                        };
+                        match put {
+                            Ok(()) => {}
+                            Err(Error::TreeDropped) => break,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+            begun.wait();
+            std::thread::sleep(std::time::Duration::from_micros(200 * round));
+            assert!(db.drop_tree("one").unwrap());
+        });
+        let report = db.verify().unwrap();
+        assert!(report.faults.is_empty() && report.records == 0, "{report:?}");
+    }
+}
+
+#[test]
 fn what_is_deleted_gives_its_space_back() {
     let (_dir, store) = store(256 << 20);
     let db = Db::open(&store, "/kv", Options::new().create(true)).unwrap();
