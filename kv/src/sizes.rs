@@ -27,6 +27,7 @@ impl Sizes {
     pub const DEFAULT: Self =
         Self { least: 4, most: 7, bits: 8, apart: 12, ordered: ordered::Sizes::DEFAULT };
     /// Small ones, so that few keys make everything happen.
+    #[cfg(feature = "sim")]
     pub const SMALL: Self = Self { least: 1, most: 2, bits: 1, apart: 1, ordered: ordered::Sizes::SMALL };
 }
 
