@@ -1,7 +1,7 @@
 //! Does a reservation find no space on purpose, to see that whoever asked says so and left everything as it was?
 //!
 //! Blocks, whole chunks and slots of metadata are counted as they are asked for, by the calling thread alone. Only simulated
-//! builds (feature `sim`) can have one fail; in every other build [`strikes`] is the constant `false` and costs nothing.
+//! builds (feature `sim`) can have one fail; in every other build `strikes` is the constant `false` and costs nothing.
 
 /// Which reservations fail, counted from 0 since [`set`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

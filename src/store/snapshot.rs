@@ -51,7 +51,7 @@ impl Dir {
     /// next open for writing leaves nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::Exists`], those of [`File::reflink`] and of making names. What was
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::Exists`], those of [`File::reflink`](crate::File::reflink) and of making names. What was
     /// made is removed then.
     pub fn snapshot(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Snapshot> {
         let (source, to) = (self.open_dir(from)?, to.as_ref());
