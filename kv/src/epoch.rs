@@ -60,9 +60,9 @@ pub fn thread_number() -> usize {
     NUMBER.with(|number| *number)
 }
 
-/// A pin is one locked instruction, which orders it before every later load on x86-64; the language asks for a fence.
+/// Orders a locked instruction before every later load, as it does by itself on x86-64; elsewhere, and in models, a fence is needed.
 #[inline(always)]
-fn full_fence() {
+pub fn full_fence() {
     if cfg!(any(loom, not(target_arch = "x86_64"))) {
         daxstore::sync::atomic::fence(Ordering::SeqCst);
     }

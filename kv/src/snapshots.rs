@@ -8,6 +8,7 @@
 //!    the announcement, and notes what it supersedes.
 //! 2. A record is noted before the index names its successor, and until its slot is free.
 
+use crate::epoch::full_fence;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::{BTreeMap, HashMap};
@@ -51,6 +52,7 @@ impl Snapshots {
     /// Takes a snapshot: `number` takes its number, `settle` waits until changes up to it are over.
     pub fn take(&self, number: impl FnOnce() -> u64, settle: impl FnOnce(u64)) -> u64 {
         self.announced.fetch_add(1, Ordering::SeqCst);
+        full_fence();
         let sequence = {
             let mut taken = self.taken.lock();
             let sequence = number();
@@ -89,6 +91,7 @@ impl Snapshots {
     /// Whether what is superseded is to be noted. Asked after the change took its sequence number.
     #[inline]
     pub fn are_announced(&self) -> bool {
+        full_fence();
         self.announced.load(Ordering::SeqCst) > 0
     }
 
