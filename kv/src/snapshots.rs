@@ -6,7 +6,9 @@
 //! Invariants:
 //! 1. A snapshot is announced before its number is taken, and begins when every change up to that number is over. So a later change sees
 //!    the announcement, and notes what it supersedes.
-//! 2. A record is noted before the index names its successor, and until its slot is free.
+//! 2. Before the number is taken, nothing that a snapshot could need is free any more ([`Snapshots::oldest`] is 0): who takes the number and
+//!    has not told of it yet loses nothing to who frees meanwhile.
+//! 3. A record is noted before the index names its successor, and until its slot is free.
 
 use crate::epoch::full_fence;
 use daxstore::sync::Mutex;
@@ -55,6 +57,8 @@ impl Snapshots {
         full_fence();
         let sequence = {
             let mut taken = self.taken.lock();
+            self.oldest.swap(0, Ordering::SeqCst);
+            full_fence();
             let sequence = number();
             *taken.entry(sequence).or_default() += 1;
             self.publish(&taken);
@@ -83,8 +87,9 @@ impl Snapshots {
         self.oldest.store(oldest, Ordering::SeqCst);
     }
 
-    /// The oldest; the greatest number: there is none.
+    /// The oldest; the greatest number: there is none; 0: one is being taken. Asked after the changes that superseded what is to be freed.
     pub fn oldest(&self) -> u64 {
+        full_fence();
         self.oldest.load(Ordering::SeqCst)
     }
 
@@ -129,5 +134,26 @@ impl Snapshots {
         if versions.is_empty() {
             shard.remove(&hash);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_free_while_a_number_is_taken() {
+        let snapshots = Snapshots::default();
+        assert_eq!(snapshots.oldest(), u64::MAX);
+        let number = || {
+            assert_eq!((snapshots.oldest(), snapshots.are_announced()), (0, true));
+            7
+        };
+        assert_eq!(snapshots.take(number, |_| assert_eq!(snapshots.oldest(), 7)), 7);
+        assert_eq!(snapshots.take(|| 9, |_| assert_eq!(snapshots.oldest(), 7)), 9);
+        snapshots.end(7);
+        assert_eq!(snapshots.oldest(), 9);
+        snapshots.end(9);
+        assert_eq!((snapshots.oldest(), snapshots.are_announced()), (u64::MAX, false));
     }
 }

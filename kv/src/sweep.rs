@@ -121,7 +121,6 @@ impl<M: Media> Core<M> {
         let Some(mut next) = sweep.next.try_lock() else { return Ok(false) };
         let (slots, bytes) = if class == CLASSES { (1, CHUNK) } else { (slots(class), slot_bytes(class)) };
         let mut free = Vec::new();
-        let sequence = self.last_sequence();
         for _ in 0..STEP {
             let (slab, slot) = *next;
             let Some(first) = sweep.all.get(slab) else { break };
@@ -131,6 +130,8 @@ impl<M: Media> Core<M> {
             let boundary = sweep.all.get(slab).map_or(u64::MAX, |first| first + slot * bytes);
             let publish = || sweep.boundary.store(boundary, Ordering::Release);
             if let Some(old) = self.look_at_slot(session, class, at, publish)? {
+                // Whatever superseded it has its number by now.
+                let sequence = self.last_sequence();
                 let until = old.until.max(sequence);
                 free.push(Old { sequence: old.sequence.max(sequence), until, ..old });
             }
