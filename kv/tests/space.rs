@@ -82,7 +82,7 @@ fn records_of_100_bytes() {
 }
 
 #[test]
-#[ignore = "a million records: some 30 s"]
+#[ignore = "a million records take long: cargo test -p daxstore-kv --release --features sim --test space -- --ignored"]
 fn a_million_records_of_100_bytes() {
     churn(1_000_000, &[7; 100], 1.53, 2.0);
 }
