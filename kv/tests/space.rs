@@ -82,12 +82,6 @@ fn records_of_100_bytes() {
 }
 
 #[test]
-#[ignore = "a million records take long: cargo test -p daxstore-kv --release --features sim --test space -- --ignored"]
-fn a_million_records_of_100_bytes() {
-    churn(1_000_000, &[7; 100], 1.53, 2.0);
-}
-
-#[test]
 fn records_of_1_kib() {
     churn(60_000, &[7; 1024], 1.2, 1.25);
 }
