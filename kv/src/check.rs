@@ -152,7 +152,7 @@ impl Db {
     /// [`Error::InvalidArgument`] where there is a file already; those of reading and of the new database.
     pub fn backup(&self, store: &daxstore::Store, path: impl AsRef<std::path::Path>) -> Result<()> {
         if store.metadata(path.as_ref()).is_ok() {
-            return Err(Error::InvalidArgument("a backup is a new file; there is one at that path"));
+            return Err(Error::BackupExists);
         }
         let copy = Self::open(store, path, crate::Options::new().create(true))?;
         let moment = self.snapshot();

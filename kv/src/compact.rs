@@ -238,7 +238,7 @@ impl<M: Media> Core<M> {
         };
         let key = Key { tree: old.tree, bytes: &old.key, hash: old.hash };
         let mut moved = false;
-        let changed = self.change(&tree, &key, |found| {
+        let changed = self.change(&tree, &key, None, |found| {
             // Whoever changed it meanwhile moved it.
             moved = found.is_some_and(|found| found.at == at && found.head == old.head);
             Ok(if moved { Action::Put(Cow::Borrowed(&old.value)) } else { Action::Nothing })

@@ -193,7 +193,7 @@ impl<M: Media> Core<M> {
     }
 
     /// Changes `key` as `decide` says, who is given the record that it has; asked again where room had to be made first. Whether the
-    /// key had a value before.
+    /// key had a value before. `expected`: bytes of the value, where they are known.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::ValueLength`], [`Error::ReadOnly`], before anything changed; damage; those of `decide`.
@@ -202,9 +202,14 @@ impl<M: Media> Core<M> {
         &self,
         tree: &TreeState<M>,
         key: &Key<'_>,
+        expected: Option<usize>,
         mut decide: impl FnMut(Option<&Found>) -> Result<Action<'v>>,
     ) -> Result<bool> {
+        self.index.prefetch(self.media(), key.hash);
         let mut taken = self.begin()?;
+        if let Some(value) = expected {
+            self.expect(&taken.session, key, value);
+        }
         loop {
             match self.attempt(&mut taken, tree, key, &mut decide)? {
                 Attempt::Done(live) => return Ok(live),
@@ -214,6 +219,17 @@ impl<M: Media> Core<M> {
                     self.env.collect()?;
                 }
             }
+        }
+    }
+
+    /// Asks for the lines at the edges of the slot that a record of `key` will be written to: only parts of them are stored, so they come from memory
+    /// first, best while the index is looked at.
+    #[inline]
+    fn expect(&self, session: &Session, key: &Key<'_>, value: usize) {
+        let bytes = Head::new(0, key, value, 0).bytes();
+        if let Some(at) = class_of(bytes).and_then(|class| session.kept.peek(class)) {
+            self.media().prefetch_write(at);
+            self.media().prefetch_write(at + bytes);
         }
     }
 

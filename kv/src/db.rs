@@ -427,7 +427,7 @@ impl<M: Media> Tree<M> {
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let key = self.key_to_change(key)?;
-        self.core().change(&self.state, &key, |_| Ok(Action::Put(Cow::Borrowed(value))))?;
+        self.core().change(&self.state, &key, Some(value.len()), |_| Ok(Action::Put(Cow::Borrowed(value))))?;
         Ok(())
     }
 
@@ -438,7 +438,7 @@ impl<M: Media> Tree<M> {
     #[inline]
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let key = self.key_to_change(key)?;
-        self.core().change(&self.state, &key, |_| Ok(Action::Delete))
+        self.core().change(&self.state, &key, Some(0), |_| Ok(Action::Delete))
     }
 
     /// Makes every change of `batch`, or none. Durable on return. Snapshots and iterators see all of it or nothing.
@@ -474,7 +474,7 @@ impl<M: Media> Tree<M> {
     ) -> Result<bool> {
         let key = self.key_to_change(key)?;
         let mut old = Vec::new();
-        self.core().change(&self.state, &key, |found| {
+        self.core().change(&self.state, &key, None, |found| {
             old.clear();
             let old = match found {
                 Some(found) => {
@@ -494,7 +494,7 @@ impl<M: Media> Tree<M> {
     pub fn compare_and_swap(&self, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
         let key = self.key_to_change(key)?;
         let (mut old, mut is_expected) = (Vec::new(), false);
-        self.core().change(&self.state, &key, |found| {
+        self.core().change(&self.state, &key, None, |found| {
             old.clear();
             if let Some(found) = found {
                 self.read_value(&key, (found.at, found.head), &mut old)?;

@@ -69,13 +69,29 @@ impl Damage {
     }
 }
 
-/// Every way in which a call of this crate fails.
+/// A part of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The key.
+    Key,
+    /// The value.
+    Value,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Key { "the key" } else { "the value" })
+    }
+}
+
+/// Every way in which a call of this crate fails. Two words long, so that a result fits in registers: what an answer that no caller looks at
+/// costs is copied with every call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file store's answer.
     #[error(transparent)]
-    Store(#[from] daxstore::Error),
+    Store(Box<daxstore::Error>),
     /// Nothing was changed.
     #[error(
         "the database is full: {needed} bytes needed; delete something, or give it more with `max_bytes` or a larger pool"
@@ -114,41 +130,60 @@ pub enum Error {
     /// The database is of a later format.
     #[error("the database has format version {found}, this program knows {known}; use a later daxstore")]
     FutureVersion {
-        /// The version found.
-        found: u64,
+        /// The version found; the greatest number, if it is greater.
+        found: u32,
         /// The version known.
-        known: u64,
+        known: u32,
     },
     /// The database is of an earlier format, which was never released.
     #[error(
         "the database has format version {found}, this program knows only {known}; dump it with the daxstore that made it, and load it here"
     )]
     PastVersion {
-        /// The version found.
-        found: u64,
+        /// The version found; the greatest number, if it is greater.
+        found: u32,
         /// The version known.
-        known: u64,
+        known: u32,
     },
     /// A key or a value of a typed tree that is not of its type, or can not be written as one.
     #[error("{0} can not be read or written as its type in the program")]
-    Codec(&'static str),
-    /// An argument that makes no sense.
-    #[error("invalid argument: {0}")]
-    InvalidArgument(&'static str),
+    Codec(Part),
+    /// A backup would overwrite a file.
+    #[error("a backup is a new file; there is one at that path")]
+    BackupExists,
     /// An earlier failure left unknown what is durable: the database reads, and takes no changes.
     #[error("an earlier change could not be made durable; close the database and open it again")]
     Poisoned,
     /// Damage of the database.
     #[error(transparent)]
-    Damage(#[from] Damage),
+    Damage(Box<Damage>),
     /// Damage of a record that a key led to.
-    #[error("the record of key {key:?} in tree {tree}: {damage}")]
-    Record {
-        /// The number of the tree.
-        tree: u32,
-        /// The first bytes of the key.
-        key: String,
-        /// What is damaged.
-        damage: Damage,
-    },
+    #[error(transparent)]
+    Record(Box<RecordDamage>),
 }
+
+/// Damage of a record that a key led to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record of key {key:?} in tree {tree}: {damage}")]
+pub struct RecordDamage {
+    /// The number of the tree.
+    pub tree: u32,
+    /// The first bytes of the key.
+    pub key: String,
+    /// What is damaged.
+    pub damage: Damage,
+}
+
+impl From<daxstore::Error> for Error {
+    fn from(error: daxstore::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<Damage> for Error {
+    fn from(damage: Damage) -> Self {
+        Self::Damage(Box::new(damage))
+    }
+}
+
+const _: () = assert!(size_of::<Result<()>>() == 16);

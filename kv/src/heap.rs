@@ -194,6 +194,12 @@ impl Kept {
         self.0[class].pop()
     }
 
+    /// The free slot of the class that [`Self::pop`] would take.
+    #[inline]
+    pub fn peek(&self, class: usize) -> Option<u64> {
+        self.0[class].last().copied()
+    }
+
     /// Keeps a free slot; gives some away if there are many.
     #[inline]
     pub fn push(&mut self, heap: &Heap, class: usize, at: u64) {

@@ -147,8 +147,12 @@ impl<M: Media> Tree<M> {
 /// That the record of `key` is damaged.
 #[cold]
 fn damaged(key: &record::Key<'_>, (at, head): crate::iter::Seen) -> crate::Error {
-    use crate::error::{Damage, Structure};
+    use crate::error::{Damage, RecordDamage, Structure};
     let damage = Damage::new(Structure::Record, at, "the record's checksum", 0, head.second >> 32);
     let first = &key.bytes[..key.bytes.len().min(32)];
-    crate::Error::Record { tree: key.tree.0, key: first.escape_ascii().to_string(), damage }
+    crate::Error::Record(Box::new(RecordDamage {
+        tree: key.tree.0,
+        key: first.escape_ascii().to_string(),
+        damage,
+    }))
 }

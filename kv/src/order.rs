@@ -16,6 +16,7 @@ use daxstore::sync::Arc;
 use std::ops::Bound;
 
 /// A key that waits for want of space is seen nevertheless, and its group is not written back before it was taken: that says so.
+#[inline]
 fn waits(told: Result<()>) -> Result<()> {
     match told {
         Err(Error::NoSpace { .. }) => Ok(()),
@@ -39,6 +40,7 @@ impl<M: Media> Core<M> {
     }
 
     /// Takes what `tree` was told of into its ordered index, if that is much.
+    #[inline]
     pub(crate) fn order_settle(&self, tree: &TreeState<M>) -> Result<()> {
         waits(tree.ordered.settle_many())
     }
@@ -96,7 +98,7 @@ impl<M: Media> Core<M> {
             let Some(last) = keys.last().cloned() else { return Ok(()) };
             for key in &keys {
                 let key = self.key(tree.id, key)?;
-                self.change(tree, &key, |_| Ok(crate::core::Action::Delete))?;
+                self.change(tree, &key, Some(0), |_| Ok(crate::core::Action::Delete))?;
             }
             from = Bound::Excluded(last);
         }

@@ -12,7 +12,7 @@
 
 use crate::core::Core;
 use crate::env::{Env, TreeId};
-use crate::error::{Damage, Error, Result, Structure};
+use crate::error::{Error, Result, Structure};
 use crate::media::Media;
 use crate::ordered::Ordered;
 use crate::record::{self, TOMBSTONE, Whole};
@@ -106,7 +106,7 @@ impl<M: Media> Trees<M> {
     /// The ordered index that the catalog names; where nothing of it can be read and `repair` is asked for, an empty one that the catalog does not name.
     pub(crate) fn order(env: &Arc<Env<M>>, id: TreeId, repair: bool) -> Result<Ordered<Env<M>>> {
         match root_of(&env.media, id).and_then(|root| Ordered::open(env, id, root)) {
-            Err(Error::Damage(Damage { structure: Structure::Ordered, .. })) if repair => {
+            Err(Error::Damage(damage)) if repair && damage.structure == Structure::Ordered => {
                 Ordered::open(env, id, Ordered::create(env, id)?)
             }
             opened => opened,

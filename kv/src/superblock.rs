@@ -31,6 +31,11 @@ fn fixed(version: u64, id: [u64; 2]) -> [u8; at::FIXED_BYTES] {
     bytes
 }
 
+/// A version as an error tells it.
+fn short(version: u64) -> u32 {
+    u32::try_from(version).unwrap_or(u32::MAX)
+}
+
 impl Superblock {
     /// Stores all but the first word. `seed` makes the database's number; `None`: chance does.
     ///
@@ -85,7 +90,7 @@ impl Superblock {
         }
         let version = media.load(at::VERSION);
         if version > VERSION {
-            return Err(Error::FutureVersion { found: version, known: VERSION });
+            return Err(Error::FutureVersion { found: short(version), known: short(VERSION) });
         }
         let id = [media.load(at::ID), media.load(at::ID + 8)];
         let expected = u64::from_le_bytes(*fixed(version, id).last_chunk().unwrap_or(&[0; 8]));
@@ -94,7 +99,7 @@ impl Superblock {
             return Err(Damage::new(Structure::Superblock, at::CHECK, "the checksum", expected, found).into());
         }
         if version < VERSION {
-            return Err(Error::PastVersion { found: version, known: VERSION });
+            return Err(Error::PastVersion { found: short(version), known: short(VERSION) });
         }
         Ok(Some(Self { salt: id[0] }))
     }

@@ -58,7 +58,7 @@ fn translations_of_2_mib_are_had_or_the_lack_of_them_is_told() {
     });
     let is_huge = match filled {
         Ok(()) => true,
-        Err(daxstore_kv::Error::Store(daxstore::Error::NotHuge { .. })) => false,
+        Err(daxstore_kv::Error::Store(error)) if matches!(*error, daxstore::Error::NotHuge { .. }) => false,
         Err(error) => panic!("{error}"),
     };
     // Without it, all is the same but the refusal.

@@ -32,7 +32,8 @@ pub fn open(dir: &Path, size: Size) -> Result<Box<dyn Engine>> {
     } else {
         Store::create(&path, size.room(), &options).context("make the pool")?
     };
-    let db = Db::open(&store, DATABASE, Options::new().create(true)).context("open the database")?;
+    let options = Options::new().create(true).max_bytes(size.room());
+    let db = Db::open(&store, DATABASE, options).context("open the database")?;
     Ok(Box::new(Daxstore { store, db }))
 }
 

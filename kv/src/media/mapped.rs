@@ -327,6 +327,16 @@ impl Media for Mapped {
         }
     }
 
+    #[inline]
+    fn prefetch_write(&self, at: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if at < self.len.load(Ordering::Relaxed) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: as for a prefetch to read; a processor that does not know this one does nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.base.add(at as usize).cast::<i8>().cast_const()) }
+        }
+    }
+
     fn work(&self) -> Option<Work> {
         let counts = self.store.counts();
         Some(Work { fences: counts.fences, lines: counts.flushed_lines, through: counts.nt_bytes })

@@ -128,6 +128,9 @@ pub trait Media: Send + Sync + 'static {
     /// Asks for the line at `at`, which will be read soon.
     fn prefetch(&self, at: u64);
 
+    /// Asks for the line at `at`, which will be stored to soon.
+    fn prefetch_write(&self, _at: u64) {}
+
     /// What was done until now, by this database and whoever shares its pool; `None`: nobody counts.
     fn work(&self) -> Option<Work> {
         None

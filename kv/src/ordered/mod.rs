@@ -235,6 +235,7 @@ impl<S: Space> Ordered<S> {
     ///
     /// # Errors
     /// As [`Self::apply`].
+    #[inline]
     pub fn settle_many(&self) -> Result<()> {
         if self.pending.len() >= WAITING { self.settle() } else { Ok(()) }
     }
@@ -261,10 +262,16 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Takes what waits into the leaves, where readers see it.
+    #[cold]
+    fn settle_waiting(&self) -> Result<()> {
+        self.take_pending(&mut self.writer.lock())
+    }
+
+    #[inline]
     fn settle(&self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.take_pending(&mut self.writer.lock())
+        self.settle_waiting()
     }
 }

@@ -35,7 +35,7 @@ pub use key::Key;
 
 use crate::batch::Batch;
 use crate::db;
-use crate::error::{Error, Result};
+use crate::error::{Error, Part, Result};
 use crate::iter;
 use crate::media::{Mapped, Media};
 use serde::Serialize;
@@ -63,17 +63,17 @@ fn encoded<K: Key>(key: &K) -> Vec<u8> {
 }
 
 fn decoded<K: Key>(mut bytes: &[u8]) -> Result<K> {
-    K::decode(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Error::Codec("the key"))
+    K::decode(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Error::Codec(Part::Key))
 }
 
 fn written<V: Serialize>(value: &V) -> Result<Vec<u8>> {
-    postcard::to_allocvec(value).map_err(|_| Error::Codec("the value"))
+    postcard::to_allocvec(value).map_err(|_| Error::Codec(Part::Value))
 }
 
 fn read<V: DeserializeOwned>(bytes: &[u8]) -> Result<V> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
-        _ => Err(Error::Codec("the value")),
+        _ => Err(Error::Codec(Part::Value)),
     }
 }
 
