@@ -28,9 +28,12 @@ use crate::stripes::Stripes;
 use crate::superblock::{SEQUENCES, store};
 use crate::sweep::Sweep;
 use crate::trees::{TreeState, Trees};
-use daxstore::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use daxstore::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use daxstore::sync::{Arc, Mutex};
 use std::borrow::Cow;
+
+/// Longer values are read under a pin: their space may be the pool's again meanwhile.
+const UNPINNED: usize = 4096;
 
 /// A database over some memory.
 #[derive(Debug)]
@@ -205,7 +208,8 @@ impl<M: Media> Core<M> {
         expected: Option<usize>,
         mut decide: impl FnMut(Option<&Found>) -> Result<Action<'v>>,
     ) -> Result<bool> {
-        self.index.prefetch(self.media(), key.hash);
+        // Before any locked instruction: until the stores of the change before are out, nothing behind one begins.
+        self.index.prefetch_head(self.media(), key.hash);
         let mut taken = self.begin()?;
         if let Some(value) = expected {
             self.expect(&taken.session, key, value);
@@ -391,6 +395,35 @@ impl<M: Media> Core<M> {
     pub(crate) fn find(&self, key: &Key<'_>) -> Result<Option<Found>> {
         let found = self.index.find(self.media(), key)?;
         Ok(found.filter(|found| !found.head.is(TOMBSTONE)))
+    }
+
+    /// Puts the value of `key` into `buf`, which is empty, without a pin: whether that could be done. Where not, the caller looks again with one.
+    ///
+    /// K18: what was copied is right for this key, and afterwards the index still says what it said before: so no pin is needed to know that the
+    /// record was the key's newest at some moment of the call, and durable. A pin is a locked instruction, and nothing behind one begins before
+    /// everything before it is done: without, the misses of several gets are waited for together.
+    #[inline]
+    pub(crate) fn get_unpinned(&self, key: &Key<'_>, buf: &mut Vec<u8>) -> bool {
+        let media = self.media();
+        let Some(glimpse) = self.index.glimpse(media, key.hash) else { return false };
+        let at = glimpse.at();
+        if at > media.len() - 64 {
+            return false;
+        }
+        let head = Head::load(media, at);
+        if head.is(TOMBSTONE) || head.value_len() > UNPINNED || !head.fits(at, media.len()) {
+            return false;
+        }
+        if !head.is_of(media, at, key) {
+            return false;
+        }
+        media.append_to(at + head.before_value(), head.value_len(), buf);
+        if !head.is_right(self.salt, at, key.hash, buf) {
+            return false;
+        }
+        // What was copied was copied before the words are looked at again.
+        fence(Ordering::Acquire);
+        self.index.is_still(media, &glimpse) || mutation::is(Mutation::NoSecondLook)
     }
 
     /// A key of a tree.

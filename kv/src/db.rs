@@ -395,9 +395,18 @@ impl<M: Media> Tree<M> {
     pub fn get_into(&self, key: &[u8], buf: &mut Vec<u8>) -> Result<bool> {
         buf.clear();
         let key = self.core().key(self.state.id, key)?;
+        if !self.trusts() && self.core().get_unpinned(&key, buf) {
+            return Ok(true);
+        }
+        self.get_pinned(&key, buf)
+    }
+
+    #[cold]
+    fn get_pinned(&self, key: &record::Key<'_>, buf: &mut Vec<u8>) -> Result<bool> {
+        buf.clear();
         let _pin = self.core().env.pin();
-        let Some(found) = self.core().find(&key)? else { return Ok(false) };
-        self.read_value(&key, (found.at, found.head), buf)?;
+        let Some(found) = self.core().find(key)? else { return Ok(false) };
+        self.read_value(key, (found.at, found.head), buf)?;
         Ok(true)
     }
 

@@ -33,6 +33,8 @@ pub enum Mutation {
     IgnorePins,
     /// K16: a snapshot does not wait for the changes that have a number up to its own.
     NoSettle,
+    /// K18: a get without a pin does not look at the index again.
+    NoSecondLook,
     /// K2: a slot that could not be read is given out although the index names it.
     FreeNamed,
     /// K2: pages are taken for lost although an ordered index links them.

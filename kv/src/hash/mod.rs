@@ -134,6 +134,24 @@ pub struct Place {
     window: u32,
 }
 
+/// An entry that was seen by somebody who is not pinned, and the words that led to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Glimpse {
+    root: u64,
+    word_at: u64,
+    word: u64,
+    entry_at: u64,
+    entry: u64,
+}
+
+impl Glimpse {
+    /// Where the record lies.
+    #[inline]
+    pub const fn at(&self) -> u64 {
+        (self.entry & SLOT) * 8
+    }
+}
+
 /// That there is no room for a key in its segment, which is to be replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct Full {
@@ -227,6 +245,51 @@ impl Index {
         }
         let named = |entry: &&u64| **entry >> SLOT_BITS == tag && **entry & SLOT > HELD;
         line.iter().find(named).map_or(0, |entry| (entry & SLOT) * 8)
+    }
+
+    /// Asks for the header and the key of the record that `hash` most likely leads to. The caller need not be pinned.
+    #[inline]
+    pub fn prefetch_head<M: Media>(&self, media: &M, hash: u64) {
+        let Some(glimpse) = self.glimpse(media, hash) else { return };
+        media.prefetch(glimpse.at());
+        media.prefetch(glimpse.at() + 32);
+    }
+
+    /// The record that `hash` most likely leads to, for who is not pinned; `None`: who wants to know has to look, pinned.
+    #[inline]
+    pub fn glimpse<M: Media>(&self, media: &M, hash: u64) -> Option<Glimpse> {
+        let root = self.root.load(Ordering::Acquire);
+        let (at, bits) = root_parts(root);
+        let word_at = at + (hash >> (64 - bits)) * 8;
+        let word = media.load(word_at);
+        let segment = Segment::of(word);
+        if segment.pages == 0 || segment.depth > bits {
+            return None;
+        }
+        let tag = tag_of(hash, segment.window);
+        let pair = segment.pair(hash << segment.depth);
+        for n in 0..LINES {
+            let line = segment.line(pair, tag, n);
+            let entries = media.load_line(line);
+            let (alike, has_empty) = alike(&entries, tag);
+            if let Some(entry) = entries.get(alike.trailing_zeros() as usize) {
+                let entry_at = line + u64::from(alike.trailing_zeros()) * 8;
+                let glimpse = Glimpse { root, word_at, word, entry_at, entry: *entry };
+                return (entry & SLOT > HELD).then_some(glimpse);
+            }
+            if has_empty {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Whether what led to `glimpse` is what it was: then its record was named all the while, or again.
+    #[inline]
+    pub fn is_still<M: Media>(&self, media: &M, glimpse: &Glimpse) -> bool {
+        media.load(glimpse.entry_at) == glimpse.entry
+            && media.load(glimpse.word_at) == glimpse.word
+            && self.root.load(Ordering::Acquire) == glimpse.root
     }
 
     /// Asks for the record that `hash` most likely leads to.
