@@ -14,10 +14,10 @@
 //! is. No slot of its records is used again while its note can be replayed (K6), so a batch that returned is always complete.
 
 use crate::chunks::{ChunkKind, Reserve};
-use crate::core::{Change, Core, flags_of};
+use crate::core::{Became, Change, Core, flags_of};
 use crate::env::TreeId;
 use crate::error::{Error, Result};
-use crate::hash::{Found, Full, Place, Room};
+use crate::hash::{Found, Full, Look, Place, Room};
 use crate::heap::class_of;
 use crate::layout::PAGE;
 use crate::media::Media;
@@ -103,17 +103,39 @@ struct Item<'b> {
     tree: usize,
 }
 
+impl Item<'_> {
+    /// Bytes of its record.
+    fn bytes(&self) -> u64 {
+        Head::new(0, &self.key, self.value.map_or(0, <[u8]>::len), 0).bytes()
+    }
+}
+
 /// The trees that a batch changes, and its changes.
 type Items<'b, M> = (Vec<Arc<TreeState<M>>>, Vec<Item<'b>>);
 
-/// What an item has before anything is written.
+/// What an item has in the index before anything is written.
 #[derive(Clone, Copy)]
-struct Ready {
-    item: usize,
-    at: u64,
-    bytes: u64,
+struct Spot {
+    item: u32,
     place: Place,
     found: Option<Found>,
+}
+
+/// What is written of an item.
+#[derive(Clone, Copy, Default)]
+struct Record {
+    /// Its flags; 0: nothing is written.
+    flags: u64,
+    /// Where; 0: it has no slot yet.
+    at: u64,
+}
+
+/// A batch on its way: spots in the order of hashes, in which the index is looked at; records in the order of the batch, so that keys that come in
+/// order lie side by side.
+#[derive(Default)]
+struct Ready {
+    spots: Vec<Spot>,
+    records: Vec<Record>,
 }
 
 /// What was missing.
@@ -125,6 +147,8 @@ enum Missing {
 
 /// Items whose memory is asked for ahead of use.
 const AHEAD: usize = 8;
+/// Bytes of records side by side that are written together.
+const TOGETHER: usize = 8 << 10;
 
 impl<M: Media> Core<M> {
     /// Makes every change of `batch`, or none; those without a tree in `tree`.
@@ -132,10 +156,9 @@ impl<M: Media> Core<M> {
     /// # Errors
     /// As for a change of one key, before anything changed.
     pub(crate) fn write_batch(&self, tree: &Arc<TreeState<M>>, batch: &Batch) -> Result<()> {
-        let (trees, mut items) = self.items(tree, batch)?;
-        items.sort_by_key(|item| item.key.hash);
-        drop_earlier(&mut items);
-        let mut locks: Vec<_> = items.iter().map(|item| stripes::of(item.key.hash)).collect();
+        let (trees, items) = self.items(tree, batch)?;
+        let order = in_order(&items);
+        let mut locks: Vec<_> = order.iter().map(|(hash, _)| stripes::of(*hash)).collect();
         locks.dedup();
         let mut taken = self.begin()?;
         self.reserve(&mut taken, &items)?;
@@ -143,7 +166,7 @@ impl<M: Media> Core<M> {
             self.write_back(&mut taken)?;
         }
         loop {
-            match self.attempt_batch(&mut taken, &trees, &items, &locks)? {
+            match self.attempt_batch(&mut taken, &trees, &items, &order, &locks)? {
                 None => return Ok(()),
                 Some(Missing::Slots(class)) => self.refill(&mut taken, class, Reserve::Keep)?,
                 Some(Missing::Room(all)) => {
@@ -160,14 +183,9 @@ impl<M: Media> Core<M> {
         let mut trees = vec![tree.clone()];
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in &batch.ops {
-            let (id, birth) = op.tree.unwrap_or((tree.id, tree.birth));
-            let number = match trees.iter().position(|tree| tree.birth == birth) {
-                Some(number) => number,
-                None => {
-                    let found = self.trees.by_id(id).filter(|found| found.birth == birth);
-                    trees.push(found.ok_or(Error::TreeDropped)?);
-                    trees.len() - 1
-                }
+            let (id, number) = match op.tree {
+                None => (tree.id, 0),
+                Some((id, birth)) => (id, self.number_of(&mut trees, id, birth)?),
             };
             let key = self.key(id, &batch.bytes[op.key.clone()])?;
             let value = op.value.clone().map(|value| &batch.bytes[value]);
@@ -179,12 +197,21 @@ impl<M: Media> Core<M> {
         Ok((trees, items))
     }
 
+    /// The place in `trees` of the tree `id` of this birth, added if it is not there.
+    fn number_of(&self, trees: &mut Vec<Arc<TreeState<M>>>, id: TreeId, birth: u64) -> Result<usize> {
+        if let Some(number) = trees.iter().position(|tree| tree.birth == birth) {
+            return Ok(number);
+        }
+        let found = self.trees.by_id(id).filter(|found| found.birth == birth);
+        trees.push(found.ok_or(Error::TreeDropped)?);
+        Ok(trees.len() - 1)
+    }
+
     /// Gets the slots that the items may need, so that an attempt rarely has to be given up.
     fn reserve(&self, taken: &mut Taken<'_>, items: &[Item<'_>]) -> Result<()> {
         let mut wanted = [0_usize; crate::heap::CLASSES];
         for item in items {
-            let head = Head::new(0, &item.key, item.value.map_or(0, <[u8]>::len), 0);
-            if let Some(class) = class_of(head.bytes()) {
+            if let Some(class) = class_of(item.bytes()) {
                 wanted[class] += 1;
             }
         }
@@ -205,6 +232,7 @@ impl<M: Media> Core<M> {
         taken: &mut Taken<'_>,
         trees: &[Arc<TreeState<M>>],
         items: &[Item<'_>],
+        order: &[(u64, u32)],
         locks: &[usize],
     ) -> Result<Option<Missing>> {
         let _active = self.activate(taken.seen);
@@ -213,40 +241,68 @@ impl<M: Media> Core<M> {
         if trees.iter().any(|tree| tree.dropped.load(Ordering::SeqCst)) {
             return Err(Error::TreeDropped);
         }
-        let mut ready = Vec::with_capacity(items.len());
-        let prepared = self.prepare(&mut taken.session, items, &mut ready);
+        let mut ready = Ready::default();
+        let prepared = self.prepare(&mut taken.session, items, order, &mut ready);
         if !matches!(prepared, Ok(None)) {
-            self.give_up(&mut taken.session, &ready)?;
+            self.give_up(&mut taken.session, items, &ready)?;
             return prepared;
         }
-        if ready.is_empty() {
+        if ready.spots.is_empty() {
             return Ok(None);
         }
-        let sequence =
-            match self.list_buffer(&mut taken.session, ready.len()).and_then(|at| Ok((at, self.sequence()?)))
-            {
-                Ok((list, sequence)) => {
-                    self.write_items(&mut taken.session, items, &ready, list, sequence);
-                    sequence
-                }
-                Err(error) => {
-                    self.give_up(&mut taken.session, &ready)?;
-                    return Err(error);
-                }
-            };
+        let list = self.list_buffer(&mut taken.session, ready.spots.len());
+        let sequence = match list.and_then(|at| Ok((at, self.sequence()?))) {
+            Ok((list, sequence)) => {
+                self.write_items(&mut taken.session, items, &ready, list, sequence);
+                sequence
+            }
+            Err(error) => {
+                self.give_up(&mut taken.session, items, &ready)?;
+                return Err(error);
+            }
+        };
         self.poison(self.media().fence())?;
         taken.session.fenced(self.media(), taken.seen, sequence, || self.env.epochs.advance());
-        let mut published = Ok(());
-        for Ready { item, at, bytes, place, found } in ready {
-            let Item { key, value, tree } = &items[item];
-            let flags = BATCH | flags_of(live(&found), value.is_some());
-            let change = Change { key, place, found, at, bytes, sequence, flags };
-            // All of it is published, whatever the ordered index says of one key.
-            let done = self.publish(&mut taken.session, &trees[*tree], &change);
-            published = published.and(done);
+        self.publish_all(&mut taken.session, trees, items, &mut ready, sequence);
+        trees.iter().try_for_each(|tree| self.order_settle(tree)).map(|()| None)
+    }
+
+    /// Lets everybody see a durable batch, and tells the ordered indexes of its new keys.
+    fn publish_all(
+        &self,
+        session: &mut Session,
+        trees: &[Arc<TreeState<M>>],
+        items: &[Item<'_>],
+        ready: &mut Ready,
+        sequence: u64,
+    ) {
+        let mut gained = vec![0; trees.len()];
+        for Spot { item, place, found } in &ready.spots {
+            let (item, record) = (&items[*item as usize], &mut ready.records[*item as usize]);
+            let Record { at, flags } = *record;
+            let (key, place, found, bytes) = (&item.key, *place, *found, item.bytes());
+            match self.publish(session, &Change { key, place, found, at, bytes, sequence, flags }) {
+                Became::New => {
+                    gained[item.tree] += 1;
+                    continue;
+                }
+                Became::Gone => gained[item.tree] -= 1,
+                Became::Other => {}
+            }
+            // What is left with flags is new.
+            record.flags = 0;
         }
-        let settled = trees.iter().try_for_each(|tree| self.order_settle(tree));
-        published.and(settled).map(|()| None)
+        for (number, tree) in trees.iter().enumerate() {
+            tree.gained.fetch_add(gained[number], Ordering::Relaxed);
+            let new = items.iter().zip(&ready.records);
+            let new = new.filter(|(item, record)| record.flags != 0 && item.tree == number);
+            self.order_insert_all(
+                session,
+                tree,
+                new.map(|(item, record)| (item.key.bytes, record.at)),
+                sequence,
+            );
+        }
     }
 
     /// Gets everything that the items need.
@@ -254,51 +310,64 @@ impl<M: Media> Core<M> {
         &self,
         session: &mut Session,
         items: &[Item<'_>],
-        ready: &mut Vec<Ready>,
+        order: &[(u64, u32)],
+        ready: &mut Ready,
     ) -> Result<Option<Missing>> {
         let media = self.media();
         let mut room = Vec::new();
-        for (number, item) in items.iter().enumerate() {
-            if let Some(ahead) = items.get(number + 2 * AHEAD) {
-                self.index.prefetch(media, ahead.key.hash);
+        ready.spots.reserve(order.len());
+        ready.records.resize(items.len(), Record::default());
+        let mut free = Vec::with_capacity(order.len());
+        for number in 0..order.len() + AHEAD {
+            if let Some((ahead, _)) = order.get(number + 3 * AHEAD) {
+                self.index.prefetch(media, *ahead);
             }
-            if let Some(ahead) = items.get(number + AHEAD) {
-                self.index.prefetch_record(media, ahead.key.hash);
+            if let Some((ahead, _)) = order.get(number) {
+                free.push(self.index.free_at_once(media, *ahead));
             }
-            let found = self.index.find(media, &item.key)?;
-            if item.value.is_none() && found.is_none_or(|found| found.head.is(TOMBSTONE)) {
+            let Some(number) = number.checked_sub(AHEAD) else { continue };
+            let (hash, item) = &order[number];
+            let Item { key, value, .. } = &items[*item as usize];
+            let look = match free[number] {
+                Some(free) => Look::Free(free),
+                None => self.index.look(media, key)?,
+            };
+            let found = match look {
+                Look::Found(found) => Some(found),
+                Look::Free(_) | Look::Full(_) => None,
+            };
+            let live = found.as_ref().filter(|found| !found.head.is(TOMBSTONE));
+            if value.is_none() && live.is_none() {
                 continue;
             }
-            let bytes = Head::new(0, &item.key, item.value.map_or(0, <[u8]>::len), 0).bytes();
-            let Some(at) = self.slot(session, bytes)? else {
-                return Ok(Some(Missing::Slots(class_of(bytes).unwrap_or(0))));
-            };
-            let place = match found {
-                Some(found) => found.place,
-                None => match self.index.hold(media, item.key.hash)? {
-                    Ok(place) => place,
-                    Err(full) => {
-                        self.put_slot_back(session, at, bytes)?;
-                        // Every segment without room is found in one go.
-                        room.push((item.key.hash, full));
-                        continue;
-                    }
-                },
-            };
-            ready.push(Ready { item: number, at, bytes, place, found });
+            match self.place(key, look)? {
+                Ok(place) => {
+                    ready.records[*item as usize].flags = BATCH | flags_of(live, value.is_some());
+                    ready.spots.push(Spot { item: *item, place, found });
+                }
+                // Every segment without room is found in one go.
+                Err(full) => room.push((*hash, full)),
+            }
         }
-        Ok(if room.is_empty() { None } else { Some(Missing::Room(room)) })
+        if !room.is_empty() {
+            return Ok(Some(Missing::Room(room)));
+        }
+        for (item, record) in items.iter().zip(&mut ready.records).filter(|(_, record)| record.flags != 0) {
+            let Some(at) = self.slot(session, item.bytes())? else {
+                return Ok(Some(Missing::Slots(class_of(item.bytes()).unwrap_or(0))));
+            };
+            record.at = at;
+        }
+        Ok(None)
     }
 
     /// Gives back what the items got.
-    fn give_up(&self, session: &mut Session, ready: &[Ready]) -> Result<()> {
-        for ready in ready {
-            if ready.found.is_none() {
-                self.index.clear(self.media(), ready.place);
-            }
-            self.put_slot_back(session, ready.at, ready.bytes)?;
+    fn give_up(&self, session: &mut Session, items: &[Item<'_>], ready: &Ready) -> Result<()> {
+        for spot in ready.spots.iter().filter(|spot| spot.found.is_none()) {
+            self.index.clear(self.media(), spot.place);
         }
-        Ok(())
+        let taken = items.iter().zip(&ready.records).filter(|(_, record)| record.at != 0);
+        taken.rev().try_for_each(|(item, record)| self.put_slot_back(session, record.at, item.bytes()))
     }
 
     /// Space for a list of so many records.
@@ -324,40 +393,67 @@ impl<M: Media> Core<M> {
         &self,
         session: &mut Session,
         items: &[Item<'_>],
-        ready: &[Ready],
+        ready: &Ready,
         list: u64,
         sequence: u64,
     ) {
         let media = self.media();
-        for ready in ready {
-            let Item { key, value, .. } = &items[ready.item];
-            let flags = BATCH | flags_of(live(&ready.found), value.is_some());
+        let mut places = Vec::with_capacity(items.len());
+        let (mut buf, mut from) = (std::mem::take(&mut session.buf), 0);
+        buf.clear();
+        for (item, record) in items.iter().zip(&ready.records).filter(|(_, record)| record.flags != 0) {
+            let Item { key, value, .. } = item;
             let value = value.unwrap_or_default();
-            let head = Head::new(sequence, key, value.len(), flags);
-            let head = head.sealed(self.salt, ready.at, key.hash, value);
-            record::write(media, ready.at, &head, key, value, &mut session.buf);
+            let head = Head::new(sequence, key, value.len(), record.flags);
+            let head = head.sealed(self.salt, record.at, key.hash, value);
+            places.push(record.at);
+            let is_long = value.len() > TOGETHER;
+            if is_long || record.at != from + buf.len() as u64 || buf.len() >= TOGETHER {
+                write_run(media, from, &mut buf);
+                from = record.at;
+            }
+            if is_long {
+                record::write(media, record.at, &head, key, value, &mut buf);
+                buf.clear();
+            } else {
+                head.append(key, &mut buf);
+                buf.extend_from_slice(value);
+                buf.resize(buf.len().next_multiple_of(8), 0);
+            }
         }
-        let places: Vec<u64> = ready.iter().map(|ready| ready.at).collect();
+        write_run(media, from, &mut buf);
+        session.buf = buf;
         media.write_through(list, &list_bytes(self.salt, list, sequence, &places));
         session.ring.write(media, session.position, Note { sequence, at: list, list: true });
         session.position += 1;
     }
 }
 
-/// What the key of `found` has, tombstones left out.
-fn live(found: &Option<Found>) -> Option<&Found> {
-    found.as_ref().filter(|found| !found.head.is(TOMBSTONE))
+/// Writes records that lie side by side from `at` on, and empties `buf`.
+fn write_run<M: Media>(media: &M, at: u64, buf: &mut Vec<u8>) {
+    if !buf.is_empty() {
+        media.write_through(at, buf);
+        buf.clear();
+    }
 }
 
-/// Of several changes to one key, drops all but the last.
-fn drop_earlier(items: &mut Vec<Item<'_>>) {
-    let mut keep = vec![true; items.len()];
-    for (i, keep) in keep.iter_mut().enumerate() {
-        let later = items[i + 1..].iter().take_while(|later| later.key.hash == items[i].key.hash);
-        *keep = !later.into_iter().any(|l| l.key.bytes == items[i].key.bytes && l.tree == items[i].tree);
+/// The items in the order of their keys' hashes, with these; of several changes to one key only the last.
+fn in_order(items: &[Item<'_>]) -> Vec<(u64, u32)> {
+    let mut order: Vec<_> = (0..).zip(items).map(|(number, item)| (item.key.hash, number)).collect();
+    order.sort_unstable();
+    let is_same = |a: u32, b: u32| {
+        let (a, b) = (&items[a as usize], &items[b as usize]);
+        a.key.bytes == b.key.bytes && a.tree == b.tree
+    };
+    for i in 0..order.len() {
+        let (hash, number) = order[i];
+        let mut later = order[i + 1..].iter().take_while(|later| later.0 == hash);
+        if later.any(|later| is_same(number, later.1)) {
+            order[i].1 = u32::MAX;
+        }
     }
-    let mut keep = keep.into_iter();
-    items.retain(|_| keep.next().unwrap_or(true));
+    order.retain(|(_, number)| *number != u32::MAX);
+    order
 }
 
 /// A list, byte by byte.

@@ -13,7 +13,7 @@
 use crate::chunks::Reserve;
 use crate::env::{Env, TreeId};
 use crate::error::{Error, Result};
-use crate::hash::{Found, Full, Index, Place, Room};
+use crate::hash::{Found, Full, Index, Look, Place, Room};
 use crate::heap::{self, Heap, class_of};
 use crate::held::Held;
 use crate::layout::superblock::SEQUENCE_LIMIT;
@@ -256,7 +256,11 @@ impl<M: Media> Core<M> {
         // A locked instruction: what is active is seen by every snapshot that comes after this.
         let _pin = self.env.pin();
         let _held = self.stripes.lock(key.hash);
-        let found = self.index.find(self.media(), key)?;
+        let look = self.index.look(self.media(), key)?;
+        let found = match look {
+            Look::Found(found) => Some(found),
+            Look::Free(_) | Look::Full(_) => None,
+        };
         let live = found.filter(|found| !found.head.is(TOMBSTONE));
         let (value, flags) = match decide(live.as_ref())? {
             Action::Put(value) => (value, flags_of(live.as_ref(), true)),
@@ -276,22 +280,38 @@ impl<M: Media> Core<M> {
             let reserve = if found.is_some() { Reserve::Use } else { Reserve::Keep };
             return Ok(Attempt::NoSlot(class_of(bytes).unwrap_or(0), reserve));
         };
-        let place = match found {
-            Some(found) => found.place,
-            None => match self.index.hold(self.media(), key.hash)? {
-                Ok(place) => place,
-                Err(full) => {
-                    self.put_slot_back(&mut taken.session, at, bytes)?;
-                    return Ok(Attempt::Full(full));
-                }
-            },
+        let place = match self.place(key, look)? {
+            Ok(place) => place,
+            Err(full) => {
+                self.put_slot_back(&mut taken.session, at, bytes)?;
+                return Ok(Attempt::Full(full));
+            }
         };
         let sequence = self.sequence()?;
         let change = Change { key, place, found, at, bytes, sequence, flags };
         self.make_durable(taken, &change, &value)?;
-        self.publish(&mut taken.session, tree, &change)?;
-        self.order_settle(tree)?;
+        match self.publish(&mut taken.session, &change) {
+            Became::New => {
+                tree.gained.fetch_add(1, Ordering::Relaxed);
+                self.order_insert(&mut taken.session, tree, &change)?;
+                self.order_settle(tree)?;
+            }
+            Became::Gone => {
+                tree.gained.fetch_sub(1, Ordering::Relaxed);
+            }
+            Became::Other => {}
+        }
         Ok(Attempt::Done(live.is_some()))
+    }
+
+    /// The entry for `key`: that which it has, or one that is held now.
+    #[inline]
+    pub(crate) fn place(&self, key: &Key<'_>, look: Look) -> Result<Result<Place, Full>> {
+        match look {
+            Look::Found(found) => Ok(Ok(found.place)),
+            Look::Free(free) => self.index.hold_free(self.media(), key.hash, free),
+            Look::Full(full) => Ok(Err(full)),
+        }
     }
 
     /// Writes record and note, and fences: the change has happened.
@@ -315,12 +335,7 @@ impl<M: Media> Core<M> {
 
     /// Lets everybody see a durable change.
     #[inline]
-    pub(crate) fn publish(
-        &self,
-        session: &mut Session,
-        tree: &TreeState<M>,
-        change: &Change<'_>,
-    ) -> Result<()> {
+    pub(crate) fn publish(&self, session: &mut Session, change: &Change<'_>) -> Became {
         let Change { key, place, found, at, sequence, flags, .. } = *change;
         let live = found.filter(|found| !found.head.is(TOMBSTONE));
         if let Some(old) = live.filter(|_| self.snapshots.are_announced()) {
@@ -344,16 +359,10 @@ impl<M: Media> Core<M> {
             session.supersede(Old { at, bytes: change.bytes, sequence, until, tombstone: true });
         }
         match (live.is_some(), is_tombstone) {
-            (false, false) => {
-                tree.gained.fetch_add(1, Ordering::Relaxed);
-                return self.order_insert(session, tree, change);
-            }
-            (true, true) => {
-                tree.gained.fetch_sub(1, Ordering::Relaxed);
-            }
-            _ => {}
+            (false, false) => Became::New,
+            (true, true) => Became::Gone,
+            _ => Became::Other,
         }
-        Ok(())
     }
 
     /// The slot of `old` is free when nothing needs it, unless the sweep sees to it.
@@ -441,6 +450,17 @@ pub(crate) const fn flags_of(live: Option<&Found>, put: bool) -> u64 {
         (None, true) => TOLD,
         (Some(_), true) => 0,
     }
+}
+
+/// What became of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Became {
+    /// It has a value, and had none.
+    New,
+    /// It had a value, and has none.
+    Gone,
+    /// Neither.
+    Other,
 }
 
 /// A change that has all it needs.

@@ -436,7 +436,8 @@ impl<M: Media> Tree<M> {
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let key = self.key_to_change(key)?;
-        self.core().change(&self.state, &key, Some(value.len()), |_| Ok(Action::Put(Cow::Borrowed(value))))?;
+        self.core()
+            .change(&self.state, &key, Some(value.len()), |_| Ok(Action::Put(Cow::Borrowed(value))))?;
         Ok(())
     }
 

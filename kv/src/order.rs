@@ -39,6 +39,20 @@ impl<M: Media> Core<M> {
         tree.ordered.announce(ordered::Change::Insert, change.key.bytes, change.at, change.sequence)
     }
 
+    /// As [`Self::order_insert`], of many keys.
+    pub(crate) fn order_insert_all<'k>(
+        &self,
+        session: &mut Session,
+        tree: &TreeState<M>,
+        keys: impl Iterator<Item = (&'k [u8], u64)>,
+        sequence: u64,
+    ) {
+        if !mutation::is(Mutation::NoOrder) {
+            note(session, tree);
+            tree.ordered.announce_all(keys, sequence);
+        }
+    }
+
     /// Takes what `tree` was told of into its ordered index, if that is much.
     #[inline]
     pub(crate) fn order_settle(&self, tree: &TreeState<M>) -> Result<()> {

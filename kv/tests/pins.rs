@@ -2,7 +2,9 @@
 //!
 //! A reader has found a key's record and stops just before it copies the value out, while the key is overwritten many times: the record's slot must
 //! not be used again meanwhile (K13). A batch stops before its fence, with a number and nothing to be seen: a snapshot whose number is not less
-//! waits for it (K16). With the rules switched off, the slot is used, and the snapshot sees half of the batch.
+//! waits for it (K16). A reader without a pin stops where it is about to look at the record, while the key is overwritten until its slot has a record
+//! whose fence never comes: it must not show that one (K18). With the rules switched off, the slot is used, the snapshot sees half of the batch, and what
+//! is not durable is shown.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]
@@ -11,6 +13,7 @@ use daxstore::pmem::sim::Sim;
 use daxstore_kv::media::{Media, SimMedia};
 use daxstore_kv::mutation::{self, Mutation};
 use daxstore_kv::{Batch, Db, Error, Options, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
@@ -29,6 +32,25 @@ struct Stop {
 struct Stopping {
     memory: SimMedia,
     stop: Arc<Mutex<Option<Stop>>>,
+    hook: Arc<Hook>,
+}
+
+/// What happens, once, before the word at `at` is loaded. Fences fail while that word is not `first`, if that is not 0.
+#[derive(Default)]
+struct Hook {
+    at: AtomicU64,
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    first: AtomicU64,
+    /// What it was at the last load of anything.
+    seen: AtomicU64,
+    /// Where a key was compared last.
+    compared: AtomicU64,
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook")
+    }
 }
 
 impl Stopping {
@@ -57,6 +79,12 @@ impl Media for Stopping {
     }
 
     fn load(&self, at: u64) -> u64 {
+        self.hook.seen.store(self.memory.load(self.hook.at.load(Ordering::Relaxed)), Ordering::Relaxed);
+        if at == self.hook.at.load(Ordering::Relaxed)
+            && let Some(then) = self.hook.then.lock().unwrap().take()
+        {
+            then();
+        }
         self.memory.load(at)
     }
 
@@ -74,6 +102,7 @@ impl Media for Stopping {
     }
 
     fn equals(&self, at: u64, bytes: &[u8]) -> bool {
+        self.hook.compared.store(at, Ordering::Relaxed);
         self.memory.equals(at, bytes)
     }
 
@@ -91,19 +120,26 @@ impl Media for Stopping {
 
     fn fence(&self) -> Result<()> {
         self.stop(true);
+        let first = self.hook.first.load(Ordering::Relaxed);
+        if first != 0 && self.memory.load(self.hook.at.load(Ordering::Relaxed)) != first {
+            return Err(Error::NoSpace { needed: 0 });
+        }
         self.memory.fence()
     }
 
     fn prefetch(&self, _at: u64) {}
 }
 
+/// Bytes of a value that is read under a pin.
+const LONG: usize = 5000;
+
 /// What a reader gets that stops while `rule` is off and the key is overwritten.
 fn got(rule: Option<Mutation>) -> std::result::Result<Option<Vec<u8>>, Error> {
     let stop = Arc::new(Mutex::new(None));
     let memory = SimMedia::new(Arc::new(Sim::new(16 << 20).unwrap()));
-    let media = Stopping { memory, stop: stop.clone() };
+    let media = Stopping { memory, stop: stop.clone(), hook: Arc::default() };
     let db = Db::open_media(media, &Options::new().create(true).seed(7)).unwrap();
-    db.put(b"key", &[1; 100]).unwrap();
+    db.put(b"key", &[1; LONG]).unwrap();
     let (there, is_there) = channel();
     let (go, go_on) = channel();
     let got = std::thread::scope(|scope| {
@@ -116,7 +152,7 @@ fn got(rule: Option<Mutation>) -> std::result::Result<Option<Vec<u8>>, Error> {
         is_there.recv().unwrap();
         mutation::set(rule);
         for n in 0..1000 {
-            db.put(b"key", &[n as u8; 100]).unwrap();
+            db.put(b"key", &[n as u8; LONG]).unwrap();
         }
         mutation::set(None);
         go.send(()).unwrap();
@@ -124,14 +160,14 @@ fn got(rule: Option<Mutation>) -> std::result::Result<Option<Vec<u8>>, Error> {
     });
     // When the reader has left, the same space serves again.
     let before = db.stats().unwrap().media_bytes;
-    (0..30_000_u64).for_each(|n| db.put(b"key", &[n as u8; 100]).unwrap());
+    (0..5_000_u64).for_each(|n| db.put(b"key", &[n as u8; LONG]).unwrap());
     assert_eq!(db.stats().unwrap().media_bytes, before);
     got
 }
 
 #[test]
 fn a_slot_that_a_reader_looks_at_is_not_used_again() {
-    assert_eq!(got(None).unwrap(), Some(vec![1; 100]));
+    assert_eq!(got(None).unwrap(), Some(vec![1; LONG]));
 }
 
 #[test]
@@ -144,8 +180,11 @@ fn a_slot_that_is_used_while_a_reader_looks_at_it_is_noticed() {
 fn seen(rule: Option<Mutation>) -> [Option<Vec<u8>>; 2] {
     let stop = Arc::new(Mutex::new(None));
     let memory = SimMedia::new(Arc::new(Sim::new(16 << 20).unwrap()));
-    let db = Db::open_media(Stopping { memory, stop: stop.clone() }, &Options::new().create(true).seed(7))
-        .unwrap();
+    let db = Db::open_media(
+        Stopping { memory, stop: stop.clone(), hook: Arc::default() },
+        &Options::new().create(true).seed(7),
+    )
+    .unwrap();
     let both = |value: &[u8]| {
         let mut batch = Batch::new();
         [b"a", b"b"].iter().for_each(|key| batch.put(*key, value));
@@ -196,4 +235,49 @@ fn a_snapshot_waits_for_a_batch_under_way() {
 fn a_snapshot_that_does_not_wait_is_noticed() {
     let [one, two] = seen(Some(Mutation::NoSettle));
     assert_ne!(one, two);
+}
+
+/// What a reader without a pin gets, before whom the key is overwritten until the record's slot has one that is not durable; and the last value
+/// whose put returned.
+fn shown(rule: Option<Mutation>) -> [Vec<u8>; 2] {
+    let memory = SimMedia::new(Arc::new(Sim::new(16 << 20).unwrap()));
+    let hook = Arc::new(Hook::default());
+    let media = Stopping { memory, stop: Arc::default(), hook: hook.clone() };
+    let db = Db::open_media(media, &Options::new().create(true).seed(7)).unwrap();
+    db.put(b"key", &[0; 100]).unwrap();
+    db.get(b"key").unwrap();
+    // The key lies behind a header of 16 bytes.
+    let record = hook.compared.load(Ordering::Relaxed) - 16;
+    let last = Arc::new(Mutex::new(Vec::new()));
+    let (writer, told, of) = (db.clone(), last.clone(), hook.clone());
+    *hook.then.lock().unwrap() = Some(Box::new(move || {
+        mutation::set(None);
+        of.first.store(of.seen.load(Ordering::Relaxed), Ordering::Relaxed);
+        for n in 1..10_000_u64 {
+            let value = [n.to_le_bytes().as_slice(), &[0; 92]].concat();
+            match writer.put(b"key", &value) {
+                Ok(()) => *told.lock().unwrap() = value,
+                Err(_) => return mutation::set(rule),
+            }
+        }
+        panic!("the slot was not used again");
+    }));
+    mutation::set(rule);
+    hook.at.store(record, Ordering::Relaxed);
+    let found = db.get(b"key").unwrap().unwrap();
+    mutation::set(None);
+    let last = last.lock().unwrap().clone();
+    [found, last]
+}
+
+#[test]
+fn a_get_without_a_pin_shows_what_is_durable() {
+    let [found, last] = shown(None);
+    assert_eq!(found, last);
+}
+
+#[test]
+fn a_get_that_does_not_look_twice_is_noticed() {
+    let [found, last] = shown(Some(Mutation::NoSecondLook));
+    assert_ne!(found, last);
 }

@@ -134,6 +134,24 @@ pub struct Place {
     window: u32,
 }
 
+/// An entry that could be held.
+#[derive(Clone, Copy, Debug)]
+pub struct Free {
+    place: Place,
+    was: u64,
+}
+
+/// What was found where a key's entry may be.
+#[derive(Clone, Copy, Debug)]
+pub enum Look {
+    /// The entry.
+    Found(Found),
+    /// None, and the first that the key could have.
+    Free(Free),
+    /// None, and no room for one.
+    Full(Full),
+}
+
 /// An entry that was seen by somebody who is not pinned, and the words that led to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Glimpse {
@@ -231,6 +249,31 @@ impl Index {
         }
     }
 
+    /// An entry that `hash` could have, if its first line says that it has none; else asks for the record that it most likely leads to. The caller
+    /// holds the key's lock.
+    #[inline]
+    pub fn free_at_once<M: Media>(&self, media: &M, hash: u64) -> Option<Free> {
+        let segment = self.segment(media, hash).ok()?;
+        let tag = tag_of(hash, segment.window);
+        let line = segment.line(segment.pair(hash << segment.depth), tag, 0);
+        let entries = media.load_line(line);
+        // Entries are taken from the first on: what is empty lies behind all that are not.
+        let (mut used, mut doubt) = (0, false);
+        for entry in entries {
+            used += u64::from(entry != 0);
+            doubt |= (entry >> SLOT_BITS == tag) | (entry & SLOT == WAS_USED);
+        }
+        if used < 8 && !doubt {
+            return Some(Free { place: Place { at: line + used * 8, window: segment.window }, was: 0 });
+        }
+        for entry in entries.into_iter().filter(|entry| entry >> SLOT_BITS == tag && entry & SLOT > HELD) {
+            let at = (entry & SLOT) * 8;
+            media.prefetch(at);
+            media.prefetch(at + 32);
+        }
+        None
+    }
+
     /// Where the record that `hash` most likely leads to lies, which is at `hint` or not; 0: nobody knows. Who looks there compares the
     /// key, and calls [`Self::find`] where that differs; he is pinned from before the call.
     #[inline]
@@ -314,9 +357,22 @@ impl Index {
     /// [`Damage`] of what the search meets.
     #[inline]
     pub fn find<M: Media>(&self, media: &M, key: &Key<'_>) -> Result<Option<Found>> {
+        Ok(match self.look(media, key)? {
+            Look::Found(found) => Some(found),
+            Look::Free(_) | Look::Full(_) => None,
+        })
+    }
+
+    /// The entry of `key`, or where it could have one. The caller is pinned, or holds the key's lock.
+    ///
+    /// # Errors
+    /// [`Damage`] of what the search meets.
+    #[inline]
+    pub fn look<M: Media>(&self, media: &M, key: &Key<'_>) -> Result<Look> {
         let segment = self.segment(media, key.hash)?;
         let tag = tag_of(key.hash, segment.window);
         let pair = segment.pair(key.hash << segment.depth);
+        let mut free = None;
         for n in 0..LINES {
             let line = segment.line(pair, tag, n);
             let entries = media.load_line(line);
@@ -329,14 +385,20 @@ impl Index {
                 if at > HELD
                     && let Some(found) = self.look_at(media, key, place, at * 8)?
                 {
-                    return Ok(Some(found));
+                    return Ok(Look::Found(found));
                 }
             }
+            if free.is_none()
+                && let Some(i) = entries.iter().position(|entry| entry & SLOT <= WAS_USED)
+            {
+                let place = Place { at: line + i as u64 * 8, window: segment.window };
+                free = Some(Free { place, was: entries[i] });
+            }
             if has_empty {
-                return Ok(None);
+                break;
             }
         }
-        Ok(None)
+        Ok(free.map_or(Look::Full(Full { word: segment.word() }), Look::Free))
     }
 
     /// The entry at `place` if the record at `at` is one of `key`.
@@ -390,6 +452,19 @@ impl Index {
             }
         }
         Ok(None)
+    }
+
+    /// Holds the entry that [`Self::look`] found free for a key that has none, or another where that is not free any more. The caller has had the
+    /// key's lock since before, and fills it or lets it go.
+    ///
+    /// # Errors
+    /// [`Damage`] of the directory.
+    #[inline]
+    pub fn hold_free<M: Media>(&self, media: &M, hash: u64, free: Free) -> Result<Result<Place, Full>> {
+        match media.compare_exchange(free.place.at, free.was, HELD) {
+            Ok(_) => Ok(Ok(free.place)),
+            Err(_) => self.hold(media, hash),
+        }
     }
 
     /// Holds an entry for a key that has none. The caller has the key's lock, and fills it or lets it go.

@@ -231,6 +231,12 @@ impl<S: Space> Ordered<S> {
         Ok(())
     }
 
+    /// Tells of new keys, of at most 4096 bytes each, and where their records lie; more changes or [`Self::settle_many`] follow. Keys that come in
+    /// order are taken in faster.
+    pub fn announce_all<'k>(&self, keys: impl Iterator<Item = (&'k [u8], u64)>, sequence: u64) {
+        self.pending.push_all(keys, sequence);
+    }
+
     /// Takes what waits into the leaves, if that is much.
     ///
     /// # Errors

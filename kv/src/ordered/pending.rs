@@ -7,8 +7,8 @@
 
 use super::keys::{common, head};
 use super::leaf::Hint;
-use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicUsize, Ordering};
+use daxstore::sync::{Mutex, MutexGuard};
 
 /// What happens to a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,15 @@ struct Note {
 struct List {
     keys: Vec<u8>,
     notes: Vec<Note>,
+}
+
+impl List {
+    #[inline]
+    fn push(&mut self, change: Change, key: &[u8], record: u64, sequence: u64) {
+        let at = self.keys.len() as u32;
+        self.keys.extend_from_slice(key);
+        self.notes.push(Note { change, len: key.len() as u16, at, record, sequence });
+    }
 }
 
 /// A change that is being taken into the leaves.
@@ -80,7 +89,8 @@ impl Batch {
         if shared > 0 {
             changes.iter_mut().for_each(|change| change.head = head(self.key(change), shared));
         }
-        changes.sort_unstable_by(|a, b| {
+        // Stable, as that is fast where much is in order.
+        changes.sort_by(|a, b| {
             let keys = a.head.cmp(&b.head).then_with(|| self.key(a).cmp(self.key(b)));
             keys.then(b.note.sequence.cmp(&a.note.sequence)).then(b.note.at.cmp(&a.note.at))
         });
@@ -102,18 +112,39 @@ impl Pending {
         Self { lists: (0..lists).map(|_| Mutex::default()).collect(), waiting: AtomicUsize::new(0) }
     }
 
+    /// By all but the last bytes, so that keys that come in order stay in order, most of them.
+    #[inline]
     fn list_of(&self, key: &[u8]) -> usize {
-        let word = head(key, key.len().saturating_sub(8)) ^ key.len() as u64;
+        let end = key.len().saturating_sub(2);
+        let word = head(&key[..end], end.saturating_sub(8)) ^ key.len() as u64;
         (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % self.lists.len()
     }
 
     /// Adds a change. `key` is at most [`super::leaf::MAX_KEY`] bytes.
     pub(super) fn push(&self, change: Change, key: &[u8], record: u64, sequence: u64) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        let mut list = self.lists[self.list_of(key)].lock();
-        let at = list.keys.len() as u32;
-        list.keys.extend_from_slice(key);
-        list.notes.push(Note { change, len: key.len() as u16, at, record, sequence });
+        self.lists[self.list_of(key)].lock().push(change, key, record, sequence);
+    }
+
+    /// Adds new keys, with their records. Each is at most [`super::leaf::MAX_KEY`] bytes.
+    pub(super) fn push_all<'k>(&self, keys: impl Iterator<Item = (&'k [u8], u64)>, sequence: u64) {
+        // One at a time is held: whoever takes all takes them one by one too.
+        let mut held: Option<(usize, MutexGuard<'_, List>)> = None;
+        let mut told = 0;
+        for (key, record) in keys {
+            let number = self.list_of(key);
+            if held.as_ref().is_none_or(|(held, _)| *held != number) {
+                // What was pushed counts before it can be taken.
+                self.waiting.fetch_add(std::mem::take(&mut told), Ordering::AcqRel);
+                drop(held.take());
+                held = Some((number, self.lists[number].lock()));
+            }
+            if let Some((_, list)) = &mut held {
+                list.push(Change::Insert, key, record, sequence);
+                told += 1;
+            }
+        }
+        self.waiting.fetch_add(told, Ordering::AcqRel);
     }
 
     /// How many wait.
