@@ -398,7 +398,8 @@ impl<M: Media> Core<M> {
         sequence: u64,
     ) {
         let media = self.media();
-        let mut places = Vec::with_capacity(items.len());
+        // In the order in which entries were taken: a replay that takes them in another finds keys behind lines that are not full yet.
+        let places: Vec<_> = ready.spots.iter().map(|spot| ready.records[spot.item as usize].at).collect();
         let (mut buf, mut from) = (std::mem::take(&mut session.buf), 0);
         buf.clear();
         for (item, record) in items.iter().zip(&ready.records).filter(|(_, record)| record.flags != 0) {
@@ -406,7 +407,6 @@ impl<M: Media> Core<M> {
             let value = value.unwrap_or_default();
             let head = Head::new(sequence, key, value.len(), record.flags);
             let head = head.sealed(self.salt, record.at, key.hash, value);
-            places.push(record.at);
             let is_long = value.len() > TOGETHER;
             if is_long || record.at != from + buf.len() as u64 || buf.len() >= TOGETHER {
                 write_run(media, from, &mut buf);

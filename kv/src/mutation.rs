@@ -33,6 +33,8 @@ pub enum Mutation {
     IgnorePins,
     /// K16: a snapshot does not wait for the changes that have a number up to its own.
     NoSettle,
+    /// K19: the full lines that an entry lies behind are not flushed with its change.
+    NoPassedFlush,
     /// K18: a get without a pin does not look at the index again.
     NoSecondLook,
     /// K2: a slot that could not be read is given out although the index names it.

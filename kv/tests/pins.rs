@@ -80,10 +80,11 @@ impl Media for Stopping {
 
     fn load(&self, at: u64) -> u64 {
         self.hook.seen.store(self.memory.load(self.hook.at.load(Ordering::Relaxed)), Ordering::Relaxed);
-        if at == self.hook.at.load(Ordering::Relaxed)
-            && let Some(then) = self.hook.then.lock().unwrap().take()
-        {
-            then();
+        if at == self.hook.at.load(Ordering::Relaxed) {
+            let then = self.hook.then.lock().unwrap().take();
+            if let Some(then) = then {
+                then();
+            }
         }
         self.memory.load(at)
     }

@@ -18,6 +18,8 @@
 //!
 //! Invariants:
 //! 1. An entry does not move within its segment, and a line that had no empty entry never has one again: so a search ends at an empty entry.
+//!    K19: not after a crash either: who takes an entry behind full lines flushes these under its own fence. What they have may be held by a change
+//!    that power cuts off, and then nothing would fill their place again, and the search for the key end there.
 //! 2. Who stores entries holds the lock of the hash; who replaces a segment holds those of all its hashes.
 //! 3. K11: a segment is durable before the directory names it, and the words of the directory that change together do so by an intent.
 //! 4. Readers take no lock: they see a segment as it is or as it was when it was replaced, and both lie still while they are pinned.
@@ -33,6 +35,7 @@ use crate::error::{Damage, Result, Structure};
 use crate::layout::superblock::DIRECTORY;
 use crate::layout::{PAGE, SLOT_BITS};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::pages::PageKind;
 use crate::record::{self, Head, Key};
 use crate::sealed::seal;
@@ -139,6 +142,8 @@ pub struct Place {
 pub struct Free {
     place: Place,
     was: u64,
+    /// Lines before its own where the key could have lain.
+    passed: u64,
 }
 
 /// What was found where a key's entry may be.
@@ -174,6 +179,14 @@ impl Glimpse {
 #[derive(Clone, Copy, Debug)]
 pub struct Full {
     word: u64,
+}
+
+/// Starts writing back the first `passed` lines where the entry of `hash` could have been: they are full, and must be so after a crash.
+fn flush_passed<M: Media>(media: &M, segment: &Segment, hash: u64, passed: u64) {
+    let (tag, pair) = (tag_of(hash, segment.window), segment.pair(hash << segment.depth));
+    if !mutation::is(Mutation::NoPassedFlush) {
+        (0..passed).for_each(|n| media.flush(segment.line(pair, tag, n), 64));
+    }
 }
 
 /// Which entries of a line have the tag, as bits, and whether one is empty. Without a branch for each: which it is follows no pattern.
@@ -264,7 +277,8 @@ impl Index {
             doubt |= (entry >> SLOT_BITS == tag) | (entry & SLOT == WAS_USED);
         }
         if used < 8 && !doubt {
-            return Some(Free { place: Place { at: line + used * 8, window: segment.window }, was: 0 });
+            let place = Place { at: line + used * 8, window: segment.window };
+            return Some(Free { place, was: 0, passed: 0 });
         }
         for entry in entries.into_iter().filter(|entry| entry >> SLOT_BITS == tag && entry & SLOT > HELD) {
             let at = (entry & SLOT) * 8;
@@ -392,7 +406,7 @@ impl Index {
                 && let Some(i) = entries.iter().position(|entry| entry & SLOT <= WAS_USED)
             {
                 let place = Place { at: line + i as u64 * 8, window: segment.window };
-                free = Some(Free { place, was: entries[i] });
+                free = Some(Free { place, was: entries[i], passed: n });
             }
             if has_empty {
                 break;
@@ -462,7 +476,12 @@ impl Index {
     #[inline]
     pub fn hold_free<M: Media>(&self, media: &M, hash: u64, free: Free) -> Result<Result<Place, Full>> {
         match media.compare_exchange(free.place.at, free.was, HELD) {
-            Ok(_) => Ok(Ok(free.place)),
+            Ok(_) if free.passed == 0 => Ok(Ok(free.place)),
+            Ok(_) => {
+                let segment = self.segment(media, hash)?;
+                flush_passed(media, &segment, hash, free.passed);
+                Ok(Ok(free.place))
+            }
             Err(_) => self.hold(media, hash),
         }
     }
@@ -482,6 +501,7 @@ impl Index {
                 let at = line + i as u64 * 8;
                 let is_free = entry & SLOT <= WAS_USED;
                 if is_free && media.compare_exchange(at, entry, HELD).is_ok() {
+                    flush_passed(media, &segment, hash, n);
                     return Ok(Ok(Place { at, window: segment.window }));
                 }
             }
