@@ -237,7 +237,7 @@ impl<M: Media> Core<M> {
         let _pin = self.env.pin();
         let _held = self.stripes.lock(key.hash);
         let found = self.index.find(self.media(), key)?;
-        let live = found.filter(|found| !found.head.is(TOMBSTONE));
+        let live = found.filter(|found| !found.head.is(TOMBSTONE) && tree.has(&found.head));
         let (value, flags) = match decide(live.as_ref())? {
             Action::Put(value) => (value, flags_of(live.as_ref(), true)),
             Action::Delete if live.is_some() => (Cow::Borrowed(&[][..]), flags_of(live.as_ref(), false)),
@@ -340,7 +340,7 @@ impl<M: Media> Core<M> {
     #[inline]
     fn supersede(&self, session: &mut Session, old: &Found, until: u64) {
         let (at, bytes, sequence) = (old.at, old.head.bytes(), old.head.sequence());
-        if self.sweep.is_behind(at, bytes) {
+        if self.sweep.is_handed(at, bytes) {
             session.supersede(Old { at, bytes, sequence, until, tombstone: false });
             if mutation::is(Mutation::ReuseAtOnce)
                 && let Some(class) = class_of(bytes)

@@ -101,12 +101,12 @@ impl<M: Media> Env<M> {
     /// # Errors
     /// Those of the fence; damage.
     pub fn free(&self, at: u64) -> Result<()> {
+        let given = match at.is_multiple_of(CHUNK) {
+            true => self.chunks.give(&self.media, at),
+            false => self.pages.give(&self.media, at),
+        };
         self.watch.note(at);
-        if at.is_multiple_of(CHUNK) {
-            self.chunks.give(&self.media, at)
-        } else {
-            self.pages.give(&self.media, at)
-        }
+        given
     }
 
     /// Takes one run for `len` bytes: pages as `kind` makes of their number, or whole chunks as `chunk`, where they do not fit.

@@ -7,6 +7,7 @@
 //! 1. A record is held from within a pin under which it was found: who frees it looks here after that pin has gone.
 //! 2. What would have been freed while it was held is freed by the last who lets it go, once.
 
+use crate::mutation::{self, Mutation};
 use crate::session::Old;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +41,8 @@ impl Held {
         if self.any.load(Ordering::SeqCst) == 0 {
             return false;
         }
-        self.all.lock().get_mut(&old.at).map(|one| one.old = Some(*old)).is_some()
+        let is_held = self.all.lock().get_mut(&old.at).map(|one| one.old = Some(*old)).is_some();
+        is_held && !mutation::is(Mutation::FreeHeld)
     }
 
     /// Lets go of the record at `at`: what the caller is to free.

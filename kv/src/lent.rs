@@ -13,6 +13,7 @@ use crate::db::{Options, Tree, Value};
 use crate::error::Result;
 use crate::heap::class_of;
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::record;
 use std::fmt;
 use std::ops::Deref;
@@ -58,8 +59,9 @@ impl<M: Media> Tree<M> {
     pub fn get_ref(&self, key: &[u8]) -> Result<Option<ValueRef<'_, M>>> {
         let core = self.core();
         let key = core.key(self.id(), key)?;
-        let pin = core.env.pin();
-        let Some(found) = core.find(&key)? else { return Ok(None) };
+        let mut pin = Some(core.env.pin());
+        let Some(found) = self.find(&key)? else { return Ok(None) };
+        pin.take_if(|_| mutation::is(Mutation::HoldLate));
         core.held.hold(found.at);
         drop(pin);
         // From here on the guard lets go of the record, also where that is damaged.
@@ -84,6 +86,16 @@ impl<M: Media> Tree<M> {
 }
 
 impl<M: Media> ValueRef<'_, M> {
+    /// Whether the record lies where it was found.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        let (core, mut now) = (self.tree.core(), Value::new());
+        let head = crate::record::Head::load(core.media(), self.at);
+        core.media().append_to(self.at + head.before_value(), head.value_len(), &mut now);
+        now == **self
+    }
+
     /// Whether the bytes are those of the medium, and no copy.
     #[must_use]
     pub const fn is_in_place(&self) -> bool {

@@ -50,6 +50,12 @@ mod trees;
 pub mod typed;
 mod upkeep;
 
+/// Parts that models look at alone.
+#[cfg(feature = "sim")]
+pub mod parts {
+    pub use crate::heap::{Heap, Kept};
+}
+
 pub use batch::Batch;
 pub use check::Report;
 pub use db::{Db, Key, Options, Tree, Value};

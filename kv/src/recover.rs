@@ -229,6 +229,6 @@ impl<M: Media> Core<M> {
         let Some(tree) = self.trees.by_id(id) else { return Ok(()) };
         self.delete_all(&tree)?;
         self.drain_all()?;
-        self.trees.finish_drop(self.media(), id)
+        self.trees.finish_drop(self.media(), id, self.last_sequence() + 1)
     }
 }

@@ -7,6 +7,8 @@
 //! 1. A slot ahead of the sweep is nobody's to free but the sweep's; one behind it is freed by who supersedes it. Both are decided under
 //!    the lock of the record's key: never by both, never by neither.
 //! 2. No slot of a slab that waits to be swept is given out.
+//! 3. A slot whose record could not be read is lost, until the index is asked for it (`reclaim`) or its record is superseded: both are
+//!    decided under the lock of the record's key.
 
 use crate::chunks::{ChunkKind, Run};
 use crate::core::Core;
@@ -15,11 +17,13 @@ use crate::error::Result;
 use crate::heap::{CLASSES, SLAB, class_of, slot_bytes, slots};
 use crate::layout::CHUNK;
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::pages::{self, PageKind};
 use crate::record::{self, Head, TOMBSTONE};
 use crate::session::{Old, Session};
 use daxstore::sync::Mutex;
-use daxstore::sync::atomic::{AtomicU64, Ordering};
+use daxstore::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
 
 /// Slots that one call looks at.
 const STEP: usize = 128;
@@ -39,8 +43,9 @@ struct Class {
 #[derive(Debug)]
 pub struct Sweep {
     classes: Box<[Class]>,
-    /// Slots, by class, with half a record or a damaged one.
-    lost: Mutex<Vec<(usize, u64)>>,
+    /// Slots with half a record or a damaged one, and their classes.
+    lost: Mutex<HashMap<u64, usize>>,
+    any_lost: AtomicBool,
 }
 
 impl Sweep {
@@ -81,20 +86,41 @@ impl Sweep {
             let first = class.all.first().copied().unwrap_or(u64::MAX);
             class.boundary.store(first, Ordering::Release);
         }
-        Self { classes: classes.into_boxed_slice(), lost: Mutex::default() }
+        let (lost, any_lost) = (Mutex::default(), AtomicBool::new(false));
+        Self { classes: classes.into_boxed_slice(), lost, any_lost }
     }
 
-    /// Takes out the slots whose records could not be read, each with its class; they are nobody's.
-    pub fn take_lost(&self) -> Vec<(usize, u64)> {
-        std::mem::take(&mut self.lost.lock())
+    /// Where the slots lie whose records could not be read.
+    pub fn lost(&self) -> HashSet<u64> {
+        self.lost.lock().keys().copied().collect()
     }
 
-    /// Whether who supersedes the record at `at` frees its slot. The caller has the lock of the record's key.
+    /// Takes the slots that were `asked` for out, and gives those that are still lost and `unnamed`, each with its class: the caller frees them.
+    /// The others are named by the index, and nobody asks for them again.
+    pub fn take_lost(&self, asked: &HashSet<u64>, unnamed: &HashSet<u64>) -> Vec<(usize, u64)> {
+        let mut lost = self.lost.lock();
+        let taken = asked.iter().filter_map(|at| Some((lost.remove(at)?, *at)));
+        let taken = taken.filter(|(_, at)| unnamed.contains(at)).collect();
+        self.any_lost.store(!lost.is_empty(), Ordering::Release);
+        taken
+    }
+
+    /// Hands the slot of the record at `at` to who superseded it, and now frees it, unless it is ahead of the sweep, which does that then. The
+    /// caller has the lock of the record's key, and the index does not name the record any more.
     #[inline]
-    pub fn is_behind(&self, at: u64, bytes: u64) -> bool {
+    pub fn is_handed(&self, at: u64, bytes: u64) -> bool {
         let class = class_of(bytes).unwrap_or(CLASSES);
         let of = &self.classes[class];
-        at < of.boundary.load(Ordering::Acquire) || !of.holds(at, class)
+        let is_behind = at < of.boundary.load(Ordering::Acquire) || !of.holds(at, class);
+        if is_behind && self.any_lost.load(Ordering::Acquire) && !mutation::is(Mutation::FreeLostTwice) {
+            self.lost.lock().remove(&at);
+        }
+        is_behind
+    }
+
+    fn lose(&self, class: usize, at: u64) {
+        self.lost.lock().insert(at, class);
+        self.any_lost.store(true, Ordering::Release);
     }
 }
 
@@ -172,7 +198,7 @@ impl<M: Media> Core<M> {
         }
         let Ok(record) = record::read(media, self.salt, at) else {
             // Torn when power was cut, or damaged since and still named: who asks the whole index can say.
-            self.sweep.lost.lock().push((class, at));
+            self.sweep.lose(class, at);
             publish();
             return Ok(None);
         };

@@ -34,7 +34,11 @@ mod journal;
 #[cfg(test)]
 mod kv_core;
 #[cfg(test)]
+mod kv_memory;
+#[cfg(test)]
 mod kv_ordered;
+#[cfg(test)]
+mod kv_space;
 #[cfg(test)]
 mod levels;
 #[cfg(test)]
@@ -60,6 +64,7 @@ use daxstore::pmem::sim::Sim;
 use daxstore::units::{Ino, PoolOff};
 use daxstore::{Store, StoreOptions};
 use daxstore_fault::mutation::Mutation as FaultMutation;
+use daxstore_kv::mutation::{self as kv, Mutation as KvMutation};
 use daxstore_kv::ordered::mutation::{self as ordered, Mutation as OrderedMutation};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -120,6 +125,17 @@ const FAULT_MUTATIONS: &[FaultMutation] = &[
 /// The mutations of the key-value store's ordered index that models are shown to catch.
 const ORDERED_MUTATIONS: &[OrderedMutation] = &[OrderedMutation::NoRetry, OrderedMutation::SettleEarly];
 
+/// The mutations of the key-value store that models are shown to catch.
+const KV_MUTATIONS: &[KvMutation] = &[
+    KvMutation::HoldLate,
+    KvMutation::FreeHeld,
+    KvMutation::NotApart,
+    KvMutation::ForgetApart,
+    KvMutation::NoWatch,
+    KvMutation::FreeLostTwice,
+    KvMutation::NoEnd,
+];
+
 /// The mutation of `all` that this process is to run with.
 fn active<M: Copy + std::fmt::Debug>(all: &[M]) -> Option<M> {
     let name = std::env::var(MUTATION).ok()?;
@@ -131,6 +147,7 @@ fn mutate() {
     mutation::set(active(MUTATIONS));
     daxstore_fault::mutation::set(active(FAULT_MUTATIONS));
     ordered::set(active(ORDERED_MUTATIONS));
+    kv::set(active(KV_MUTATIONS));
 }
 
 /// `small` for loom, `large` for real threads.
@@ -420,7 +437,8 @@ pub fn assert_caught(name: &str, mutation: impl std::fmt::Debug) {
     let of_store = MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
     let of_fault = FAULT_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
     let of_ordered = ORDERED_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
-    assert!(of_store || of_fault || of_ordered, "listed: {mutation}");
+    let of_kv = KV_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
+    assert!(of_store || of_fault || of_ordered || of_kv, "listed: {mutation}");
     let exe = std::env::current_exe().expect("this binary");
     let output = std::process::Command::new(exe)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
