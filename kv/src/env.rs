@@ -61,13 +61,13 @@ impl<M: Media> Env<M> {
         Ok(Self::with(media, chunks, &[], sizes))
     }
 
-    /// That of a database found in `media`, and its runs of chunks.
+    /// That of a database found in `media`.
     ///
     /// # Errors
     /// [`crate::error::Damage`] of the table of chunks.
-    pub fn open(media: M, sizes: Sizes) -> Result<(Self, Vec<Run>)> {
+    pub fn open(media: M, sizes: Sizes) -> Result<Self> {
         let (chunks, runs) = Chunks::open(&media)?;
-        Ok((Self::with(media, chunks, &runs, sizes), runs))
+        Ok(Self::with(media, chunks, &runs, sizes))
     }
 
     fn with(media: M, chunks: Chunks, runs: &[Run], sizes: Sizes) -> Self {

@@ -149,6 +149,12 @@ impl Heap {
         left.into_iter().filter(|(_, at)| !is_gone(*at)).for_each(|(class, at)| self.give(class, at));
     }
 
+    /// Where the slots of a class lie that nobody keeps.
+    #[cfg(feature = "sim")]
+    pub fn all(&self, class: usize) -> Vec<u64> {
+        self.pools[class].lock().clone()
+    }
+
     /// Bytes of the slots that nobody keeps.
     pub fn free_bytes(&self) -> u64 {
         self.pools.iter().enumerate().map(|(class, pool)| pool.lock().len() as u64 * slot_bytes(class)).sum()

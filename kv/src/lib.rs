@@ -21,6 +21,7 @@ mod epoch;
 mod hash;
 mod heap;
 mod held;
+mod inherited;
 mod iter;
 mod lent;
 mod order;

@@ -148,4 +148,16 @@ impl<M: Media> Db<M> {
         core.free_lost_slots()?;
         core.free_lost_pages()
     }
+
+    /// Where the slots lie that hold records of so many bytes and are free, when nothing waits to be free any more.
+    ///
+    /// # Errors
+    /// As [`Self::compact`].
+    pub fn free_slots(&self, bytes: u64) -> Result<Vec<u64>> {
+        let core = self.core();
+        core.sweep_all()?;
+        core.drain_all()?;
+        core.give_all_slots();
+        Ok(crate::heap::class_of(bytes).map_or_else(Vec::new, |class| core.heap.all(class)))
+    }
 }
