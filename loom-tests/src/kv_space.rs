@@ -8,7 +8,7 @@
 //! Mutations: `HoldLate`, `FreeHeld`, `NotApart`, `ForgetApart`, `NoWatch`, `FreeLostTwice`, `NoEnd`.
 
 use crate::kv_memory::{BYTES, Base, filled, first_to_split, key, open, value};
-use crate::{Pool, explore, part, pick, together};
+use crate::{Pool, explore, explore_large, part, pick, together};
 use daxstore::pmem::sim::Sim;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicBool, Ordering};
@@ -19,21 +19,21 @@ use std::sync::Arc;
 /// Bytes of a record here, and slots of a slab of them.
 const RECORD: (u64, u64) = (64, 512);
 
-/// Fails where two have one slot, or one has none, in a database of one slab with so many records.
+/// Fails where two have one slot, or one has none, in a database with so many records of one class.
 fn assert_slots(db: &Base, records: u64) {
     let mut free = db.free_slots(RECORD.0).expect("sound");
     let count = free.len() as u64;
     free.sort_unstable();
     free.dedup();
     assert_eq!(free.len() as u64, count, "a slot that is free twice");
-    assert_eq!(count + records, RECORD.1, "slots that nobody knows");
+    assert!((count + records).is_multiple_of(RECORD.1), "slots that nobody knows: {count} are free");
     assert!(db.verify().expect("read").faults.is_empty(), "sound");
 }
 
 #[test]
 fn a_value_that_is_looked_at_stays_where_it_lies() {
     let pool = filled(2);
-    explore("kv space: a held record beside overwrites", move || {
+    explore_large("kv space: a held record beside overwrites", move || {
         let db = open(pool.copy());
         (0..6).for_each(|n| db.put(&key(n % 2), &value(n)).expect("put"));
         let (one, two, writer) = (db.clone(), db.clone(), db.clone());
@@ -48,7 +48,7 @@ fn a_value_that_is_looked_at_stays_where_it_lies() {
         };
         let mut parts = vec![
             part(move || {
-                for n in 1..pick(12, 300) as u64 {
+                for n in 1..pick(10, 300) as u64 {
                     writer.put(&key(0), &value(n)).expect("put");
                 }
             }),
@@ -66,7 +66,7 @@ fn a_value_that_is_looked_at_stays_where_it_lies() {
 #[test]
 fn the_last_who_looks_at_a_record_frees_it() {
     let pool = filled(2);
-    explore("kv space: two hold records of a key", move || {
+    explore_large("kv space: two hold records of a key", move || {
         let db = open(pool.copy());
         (0..6).for_each(|n| db.put(&key(n % 2), &value(n)).expect("put"));
         let own = db.get_ref(&key(0)).expect("sound").expect("a value");
@@ -219,7 +219,7 @@ fn filled_with_lost_page(count: u64) -> Arc<Pool> {
 fn lost_pages_are_found_while_pages_are_taken_and_given_back() {
     let count = first_to_split();
     let pool = filled_with_lost_page(count);
-    explore("kv space: lost pages beside a split", move || {
+    explore_large("kv space: lost pages beside a split", move || {
         let sim = pool.copy();
         let db = open(sim.clone());
         let (finder, writer) = (db.clone(), db.clone());
@@ -255,7 +255,7 @@ fn damaged() -> Arc<Pool> {
 #[test]
 fn a_damaged_record_is_superseded_while_lost_slots_are_looked_for() {
     let pool = damaged();
-    explore("kv space: a lost slot beside its successor", move || {
+    explore_large("kv space: a lost slot beside its successor", move || {
         let db = open(pool.copy());
         // The slots that were there are swept.
         db.put(&key(0), &value(1)).expect("put");
@@ -278,7 +278,7 @@ fn a_number_is_another_trees_while_the_dropped_one_is_used() {
         db.tree("old").expect("a tree").put(&key(0), &value(1)).expect("put");
         db.close().expect("closed");
     });
-    explore("kv space: a dropped tree and its successor", move || {
+    explore_large("kv space: a dropped tree and its successor", move || {
         let db = open(pool.copy());
         let old = db.tree("old").expect("a tree");
         let maker = db.clone();

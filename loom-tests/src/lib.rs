@@ -176,6 +176,14 @@ pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
     }
 }
 
+/// As [`explore`], for a body with so many steps that not all with two preemptions can be looked at: those with one come first.
+#[cfg(loom)]
+pub fn explore_large(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    let body: Arc<dyn Fn() + Send + Sync> = Arc::new(body);
+    explore_within(name, Some(1), &body);
+    explore_within(name, Some(2), &body);
+}
+
 #[cfg(loom)]
 fn explore_within(name: &str, bound: Option<usize>, body: &Arc<dyn Fn() + Send + Sync>) -> Duration {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -224,6 +232,12 @@ pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
         count += 1;
     }
     println!("{name}: {count} rounds in {:.1} s", start.elapsed().as_secs_f64());
+}
+
+/// As [`explore`].
+#[cfg(not(loom))]
+pub fn explore_large(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    explore(name, body);
 }
 
 /// What one thread of a scenario does.
