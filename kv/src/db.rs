@@ -528,7 +528,7 @@ impl<M: Media> Tree<M> {
         batch.push(Some((self.state.id, self.state.birth)), key, None);
     }
 
-    /// How many records the tree has. After a crash the first call counts them; else it is known.
+    /// How many records the tree has. After a crash the first call counts those of all trees; else it is known.
     ///
     /// # Errors
     /// Damage.
@@ -536,13 +536,7 @@ impl<M: Media> Tree<M> {
         if let Some(count) = self.state.count() {
             return Ok(count);
         }
-        let count = self.snapshot().len()?;
-        let gained = self.state.gained.load(Ordering::Acquire);
-        // Only if nothing changed while it was counted can it be kept.
-        if self.snapshot().len()? == count && self.state.gained.load(Ordering::Acquire) == gained {
-            *self.state.base.lock() = Some(count.saturating_add_signed(-gained));
-        }
-        Ok(count)
+        self.count()
     }
 
     /// Whether it has none.

@@ -86,6 +86,11 @@ impl<M: Media> Snapshot<M> {
         Self { tree: tree.clone(), number: self.number.clone() }
     }
 
+    /// Up to which sequence number it shows changes.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.number.of(&self.tree)
+    }
+
     /// The value that `key` had.
     ///
     /// # Errors
@@ -94,7 +99,7 @@ impl<M: Media> Snapshot<M> {
         let core = self.tree.core();
         let key = core.key(self.tree.id(), key)?;
         let _pin = core.env.pin();
-        let Some(seen) = core.find_at(&key, self.number.of(&self.tree))? else { return Ok(None) };
+        let Some(seen) = core.find_at(&key, self.sequence())? else { return Ok(None) };
         let mut value = Vec::new();
         self.tree.read_value(&key, seen, &mut value)?;
         Ok(Some(value))
@@ -108,7 +113,7 @@ impl<M: Media> Snapshot<M> {
         let core = self.tree.core();
         let key = core.key(self.tree.id(), key)?;
         let _pin = core.env.pin();
-        Ok(core.find_at(&key, self.number.of(&self.tree))?.is_some())
+        Ok(core.find_at(&key, self.sequence())?.is_some())
     }
 
     /// The records whose keys lie in `range`, in order.
@@ -270,7 +275,7 @@ impl<M: Media> Range<M> {
     fn record(&self, bytes: Vec<u8>) -> Result<Option<(Key, Value)>> {
         let tree = &self.snapshot.tree;
         let key = tree.core().key(tree.id(), &bytes)?;
-        let Some(seen) = tree.core().find_at(&key, self.snapshot.number.of(tree))? else { return Ok(None) };
+        let Some(seen) = tree.core().find_at(&key, self.snapshot.sequence())? else { return Ok(None) };
         let mut value = Vec::new();
         tree.read_value(&key, seen, &mut value)?;
         Ok(Some((bytes, value)))

@@ -15,6 +15,7 @@ mod check;
 mod chunks;
 mod compact;
 mod core;
+mod count;
 mod db;
 mod env;
 mod epoch;
