@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! 1. A slot is in one list of free slots, or in the hands of one change, or named by the index, or waits to be free; never two.
-//! 2. While a chunk is being emptied, what becomes free in it is kept apart, and nobody is given a slot of it.
+//! 2. K19. While a chunk is being emptied, what becomes free in it is kept apart, and nobody is given a slot of it.
 
 use crate::chunks::Reserve;
 use crate::env::Env;

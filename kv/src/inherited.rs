@@ -50,7 +50,9 @@ impl Inherited {
         let mut classes = self.classes.write();
         for run in runs {
             match run.kind {
-                PageKind::Slab(class) if usize::from(class) < CLASSES => classes[usize::from(class)].push(run.at),
+                PageKind::Slab(class) if usize::from(class) < CLASSES => {
+                    classes[usize::from(class)].push(run.at)
+                }
                 PageKind::Record(_) => classes[CLASSES].push(run.at),
                 _ => {}
             }
@@ -73,7 +75,8 @@ impl Inherited {
     #[cold]
     pub fn holds(&self, at: u64, class: usize) -> bool {
         let chunk = at / CHUNK;
-        let had_chunk = self.chunks.get((chunk / 64) as usize).is_some_and(|word| word >> (chunk % 64) & 1 == 1);
+        let had_chunk =
+            self.chunks.get((chunk / 64) as usize).is_some_and(|word| word >> (chunk % 64) & 1 == 1);
         // Who was given a slot in a chunk had it read before, so whoever finds the record there sees the frontier behind it.
         if !had_chunk || at >= self.frontier() {
             return had_chunk;

@@ -13,7 +13,6 @@ use crate::db::{Options, Tree, Value};
 use crate::error::Result;
 use crate::heap::class_of;
 use crate::media::Media;
-use crate::mutation::{self, Mutation};
 use crate::record;
 use std::fmt;
 use std::ops::Deref;
@@ -59,11 +58,8 @@ impl<M: Media> Tree<M> {
     pub fn get_ref(&self, key: &[u8]) -> Result<Option<ValueRef<'_, M>>> {
         let core = self.core();
         let key = core.key(self.id(), key)?;
-        let mut pin = Some(core.env.pin());
-        let Some(found) = self.find(&key)? else { return Ok(None) };
-        pin.take_if(|_| mutation::is(Mutation::HoldLate));
-        core.held.hold(found.at);
-        drop(pin);
+        let find = || Ok(self.find(&key)?.map(|found| (found.at, found)));
+        let Some((_, found)) = core.held.hold_found(&core.env.epochs, find)? else { return Ok(None) };
         // From here on the guard lets go of the record, also where that is damaged.
         let mut value = ValueRef { tree: self, at: found.at, bytes: Bytes::Copied(Value::new()) };
         if self.is_alone() {

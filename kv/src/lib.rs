@@ -55,7 +55,10 @@ mod upkeep;
 /// Parts that models look at alone.
 #[cfg(feature = "sim")]
 pub mod parts {
+    pub use crate::epoch::Epochs;
     pub use crate::heap::{Heap, Kept};
+    pub use crate::held::Held;
+    pub use crate::session::Old;
 }
 
 pub use batch::Batch;

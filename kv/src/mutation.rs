@@ -57,9 +57,9 @@ pub enum Mutation {
     HoldLate,
     /// K13: a record that is held is freed when it is superseded.
     FreeHeld,
-    /// K17: a slot that becomes free in a chunk that is being emptied is given out again.
+    /// K19: a slot that becomes free in a chunk that is being emptied is given out again.
     NotApart,
-    /// K17: free slots that were kept apart are not given back where the chunk stays.
+    /// K19: free slots that were kept apart are not given back where the chunk stays.
     ForgetApart,
     /// K18: a tree that was dropped takes the records of its number for its own.
     NoEnd,

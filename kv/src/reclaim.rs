@@ -15,8 +15,8 @@ use crate::chunks::{self, ChunkKind};
 use crate::core::Core;
 #[cfg(feature = "sim")]
 use crate::db::Db;
-use crate::error::Result;
 use crate::epoch::full_fence;
+use crate::error::Result;
 use crate::heap::{CLASSES, LARGEST, slot_bytes};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
@@ -72,17 +72,14 @@ impl<M: Media> Core<M> {
             return Ok(());
         }
         let mut unnamed = asked.clone();
-        let walked = self.index.each_segment(self.media(), &self.stripes, |entries| {
+        // Where that fails nobody knows what the rest of the index names.
+        self.index.each_segment(self.media(), &self.stripes, |entries| {
             for (_, at) in entries {
                 if !mutation::is(Mutation::FreeNamed) {
                     unnamed.remove(at);
                 }
             }
-        });
-        if walked.is_err() {
-            // Nobody knows what the rest of the index names.
-            return walked;
-        }
+        })?;
         // What is named stays: its key's damage is told of when it is read, and its space is free when the key is overwritten.
         let lost = self.sweep.take_lost(&asked, &unnamed);
         // A damaged record may have been superseded ahead of the sweep a moment ago: it is needed as long as any other (K6).
