@@ -5,6 +5,8 @@
 
 use crate::chunks::{self, ChunkKind};
 use crate::core::Core;
+#[cfg(feature = "sim")]
+use crate::db::Db;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::PAGE;
 use crate::media::Media;
@@ -40,5 +42,16 @@ impl<M: Media> Core<M> {
         let runs = chunks::runs(self.media())?.into_iter();
         let mut maps = runs.filter(|run| run.kind == ChunkKind::Pages);
         maps.try_for_each(|run| pages::runs(self.media(), run.at()).map(drop))
+    }
+}
+
+#[cfg(feature = "sim")]
+impl<M: Media> Db<M> {
+    /// Whether every map of pages for records can be read, which an open does not look at.
+    ///
+    /// # Errors
+    /// [`Damage`] of the first that can not.
+    pub fn read_maps(&self) -> Result<()> {
+        self.core().check_maps()
     }
 }
