@@ -157,7 +157,7 @@ impl<M: Media> Core<M> {
     }
 
     /// Puts the free slots that sessions keep where all of them are.
-    fn give_all_slots(&self) {
+    pub(crate) fn give_all_slots(&self) {
         for mut taken in self.sessions.each() {
             taken.session.kept.give_all(&self.heap);
         }

@@ -261,7 +261,7 @@ impl<M: Media> Core<M> {
             Look::Found(found) => Some(found),
             Look::Free(_) | Look::Full(_) => None,
         };
-        let live = found.filter(|found| !found.head.is(TOMBSTONE));
+        let live = found.filter(|found| !found.head.is(TOMBSTONE) && tree.has(&found.head));
         let (value, flags) = match decide(live.as_ref())? {
             Action::Put(value) => (value, flags_of(live.as_ref(), true)),
             Action::Delete if live.is_some() => (Cow::Borrowed(&[][..]), flags_of(live.as_ref(), false)),
@@ -369,7 +369,7 @@ impl<M: Media> Core<M> {
     #[inline]
     fn supersede(&self, session: &mut Session, old: &Found, until: u64) {
         let (at, bytes, sequence) = (old.at, old.head.bytes(), old.head.sequence());
-        if self.sweep.is_behind(at, bytes) {
+        if self.sweep.is_handed(at, bytes) {
             session.supersede(Old { at, bytes, sequence, until, tombstone: false });
             if mutation::is(Mutation::ReuseAtOnce)
                 && let Some(class) = class_of(bytes)
@@ -408,11 +408,11 @@ impl<M: Media> Core<M> {
 
     /// Puts the value of `key` into `buf`, which is empty, without a pin: whether that could be done. Where not, the caller looks again with one.
     ///
-    /// K18: what was copied is right for this key, and afterwards the index still says what it said before: so no pin is needed to know that the
+    /// K20: what was copied is right for this key, and afterwards the index still says what it said before: so no pin is needed to know that the
     /// record was the key's newest at some moment of the call, and durable. A pin is a locked instruction, and nothing behind one begins before
     /// everything before it is done: without, the misses of several gets are waited for together.
     #[inline]
-    pub(crate) fn get_unpinned(&self, key: &Key<'_>, buf: &mut Vec<u8>) -> bool {
+    pub(crate) fn get_unpinned(&self, tree: &TreeState<M>, key: &Key<'_>, buf: &mut Vec<u8>) -> bool {
         let media = self.media();
         let Some(glimpse) = self.index.glimpse(media, key.hash) else { return false };
         let at = glimpse.at();
@@ -432,7 +432,7 @@ impl<M: Media> Core<M> {
         }
         // What was copied was copied before the words are looked at again.
         fence(Ordering::Acquire);
-        self.index.is_still(media, &glimpse) || mutation::is(Mutation::NoSecondLook)
+        (self.index.is_still(media, &glimpse) || mutation::is(Mutation::NoSecondLook)) && tree.has(&head)
     }
 
     /// A key of a tree.

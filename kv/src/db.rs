@@ -7,6 +7,7 @@ use crate::batch::Batch;
 use crate::core::{Action, Core};
 use crate::env::TreeId;
 use crate::error::{Error, Result};
+use crate::hash::Found;
 use crate::iter::Seen;
 use crate::layout::{CHUNK, MAX_CHUNKS};
 use crate::media::{Mapped, Media};
@@ -313,7 +314,9 @@ impl<M: Media> Db<M> {
     }
 
     /// Deletes a tree and its records: whether there was one. Nobody finds it from the moment that this is durable; the records are
-    /// deleted one by one after that, also if power is cut meanwhile, by the next open.
+    /// deleted one by one after that, also if power is cut meanwhile, by the next open. Who has the tree still can not change it
+    /// ([`Error::TreeDropped`]), and finds less and less in it, then nothing, whatever trees are made later; snapshots that were taken
+    /// before show what it had.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::NoSpace`]; those of the fences.
@@ -378,7 +381,13 @@ impl<M: Media> Tree<M> {
         checked
     }
 
-    /// The value of `key`.
+    /// The newest record of `key`. The caller is pinned.
+    #[inline]
+    pub(crate) fn find(&self, key: &record::Key<'_>) -> Result<Option<Found>> {
+        Ok(self.core().find(key)?.filter(|found| self.state.has(&found.head)))
+    }
+
+    /// The value of `key`. A tree that was dropped has none any more.
     ///
     /// # Errors
     /// [`Error::KeyLength`]; damage.
@@ -395,7 +404,7 @@ impl<M: Media> Tree<M> {
     pub fn get_into(&self, key: &[u8], buf: &mut Vec<u8>) -> Result<bool> {
         buf.clear();
         let key = self.core().key(self.state.id, key)?;
-        if !self.trusts() && self.core().get_unpinned(&key, buf) {
+        if !self.trusts() && self.core().get_unpinned(&self.state, &key, buf) {
             return Ok(true);
         }
         self.get_pinned(&key, buf)
@@ -405,7 +414,7 @@ impl<M: Media> Tree<M> {
     fn get_pinned(&self, key: &record::Key<'_>, buf: &mut Vec<u8>) -> Result<bool> {
         buf.clear();
         let _pin = self.core().env.pin();
-        let Some(found) = self.core().find(key)? else { return Ok(false) };
+        let Some(found) = self.find(key)? else { return Ok(false) };
         self.read_value(key, (found.at, found.head), buf)?;
         Ok(true)
     }
@@ -417,7 +426,7 @@ impl<M: Media> Tree<M> {
     pub fn contains(&self, key: &[u8]) -> Result<bool> {
         let key = self.core().key(self.state.id, key)?;
         let _pin = self.core().env.pin();
-        Ok(self.core().find(&key)?.is_some())
+        Ok(self.find(&key)?.is_some())
     }
 
     /// A key for a change of this tree.
@@ -529,7 +538,7 @@ impl<M: Media> Tree<M> {
         batch.push(Some((self.state.id, self.state.birth)), key, None);
     }
 
-    /// How many records the tree has. After a crash the first call counts them; else it is known.
+    /// How many records the tree has. After a crash the first call counts those of all trees; else it is known.
     ///
     /// # Errors
     /// Damage.
@@ -537,13 +546,7 @@ impl<M: Media> Tree<M> {
         if let Some(count) = self.state.count() {
             return Ok(count);
         }
-        let count = self.snapshot().len()?;
-        let gained = self.state.gained.load(Ordering::Acquire);
-        // Only if nothing changed while it was counted can it be kept.
-        if self.snapshot().len()? == count && self.state.gained.load(Ordering::Acquire) == gained {
-            *self.state.base.lock() = Some(count.saturating_add_signed(-gained));
-        }
-        Ok(count)
+        self.count()
     }
 
     /// Whether it has none.

@@ -61,13 +61,13 @@ impl<M: Media> Env<M> {
         Ok(Self::with(media, chunks, &[], sizes))
     }
 
-    /// That of a database found in `media`, and its runs of chunks.
+    /// That of a database found in `media`.
     ///
     /// # Errors
     /// [`crate::error::Damage`] of the table of chunks.
-    pub fn open(media: M, sizes: Sizes) -> Result<(Self, Vec<Run>)> {
+    pub fn open(media: M, sizes: Sizes) -> Result<Self> {
         let (chunks, runs) = Chunks::open(&media)?;
-        Ok((Self::with(media, chunks, &runs, sizes), runs))
+        Ok(Self::with(media, chunks, &runs, sizes))
     }
 
     fn with(media: M, chunks: Chunks, runs: &[Run], sizes: Sizes) -> Self {
@@ -101,12 +101,12 @@ impl<M: Media> Env<M> {
     /// # Errors
     /// Those of the fence; damage.
     pub fn free(&self, at: u64) -> Result<()> {
+        let given = match at.is_multiple_of(CHUNK) {
+            true => self.chunks.give(&self.media, at),
+            false => self.pages.give(&self.media, at),
+        };
         self.watch.note(at);
-        if at.is_multiple_of(CHUNK) {
-            self.chunks.give(&self.media, at)
-        } else {
-            self.pages.give(&self.media, at)
-        }
+        given
     }
 
     /// Takes one run for `len` bytes: pages as `kind` makes of their number, or whole chunks as `chunk`, where they do not fit.

@@ -5,13 +5,14 @@
 //!
 //! Invariants:
 //! 1. A slot is in one list of free slots, or in the hands of one change, or named by the index, or waits to be free; never two.
-//! 2. While a chunk is being emptied, what becomes free in it is kept apart, and nobody is given a slot of it.
+//! 2. K19. While a chunk is being emptied, what becomes free in it is kept apart, and nobody is given a slot of it.
 
 use crate::chunks::Reserve;
 use crate::env::Env;
 use crate::error::Result;
 use crate::layout::{CHUNK, PAGE};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::pages::{self, PageKind, SLAB_PAGES};
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicU64, Ordering};
@@ -97,7 +98,7 @@ impl Heap {
     #[inline]
     fn keeps_apart(&self, class: usize, at: u64) -> bool {
         let chunk = at - at % CHUNK;
-        if self.leaving.load(Ordering::Relaxed) != chunk {
+        if self.leaving.load(Ordering::Relaxed) != chunk || mutation::is(Mutation::NotApart) {
             return false;
         }
         let mut left = self.left.lock();
@@ -117,12 +118,15 @@ impl Heap {
     /// Puts the free slots of the chunk that is being emptied apart.
     pub fn gather(&self) {
         let chunk = self.leaving.load(Ordering::Relaxed);
+        let mut gathered = Vec::new();
         for (class, pool) in self.pools.iter().enumerate() {
-            let mut pool = pool.lock();
-            let mut left = self.left.lock();
-            left.extend(pool.iter().filter(|at| *at - *at % CHUNK == chunk).map(|at| (class, *at)));
-            pool.retain(|at| at - at % CHUNK != chunk);
+            pool.lock().retain(|at| {
+                let is_leaving = at - at % CHUNK == chunk;
+                gathered.extend(is_leaving.then_some((class, *at)));
+                !is_leaving
+            });
         }
+        self.left.lock().extend(gathered);
     }
 
     /// How many slots of a class are free in the slab at `slab`, of the chunk that is being emptied.
@@ -138,8 +142,17 @@ impl Heap {
             self.leaving.store(0, Ordering::Relaxed);
             std::mem::take(&mut *left)
         };
+        if mutation::is(Mutation::ForgetApart) {
+            return;
+        }
         let is_gone = |at: u64| gone.iter().any(|slab| (*slab..*slab + SLAB).contains(&at));
         left.into_iter().filter(|(_, at)| !is_gone(*at)).for_each(|(class, at)| self.give(class, at));
+    }
+
+    /// Where the slots of a class lie that nobody keeps.
+    #[cfg(feature = "sim")]
+    pub fn all(&self, class: usize) -> Vec<u64> {
+        self.pools[class].lock().clone()
     }
 
     /// Bytes of the slots that nobody keeps.

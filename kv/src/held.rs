@@ -7,6 +7,9 @@
 //! 1. A record is held from within a pin under which it was found: who frees it looks here after that pin has gone.
 //! 2. What would have been freed while it was held is freed by the last who lets it go, once.
 
+use crate::epoch::Epochs;
+use crate::error::Result;
+use crate::mutation::{self, Mutation};
 use crate::session::Old;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicUsize, Ordering};
@@ -28,8 +31,25 @@ pub struct Held {
 }
 
 impl Held {
-    /// Holds the record at `at`, which the caller found under a pin that it still has.
-    pub fn hold(&self, at: u64) {
+    /// Holds the record that `find` finds: where it lies, and what is known of it.
+    ///
+    /// # Errors
+    /// Those of `find`.
+    pub fn hold_found<T>(
+        &self,
+        epochs: &Epochs,
+        find: impl FnOnce() -> Result<Option<(u64, T)>>,
+    ) -> Result<Option<(u64, T)>> {
+        let mut pin = Some(epochs.pin());
+        let found = find()?;
+        pin.take_if(|_| mutation::is(Mutation::HoldLate));
+        if let Some((at, _)) = &found {
+            self.hold(*at);
+        }
+        Ok(found)
+    }
+
+    fn hold(&self, at: u64) {
         self.all.lock().entry(at).or_default().holders += 1;
         self.any.fetch_add(1, Ordering::SeqCst);
     }
@@ -40,7 +60,8 @@ impl Held {
         if self.any.load(Ordering::SeqCst) == 0 {
             return false;
         }
-        self.all.lock().get_mut(&old.at).map(|one| one.old = Some(*old)).is_some()
+        let is_held = self.all.lock().get_mut(&old.at).map(|one| one.old = Some(*old)).is_some();
+        is_held && !mutation::is(Mutation::FreeHeld)
     }
 
     /// Lets go of the record at `at`: what the caller is to free.

@@ -33,7 +33,8 @@ impl<M: Media> Clone for Snapshot<M> {
 }
 
 impl<M: Media> Tree<M> {
-    /// The tree as it is now. It sees every change that returned before, and none that begins after.
+    /// The tree as it is now. It sees every change that returned before, and none that begins after. Of a tree that was dropped it shows what
+    /// is not deleted yet, and nothing in the end; one that was taken before still shows all.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<M> {
         Snapshot { tree: self.clone(), number: Number::take(self) }
@@ -79,10 +80,15 @@ impl<M: Media> Tree<M> {
 }
 
 impl<M: Media> Snapshot<M> {
-    /// The same moment, of another tree of the database.
+    /// The same moment, of another tree of the database: empty if that was made later, also where another tree had its name or number then.
     #[must_use]
     pub fn of(&self, tree: &Tree<M>) -> Self {
         Self { tree: tree.clone(), number: self.number.clone() }
+    }
+
+    /// Up to which sequence number it shows changes.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.number.of(&self.tree)
     }
 
     /// The value that `key` had.
@@ -93,7 +99,7 @@ impl<M: Media> Snapshot<M> {
         let core = self.tree.core();
         let key = core.key(self.tree.id(), key)?;
         let _pin = core.env.pin();
-        let Some(seen) = core.find_at(&key, self.number.sequence)? else { return Ok(None) };
+        let Some(seen) = core.find_at(&key, self.sequence())? else { return Ok(None) };
         let mut value = Vec::new();
         self.tree.read_value(&key, seen, &mut value)?;
         Ok(Some(value))
@@ -107,7 +113,7 @@ impl<M: Media> Snapshot<M> {
         let core = self.tree.core();
         let key = core.key(self.tree.id(), key)?;
         let _pin = core.env.pin();
-        Ok(core.find_at(&key, self.number.sequence)?.is_some())
+        Ok(core.find_at(&key, self.sequence())?.is_some())
     }
 
     /// The records whose keys lie in `range`, in order.
@@ -269,7 +275,7 @@ impl<M: Media> Range<M> {
     fn record(&self, bytes: Vec<u8>) -> Result<Option<(Key, Value)>> {
         let tree = &self.snapshot.tree;
         let key = tree.core().key(tree.id(), &bytes)?;
-        let Some(seen) = tree.core().find_at(&key, self.snapshot.number.sequence)? else { return Ok(None) };
+        let Some(seen) = tree.core().find_at(&key, self.snapshot.sequence())? else { return Ok(None) };
         let mut value = Vec::new();
         tree.read_value(&key, seen, &mut value)?;
         Ok(Some((bytes, value)))

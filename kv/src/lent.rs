@@ -58,10 +58,8 @@ impl<M: Media> Tree<M> {
     pub fn get_ref(&self, key: &[u8]) -> Result<Option<ValueRef<'_, M>>> {
         let core = self.core();
         let key = core.key(self.id(), key)?;
-        let pin = core.env.pin();
-        let Some(found) = core.find(&key)? else { return Ok(None) };
-        core.held.hold(found.at);
-        drop(pin);
+        let find = || Ok(self.find(&key)?.map(|found| (found.at, found)));
+        let Some((_, found)) = core.held.hold_found(&core.env.epochs, find)? else { return Ok(None) };
         // From here on the guard lets go of the record, also where that is damaged.
         let mut value = ValueRef { tree: self, at: found.at, bytes: Bytes::Copied(Value::new()) };
         if self.is_alone() {
@@ -84,6 +82,16 @@ impl<M: Media> Tree<M> {
 }
 
 impl<M: Media> ValueRef<'_, M> {
+    /// Whether the record lies where it was found.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        let (core, mut now) = (self.tree.core(), Value::new());
+        let head = crate::record::Head::load(core.media(), self.at);
+        core.media().append_to(self.at + head.before_value(), head.value_len(), &mut now);
+        now == **self
+    }
+
     /// Whether the bytes are those of the medium, and no copy.
     #[must_use]
     pub const fn is_in_place(&self) -> bool {

@@ -15,12 +15,14 @@ mod check;
 mod chunks;
 mod compact;
 mod core;
+mod count;
 mod db;
 mod env;
 mod epoch;
 mod hash;
 mod heap;
 mod held;
+mod inherited;
 mod iter;
 mod lent;
 mod order;
@@ -49,6 +51,15 @@ mod trees;
 #[cfg(feature = "serde")]
 pub mod typed;
 mod upkeep;
+
+/// Parts that models look at alone.
+#[cfg(feature = "sim")]
+pub mod parts {
+    pub use crate::epoch::Epochs;
+    pub use crate::heap::{Heap, Kept};
+    pub use crate::held::Held;
+    pub use crate::session::Old;
+}
 
 pub use batch::Batch;
 pub use check::Report;

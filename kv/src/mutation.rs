@@ -33,9 +33,9 @@ pub enum Mutation {
     IgnorePins,
     /// K16: a snapshot does not wait for the changes that have a number up to its own.
     NoSettle,
-    /// K19: the full lines that an entry lies behind are not flushed with its change.
+    /// K21: the full lines that an entry lies behind are not flushed with its change.
     NoPassedFlush,
-    /// K18: a get without a pin does not look at the index again.
+    /// K20: a get without a pin does not look at the index again.
     NoSecondLook,
     /// K2: a slot that could not be read is given out although the index names it.
     FreeNamed,
@@ -53,6 +53,22 @@ pub enum Mutation {
     NoRetelling,
     /// K8: replay does not look at the checksum of a record.
     NoRecordCheck,
+    /// K2: a slot that was lost is freed although who superseded its record frees it.
+    FreeLostTwice,
+    /// K2: nobody notes what is taken and given back while lost pages are looked for.
+    NoWatch,
+    /// K13: a record that is looked at where it lies is held when its reader has left.
+    HoldLate,
+    /// K13: a record that is held is freed when it is superseded.
+    FreeHeld,
+    /// K19: a slot that becomes free in a chunk that is being emptied is given out again.
+    NotApart,
+    /// K19: free slots that were kept apart are not given back where the chunk stays.
+    ForgetApart,
+    /// K18: a tree that was dropped takes the records of its number for its own.
+    NoEnd,
+    /// K18: a snapshot shows what a tree's number had before the tree was made.
+    NoBegin,
 }
 
 #[cfg(feature = "sim")]

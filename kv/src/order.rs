@@ -94,7 +94,7 @@ impl<M: Media> Core<M> {
 
     /// The tree with this name, made if there is none.
     pub(crate) fn tree(&self, name: &str) -> Result<Arc<TreeState<M>>> {
-        self.trees.get_or_make(&self.env, name)
+        self.trees.get_or_make(&self.env, name, || self.last_sequence() + 1)
     }
 
     /// Deletes every record of a tree that nobody finds any more.

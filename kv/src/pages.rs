@@ -10,10 +10,11 @@
 
 use crate::chunks::{ChunkKind, Chunks, Reserve, Run};
 use crate::error::{Damage, Error, Result, Structure};
+use crate::inherited::{Inherited, is_of_records};
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
-use daxstore::sync::Mutex;
+use daxstore::sync::{Arc, Mutex};
 
 /// What a run of pages is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,14 @@ struct PageChunk {
 }
 
 impl PageChunk {
+    /// The chunk at `at` with these runs.
+    fn of(at: u64, runs: &[PageRun]) -> Self {
+        let mut chunk = Self { at, used: [0; WORDS], free: PAGES };
+        chunk.set(0, 1, true);
+        runs.iter().for_each(|run| chunk.set(((run.at - at) / PAGE) as usize, run.kind.pages(), true));
+        chunk
+    }
+
     fn set(&mut self, first: usize, count: usize, used: bool) {
         for page in first..first + count {
             let bit = 1 << (page % 64);
@@ -162,8 +171,10 @@ struct State {
     chunks: Vec<PageChunk>,
     /// For each length of run (the last: that or longer), the first of `chunks` that may have one.
     first: Vec<usize>,
-    /// Chunks whose maps were not read.
-    unread: Vec<u64>,
+    /// Runs of chunks that were not read, the first of them last.
+    unread: Vec<Run>,
+    /// Where what was read of chunks of records is told.
+    inherited: Option<Arc<Inherited>>,
 }
 
 /// The pages of a database.
@@ -171,6 +182,7 @@ struct State {
 pub struct Pages {
     records: Mutex<State>,
     others: Mutex<State>,
+    inherited: Arc<Inherited>,
 }
 
 const LENGTHS: usize = 65;
@@ -183,12 +195,28 @@ impl Pages {
     /// Those of a database with these runs of chunks.
     #[must_use]
     pub fn new(runs: &[Run]) -> Self {
-        let state = |kind| {
-            let pages = runs.iter().filter(|run| run.kind == kind);
-            let unread = pages.map(|run| run.at()).rev().collect();
-            Mutex::new(State { kind, chunks: Vec::new(), first: vec![0; LENGTHS], unread })
+        let inherited = Arc::new(Inherited::of(runs));
+        let state = |kind, is_there: fn(&Run) -> bool, inherited| {
+            let unread = runs.iter().copied().filter(is_there).rev().collect();
+            Mutex::new(State { kind, chunks: Vec::new(), first: vec![0; LENGTHS], unread, inherited })
         };
-        Self { records: state(ChunkKind::Pages), others: state(ChunkKind::Index) }
+        let records = state(ChunkKind::Pages, is_of_records, Some(inherited.clone()));
+        let others = state(ChunkKind::Index, |run| run.kind == ChunkKind::Index, None);
+        Self { records, others, inherited }
+    }
+
+    /// What was there at open.
+    #[must_use]
+    pub const fn inherited(&self) -> &Arc<Inherited> {
+        &self.inherited
+    }
+
+    /// Reads the next chunk of records that was there at open and was not read.
+    ///
+    /// # Errors
+    /// [`Damage`] of its map.
+    pub fn read_next<M: Media>(&self, media: &M) -> Result<()> {
+        self.records.lock().read_next(media).map(drop)
     }
 
     /// Records have chunks of their own: so that where they were deleted, whole chunks become free.
@@ -229,13 +257,14 @@ impl Pages {
     /// Those of the fence; [`Damage`] of the map.
     pub fn give<M: Media>(&self, media: &M, at: u64) -> Result<()> {
         let kind = kind_at(media, at)?;
+        // Until the bits agree with the map again nobody reads that: he would find the page free, and give it out, before it is free here.
+        let mut state = self.state(kind).lock();
         store_code(media, at, 0);
         media.fence()?;
-        let mut state = self.state(kind).lock();
         let chunk = at - at % CHUNK;
         // A chunk that was not read finds the code of 0 when it is.
-        let page = ((at % CHUNK) / PAGE) as usize;
-        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk && c.is_used(page)) {
+        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk) {
+            let page = ((at % CHUNK) / PAGE) as usize;
             state.chunks[found].set(page, kind.pages(), false);
             state.first.iter_mut().for_each(|first| *first = (*first).min(found));
         }
@@ -251,9 +280,7 @@ impl Pages {
     pub fn read_all<M: Media>(&self, media: &M) -> Result<()> {
         for state in [&self.records, &self.others] {
             let mut state = state.lock();
-            while let Some(at) = state.unread.pop() {
-                state.add(read_chunk(media, at)?);
-            }
+            while state.read_next(media)? {}
         }
         Ok(())
     }
@@ -271,7 +298,7 @@ impl Pages {
     /// [`Damage`] of its map.
     pub fn open_chunk<M: Media>(&self, media: &M, at: u64) -> Result<bool> {
         let mut state = self.records.lock();
-        let chunk = read_chunk(media, at)?;
+        let chunk = PageChunk::of(at, &runs(media, at)?);
         let is_free = chunk.free == PAGES - 1;
         state.add(chunk);
         state.first.fill(0);
@@ -321,8 +348,9 @@ impl State {
         reserve: Reserve,
     ) -> Result<(usize, usize)> {
         for _ in 0..READ_AHEAD {
-            let Some(at) = self.unread.pop() else { break };
-            self.add(read_chunk(media, at)?);
+            if !self.read_next(media)? {
+                break;
+            }
             if let Some(found) = self.find(count) {
                 return Ok(found);
             }
@@ -337,19 +365,32 @@ impl State {
         if is_late {
             format_map(media, at)?;
         }
-        let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
-        chunk.set(0, 1, true);
-        self.add(chunk);
+        self.add(PageChunk::of(at, &[]));
         Ok((self.chunks.len() - 1, 1))
     }
 
     /// When there is no other space: every chunk that was not looked at.
     fn find_in_rest<M: Media>(&mut self, media: &M, count: usize) -> Result<Option<(usize, usize)>> {
-        while let Some(at) = self.unread.pop() {
-            self.add(read_chunk(media, at)?);
-        }
+        while self.read_next(media)? {}
         self.first[length(count)] = 0;
         Ok(self.find(count))
+    }
+
+    /// Reads the first chunk that was not read: whether there was one. A map that can not be read stays unread, and nobody gets space behind it.
+    fn read_next<M: Media>(&mut self, media: &M) -> Result<bool> {
+        let Some(run) = self.unread.last().copied() else { return Ok(false) };
+        let found = match run.kind {
+            ChunkKind::Record => vec![PageRun { at: run.at(), kind: PageKind::Record(0) }],
+            _ => runs(media, run.at())?,
+        };
+        self.unread.pop();
+        if let Some(inherited) = &self.inherited {
+            inherited.add(&found, self.unread.last().map_or(u64::MAX, Run::at));
+        }
+        if run.kind != ChunkKind::Record {
+            self.add(PageChunk::of(run.at(), &found));
+        }
+        Ok(true)
     }
 
     fn add(&mut self, chunk: PageChunk) {
@@ -366,10 +407,7 @@ fn format_map<M: Media>(media: &M, at: u64) -> Result<()> {
 }
 
 fn store_code<M: Media>(media: &M, at: u64, code: u16) {
-    let page = (at % CHUNK) / PAGE;
-    let word = at - at % CHUNK + page / 4 * 8;
-    let shift = page % 4 * 16;
-    // Codes of one word are changed under one lock, but for those of other runs that are given back.
+    let (word, shift) = (code_word(at), (at % CHUNK) / PAGE % 4 * 16);
     let mut old = media.load(word);
     loop {
         let new = old & !(0xffff << shift) | u64::from(code) << shift;
@@ -381,11 +419,15 @@ fn store_code<M: Media>(media: &M, at: u64, code: u16) {
     media.flush(word, 8);
 }
 
+/// Where the word lies that has the code of the page at byte `at`.
+#[must_use]
+pub const fn code_word(at: u64) -> u64 {
+    at - at % CHUNK + (at % CHUNK) / PAGE / 4 * 8
+}
+
 /// The code of the page at byte `at`.
 fn code_at<M: Media>(media: &M, at: u64) -> u16 {
-    let page = (at % CHUNK) / PAGE;
-    let word = media.load(at - at % CHUNK + page / 4 * 8);
-    (word >> (page % 4 * 16)) as u16
+    (media.load(code_word(at)) >> ((at % CHUNK) / PAGE % 4 * 16)) as u16
 }
 
 /// What the run is that begins at byte `at`.
@@ -429,13 +471,4 @@ pub fn runs<M: Media>(media: &M, at: u64) -> Result<Vec<PageRun>> {
         page += count;
     }
     Ok(found)
-}
-
-fn read_chunk<M: Media>(media: &M, at: u64) -> Result<PageChunk> {
-    let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
-    chunk.set(0, 1, true);
-    for run in runs(media, at)? {
-        chunk.set(((run.at - at) / PAGE) as usize, run.kind.pages(), true);
-    }
-    Ok(chunk)
 }

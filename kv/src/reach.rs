@@ -3,8 +3,11 @@
 //! A page that is in use and said to be free would be given out again. What is looked at: the segments that the directory names, and the pages
 //! that the roots of the ordered indexes lead to. Records are looked at with their entries (`check`).
 
+use crate::chunks::{self, ChunkKind};
 use crate::core::Core;
-use crate::error::{Damage, Error, Structure};
+#[cfg(feature = "sim")]
+use crate::db::Db;
+use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::PAGE;
 use crate::media::Media;
 use crate::pages::{self, PageKind};
@@ -13,6 +16,7 @@ impl<M: Media> Core<M> {
     /// Adds what is wrong to `faults`.
     pub(crate) fn verify_maps(&self, faults: &mut Vec<Error>) {
         faults.extend(self.index.check_directory(&self.env).err());
+        faults.extend(self.check_maps().err());
         if self.read_only {
             return;
         }
@@ -31,5 +35,23 @@ impl<M: Media> Core<M> {
             });
             faults.extend(done.err());
         }
+    }
+
+    /// Reads every map of pages for records: an open does not.
+    fn check_maps(&self) -> Result<()> {
+        let runs = chunks::runs(self.media())?.into_iter();
+        let mut maps = runs.filter(|run| run.kind == ChunkKind::Pages);
+        maps.try_for_each(|run| pages::runs(self.media(), run.at()).map(drop))
+    }
+}
+
+#[cfg(feature = "sim")]
+impl<M: Media> Db<M> {
+    /// Whether every map of pages for records can be read, which an open does not look at.
+    ///
+    /// # Errors
+    /// [`Damage`] of the first that can not.
+    pub fn read_maps(&self) -> Result<()> {
+        self.core().check_maps()
     }
 }

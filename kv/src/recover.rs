@@ -97,11 +97,10 @@ impl<M: Media> Core<M> {
         if read_only && !clean {
             return Err(Error::NeedsRecovery);
         }
-        let (env, runs) = Env::open(media, sizes)?;
-        let env = Arc::new(env);
+        let env = Arc::new(Env::open(media, sizes)?);
         let salt = superblock.salt;
         let index = Index::open(&env, salt, !read_only)?;
-        let sweep = if read_only { Sweep::none() } else { Sweep::of(&env, &runs)? };
+        let sweep = if read_only { Sweep::none() } else { Sweep::of(env.pages.inherited().clone()) };
         let (trees, dropping) = Trees::open(&env, clean, repair)?;
         let core = Self::new(Parts { env, index, salt, limit, sweep, trees, read_only });
         let mut recovery = Recovery { clean, ..Recovery::default() };
@@ -229,6 +228,6 @@ impl<M: Media> Core<M> {
         let Some(tree) = self.trees.by_id(id) else { return Ok(()) };
         self.delete_all(&tree)?;
         self.drain_all()?;
-        self.trees.finish_drop(self.media(), id)
+        self.trees.finish_drop(self.media(), id, self.last_sequence() + 1)
     }
 }

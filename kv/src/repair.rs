@@ -117,7 +117,7 @@ impl<M: Media> Trees<M> {
 /// As `tree`, with another ordered index.
 pub(crate) fn with_order<M: Media>(tree: &TreeState<M>, ordered: Ordered<Env<M>>) -> TreeState<M> {
     use daxstore::sync::Mutex;
-    use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering::Acquire};
+    use daxstore::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire};
     TreeState {
         id: tree.id,
         name: tree.name.clone(),
@@ -126,5 +126,7 @@ pub(crate) fn with_order<M: Media>(tree: &TreeState<M>, ordered: Ordered<Env<M>>
         base: Mutex::new(*tree.base.lock()),
         dropped: AtomicBool::new(tree.dropped.load(Acquire)),
         birth: tree.birth,
+        begin: tree.begin,
+        end: AtomicU64::new(tree.end.load(Acquire)),
     }
 }

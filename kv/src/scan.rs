@@ -35,7 +35,7 @@ const FAR: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Number<M: Media> {
     tree: Tree<M>,
-    pub sequence: u64,
+    sequence: u64,
 }
 
 impl<M: Media> Number<M> {
@@ -49,6 +49,12 @@ impl<M: Media> Number<M> {
         };
         let sequence = core.snapshots.take(|| core.last_sequence(), settle);
         Arc::new(Self { tree: tree.clone(), sequence })
+    }
+
+    /// Up to which sequence number its moment shows what `tree` has.
+    #[inline]
+    pub(crate) fn of(&self, tree: &Tree<M>) -> u64 {
+        tree.state().seen_by(self.sequence)
     }
 }
 
@@ -270,7 +276,7 @@ impl<'t, M: Media> Scan<'t, M> {
             let start = self.values.len();
             let hash = record::hash(core.salt, self.tree.id(), bytes);
             let key = record::Key { tree: self.tree.id(), bytes, hash };
-            let sequence = self.number.sequence;
+            let sequence = self.number.of(self.tree);
             let newest = match doubted {
                 true => None,
                 false => core.read_newest(&key, hint, sequence, &mut self.values),

@@ -7,28 +7,31 @@
 //! 1. A slot ahead of the sweep is nobody's to free but the sweep's; one behind it is freed by who supersedes it. Both are decided under
 //!    the lock of the record's key: never by both, never by neither.
 //! 2. No slot of a slab that waits to be swept is given out.
+//! 3. A slot whose record could not be read is lost, until the index is asked for it (`reclaim`) or its record is superseded: both are
+//!    decided under the lock of the record's key.
 
-use crate::chunks::{ChunkKind, Run};
 use crate::core::Core;
-use crate::env::Env;
 use crate::error::Result;
-use crate::heap::{CLASSES, SLAB, class_of, slot_bytes, slots};
-use crate::layout::CHUNK;
+use crate::heap::{CLASSES, class_of, slot_bytes, slots};
+use crate::inherited::Inherited;
+use crate::layout::{CHUNK, PAGE};
 use crate::media::Media;
-use crate::pages::{self, PageKind};
+use crate::mutation::{self, Mutation};
 use crate::record::{self, Head, TOMBSTONE};
 use crate::session::{Old, Session};
-use daxstore::sync::Mutex;
-use daxstore::sync::atomic::{AtomicU64, Ordering};
+use daxstore::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use daxstore::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
 
 /// Slots that one call looks at.
 const STEP: usize = 128;
 
-/// The slabs of one class (the last: runs of one record) that were there at open.
+/// Chunks that one call reads the maps of.
+const MAPS: usize = 8;
+
+/// How far the slabs of one class (the last: runs of one record) that were there at open were looked at.
 #[derive(Debug, Default)]
 struct Class {
-    /// Where they begin, ascending.
-    all: Vec<u64>,
     /// The next slab, and slot in it.
     next: Mutex<(usize, u64)>,
     /// Slots below were looked at; the greatest number: all were.
@@ -39,72 +42,59 @@ struct Class {
 #[derive(Debug)]
 pub struct Sweep {
     classes: Box<[Class]>,
-    /// Slots, by class, with half a record or a damaged one.
-    lost: Mutex<Vec<(usize, u64)>>,
+    inherited: Arc<Inherited>,
+    /// Slots with half a record or a damaged one, and their classes.
+    lost: Mutex<HashMap<u64, usize>>,
+    any_lost: AtomicBool,
 }
 
 impl Sweep {
-    /// Of a new database: there is nothing to look at.
+    /// Of a database in which nothing is looked for.
     #[must_use]
     pub fn none() -> Self {
-        Self::begin((0..=CLASSES).map(|_| Class::default()).collect())
+        Self::of(Arc::new(Inherited::of(&[])))
     }
 
-    /// Of a database with these runs of chunks.
-    ///
-    /// # Errors
-    /// Damage of a page map.
-    pub fn of<M: Media>(env: &Env<M>, runs: &[Run]) -> Result<Self> {
-        let mut classes: Vec<_> = (0..=CLASSES).map(|_| Class::default()).collect();
-        for run in runs {
-            match run.kind {
-                ChunkKind::Record => classes[CLASSES].all.push(run.at()),
-                ChunkKind::Pages => {
-                    for run in pages::runs(&env.media, run.at())? {
-                        match run.kind {
-                            PageKind::Slab(class) if usize::from(class) < CLASSES => {
-                                classes[usize::from(class)].all.push(run.at);
-                            }
-                            PageKind::Record(_) => classes[CLASSES].all.push(run.at),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(Self::begin(classes))
+    /// Of a database that had this at open.
+    #[must_use]
+    pub fn of(inherited: Arc<Inherited>) -> Self {
+        let first = inherited.frontier();
+        let class = || Class { next: Mutex::default(), boundary: AtomicU64::new(first) };
+        let classes = (0..=CLASSES).map(|_| class()).collect();
+        Self { classes, inherited, lost: Mutex::default(), any_lost: AtomicBool::new(false) }
     }
 
-    fn begin(classes: Vec<Class>) -> Self {
-        for class in &classes {
-            let first = class.all.first().copied().unwrap_or(u64::MAX);
-            class.boundary.store(first, Ordering::Release);
-        }
-        Self { classes: classes.into_boxed_slice(), lost: Mutex::default() }
+    /// Where the slots lie whose records could not be read.
+    pub fn lost(&self) -> HashSet<u64> {
+        self.lost.lock().keys().copied().collect()
     }
 
-    /// Takes out the slots whose records could not be read, each with its class; they are nobody's.
-    pub fn take_lost(&self) -> Vec<(usize, u64)> {
-        std::mem::take(&mut self.lost.lock())
+    /// Takes the slots that were `asked` for out, and gives those that are still lost and `unnamed`, each with its class: the caller frees them.
+    /// The others are named by the index, and nobody asks for them again.
+    pub fn take_lost(&self, asked: &HashSet<u64>, unnamed: &HashSet<u64>) -> Vec<(usize, u64)> {
+        let mut lost = self.lost.lock();
+        let taken = asked.iter().filter_map(|at| Some((lost.remove(at)?, *at)));
+        let taken = taken.filter(|(_, at)| unnamed.contains(at)).collect();
+        self.any_lost.store(!lost.is_empty(), Ordering::Release);
+        taken
     }
 
-    /// Whether who supersedes the record at `at` frees its slot. The caller has the lock of the record's key.
+    /// Hands the slot of the record at `at` to who superseded it, and now frees it, unless it is ahead of the sweep, which does that then. The
+    /// caller has the lock of the record's key, and the index does not name the record any more.
     #[inline]
-    pub fn is_behind(&self, at: u64, bytes: u64) -> bool {
+    pub fn is_handed(&self, at: u64, bytes: u64) -> bool {
         let class = class_of(bytes).unwrap_or(CLASSES);
-        let of = &self.classes[class];
-        at < of.boundary.load(Ordering::Acquire) || !of.holds(at, class)
+        let boundary = self.classes[class].boundary.load(Ordering::Acquire);
+        let is_behind = at < boundary || !self.inherited.holds(at, class);
+        if is_behind && self.any_lost.load(Ordering::Acquire) && !mutation::is(Mutation::FreeLostTwice) {
+            self.lost.lock().remove(&at);
+        }
+        is_behind
     }
-}
 
-impl Class {
-    /// Whether the slot at `at` is of a slab that was there at open.
-    #[cold]
-    fn holds(&self, at: u64, class: usize) -> bool {
-        let before = self.all.partition_point(|slab| *slab <= at);
-        let bytes = if class == CLASSES { 1 } else { SLAB };
-        before > 0 && at < self.all[before - 1] + bytes
+    fn lose(&self, class: usize, at: u64) {
+        self.lost.lock().insert(at, class);
+        self.any_lost.store(true, Ordering::Release);
     }
 }
 
@@ -120,14 +110,26 @@ impl<M: Media> Core<M> {
         }
         let Some(mut next) = sweep.next.try_lock() else { return Ok(false) };
         let (slots, bytes) = if class == CLASSES { (1, CHUNK) } else { (slots(class), slot_bytes(class)) };
-        let mut free = Vec::new();
+        let (mut free, mut maps) = (Vec::new(), 0);
         for _ in 0..STEP {
             let (slab, slot) = *next;
-            let Some(first) = sweep.all.get(slab) else { break };
+            let inherited = &self.sweep.inherited;
+            let is_read = inherited.frontier() == u64::MAX;
+            let Some(first) = inherited.slab(class, slab) else {
+                if is_read {
+                    sweep.boundary.store(u64::MAX, Ordering::Release);
+                }
+                if is_read || maps == MAPS {
+                    break;
+                }
+                maps += 1;
+                self.env.pages.read_next(self.media())?;
+                continue;
+            };
             let at = first + slot * bytes;
             *next = if slot + 1 == slots { (slab + 1, 0) } else { (slab, slot + 1) };
-            let (slab, slot) = *next;
-            let boundary = sweep.all.get(slab).map_or(u64::MAX, |first| first + slot * bytes);
+            // Up to the next slab there is none of the class.
+            let boundary = if class == CLASSES { at + PAGE } else { at + bytes };
             let publish = || sweep.boundary.store(boundary, Ordering::Release);
             if let Some(old) = self.look_at_slot(session, class, at, publish)? {
                 // Whatever superseded it has its number by now.
@@ -172,7 +174,7 @@ impl<M: Media> Core<M> {
         }
         let Ok(record) = record::read(media, self.salt, at) else {
             // Torn when power was cut, or damaged since and still named: who asks the whole index can say.
-            self.sweep.lost.lock().push((class, at));
+            self.sweep.lose(class, at);
             publish();
             return Ok(None);
         };

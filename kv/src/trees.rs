@@ -10,16 +10,21 @@
 //! | 24 | 8 | bytes of its name, and a checksum of the name in the upper half |
 //! | 32 | 200 | its name |
 //!
-//! Invariant: an entry's other words are durable before its first word becomes 1; every record of a tree is deleted durably before it becomes 0.
+//! Invariants:
+//! 1. An entry's other words are durable before its first word becomes 1; every record of a tree is deleted durably before it becomes 0.
+//! 2. K18. A number is given to another tree when the one that had it is at its end: the sequence numbers of the records of two trees with one
+//!    number do not overlap ([`TreeState::begin`], [`TreeState::end`]). So a handle or a snapshot of one of them never shows a record of the other.
 
 use crate::env::{Env, TreeId};
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CATALOG, TREE_BYTES, TREES};
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::ordered::Ordered;
+use crate::record::Head;
 use crate::repair::with_order;
 use crate::sealed::{seal, unseal};
-use daxstore::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use daxstore::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock, Weak};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -57,6 +62,10 @@ pub struct TreeState<M: Media> {
     pub dropped: AtomicBool,
     /// Tells it from a later one with its number.
     pub birth: u64,
+    /// Its records have this sequence number or a later one.
+    pub begin: u64,
+    /// Its records have smaller sequence numbers; the greatest number, as long as its number can not be another tree's.
+    pub end: AtomicU64,
 }
 
 /// A number that no other tree in this process has.
@@ -107,6 +116,8 @@ impl<M: Media> Trees<M> {
                 base: Mutex::new(base),
                 dropped: AtomicBool::new(state == DROPPING),
                 birth: birth(),
+                begin: 0,
+                end: AtomicU64::new(u64::MAX),
             };
             if state == DROPPING {
                 dropping.push(id);
@@ -134,11 +145,16 @@ impl<M: Media> Trees<M> {
         all.iter().flatten().filter(|tree| !tree.dropped.load(Ordering::Acquire)).cloned().collect()
     }
 
-    /// The tree with this name; it is made if there is none. Durable on return.
+    /// The tree with this name; it is made if there is none, and has records from the sequence number on that `next` says. Durable on return.
     ///
     /// # Errors
     /// [`Error::NameLength`], [`Error::TooManyTrees`]; [`Error::NoSpace`]; those of the fences.
-    pub fn get_or_make(&self, env: &Arc<Env<M>>, name: &str) -> Result<Arc<TreeState<M>>> {
+    pub fn get_or_make(
+        &self,
+        env: &Arc<Env<M>>,
+        name: &str,
+        next: impl FnOnce() -> u64,
+    ) -> Result<Arc<TreeState<M>>> {
         if name.len() > MAX_NAME {
             return Err(Error::NameLength(name.len()));
         }
@@ -153,11 +169,17 @@ impl<M: Media> Trees<M> {
         let id = TreeId(free.ok_or(Error::TooManyTrees(TREES))? as u32);
         let root = Ordered::create_sized(env, id, env.sizes.ordered)?;
         self.write_entry(env, id, name, root)?;
-        let (gained, base) = (AtomicI64::new(0), Mutex::new(Some(0)));
-        let name = name.to_owned();
-        let ordered = Ordered::open(env, id, root)?;
-        let dropped = AtomicBool::new(false);
-        let tree = Arc::new(TreeState { id, name, ordered, gained, base, dropped, birth: birth() });
+        let tree = Arc::new(TreeState {
+            id,
+            name: name.to_owned(),
+            ordered: Ordered::open(env, id, root)?,
+            gained: AtomicI64::new(0),
+            base: Mutex::new(Some(0)),
+            dropped: AtomicBool::new(false),
+            birth: birth(),
+            begin: next(),
+            end: AtomicU64::new(u64::MAX),
+        });
         let mut all = self.all.write();
         if all.len() <= id.0 as usize {
             all.resize(id.0 as usize + 1, None);
@@ -190,12 +212,15 @@ impl<M: Media> Trees<M> {
         self.set_state(media, tree.id, DROPPING)
     }
 
-    /// Forgets a tree without records, durably.
+    /// Forgets a tree without records, durably. What gets the sequence number `next` or a later one is none of its.
     ///
     /// # Errors
     /// Those of the fence.
-    pub fn finish_drop(&self, media: &M, id: TreeId) -> Result<()> {
+    pub fn finish_drop(&self, media: &M, id: TreeId, next: u64) -> Result<()> {
         let _one = self.changing.lock();
+        if let Some(tree) = self.by_id(id) {
+            tree.end.store(next, Ordering::SeqCst);
+        }
         self.set_state(media, id, 0)?;
         let tree = self.all.write()[id.0 as usize].take();
         self.gone.lock().extend(tree.iter().map(Arc::downgrade));
@@ -253,6 +278,21 @@ impl<M: Media> Trees<M> {
 }
 
 impl<M: Media> TreeState<M> {
+    /// Whether the newest record of a key, found under the tree's number, is one of its records. Those of an earlier tree are deleted.
+    #[inline]
+    pub fn has(&self, head: &Head) -> bool {
+        // After the record was found: who made the next tree of this number said before that this one is at its end.
+        head.sequence() < self.end.load(Ordering::Acquire) || mutation::is(Mutation::NoEnd)
+    }
+
+    /// What a snapshot with this number sees of the tree: all up to the answer. A tree that was not there has nothing: 0.
+    #[inline]
+    pub fn seen_by(&self, sequence: u64) -> u64 {
+        let has_begun = sequence >= self.begin || mutation::is(Mutation::NoBegin);
+        let is_over = sequence >= self.end.load(Ordering::Acquire) && !mutation::is(Mutation::NoEnd);
+        if has_begun && !is_over { sequence } else { 0 }
+    }
+
     /// How many records it has, if that is known.
     pub fn count(&self) -> Option<u64> {
         let base = *self.base.lock();

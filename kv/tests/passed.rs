@@ -2,7 +2,7 @@
 //!
 //! One thread has taken the last entry of a line and stops before its fence. Another puts keys that go past that line, and many changes more, so that
 //! what it did is written back and no ring tells of it. Then power is cut: the first thread's entry is gone, and nothing fills its place. Every key
-//! whose put returned must be found all the same (K19).
+//! whose put returned must be found all the same (K21).
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test has nobody to report to")]

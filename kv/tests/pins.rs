@@ -3,7 +3,7 @@
 //! A reader has found a key's record and stops just before it copies the value out, while the key is overwritten many times: the record's slot must
 //! not be used again meanwhile (K13). A batch stops before its fence, with a number and nothing to be seen: a snapshot whose number is not less
 //! waits for it (K16). A reader without a pin stops where it is about to look at the record, while the key is overwritten until its slot has a record
-//! whose fence never comes: it must not show that one (K18). With the rules switched off, the slot is used, the snapshot sees half of the batch, and what
+//! whose fence never comes: it must not show that one (K20). With the rules switched off, the slot is used, the snapshot sees half of the batch, and what
 //! is not durable is shown.
 
 #![cfg(feature = "sim")]

@@ -34,7 +34,11 @@ mod journal;
 #[cfg(test)]
 mod kv_core;
 #[cfg(test)]
+mod kv_memory;
+#[cfg(test)]
 mod kv_ordered;
+#[cfg(test)]
+mod kv_space;
 #[cfg(test)]
 mod levels;
 #[cfg(test)]
@@ -60,6 +64,7 @@ use daxstore::pmem::sim::Sim;
 use daxstore::units::{Ino, PoolOff};
 use daxstore::{Store, StoreOptions};
 use daxstore_fault::mutation::Mutation as FaultMutation;
+use daxstore_kv::mutation::{self as kv, Mutation as KvMutation};
 use daxstore_kv::ordered::mutation::{self as ordered, Mutation as OrderedMutation};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -120,6 +125,17 @@ const FAULT_MUTATIONS: &[FaultMutation] = &[
 /// The mutations of the key-value store's ordered index that models are shown to catch.
 const ORDERED_MUTATIONS: &[OrderedMutation] = &[OrderedMutation::NoRetry, OrderedMutation::SettleEarly];
 
+/// The mutations of the key-value store that models are shown to catch.
+const KV_MUTATIONS: &[KvMutation] = &[
+    KvMutation::HoldLate,
+    KvMutation::FreeHeld,
+    KvMutation::NotApart,
+    KvMutation::ForgetApart,
+    KvMutation::NoWatch,
+    KvMutation::FreeLostTwice,
+    KvMutation::NoEnd,
+];
+
 /// The mutation of `all` that this process is to run with.
 fn active<M: Copy + std::fmt::Debug>(all: &[M]) -> Option<M> {
     let name = std::env::var(MUTATION).ok()?;
@@ -131,6 +147,7 @@ fn mutate() {
     mutation::set(active(MUTATIONS));
     daxstore_fault::mutation::set(active(FAULT_MUTATIONS));
     ordered::set(active(ORDERED_MUTATIONS));
+    kv::set(active(KV_MUTATIONS));
 }
 
 /// `small` for loom, `large` for real threads.
@@ -157,6 +174,14 @@ pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
     } else if explore_within(name, Some(2), &body) < LOOM / 5 {
         explore_within(name, Some(3), &body);
     }
+}
+
+/// As [`explore`], for a body with so many steps that not all with two preemptions can be looked at: those with one come first.
+#[cfg(loom)]
+pub fn explore_large(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    let body: Arc<dyn Fn() + Send + Sync> = Arc::new(body);
+    explore_within(name, Some(1), &body);
+    explore_within(name, Some(2), &body);
 }
 
 #[cfg(loom)]
@@ -207,6 +232,12 @@ pub fn explore(name: &str, body: impl Fn() + Send + Sync + 'static) {
         count += 1;
     }
     println!("{name}: {count} rounds in {:.1} s", start.elapsed().as_secs_f64());
+}
+
+/// As [`explore`].
+#[cfg(not(loom))]
+pub fn explore_large(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    explore(name, body);
 }
 
 /// What one thread of a scenario does.
@@ -420,7 +451,8 @@ pub fn assert_caught(name: &str, mutation: impl std::fmt::Debug) {
     let of_store = MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
     let of_fault = FAULT_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
     let of_ordered = ORDERED_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
-    assert!(of_store || of_fault || of_ordered, "listed: {mutation}");
+    let of_kv = KV_MUTATIONS.iter().any(|m| format!("{m:?}") == mutation);
+    assert!(of_store || of_fault || of_ordered || of_kv, "listed: {mutation}");
     let exe = std::env::current_exe().expect("this binary");
     let output = std::process::Command::new(exe)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])

@@ -6,10 +6,32 @@
 
 use super::{Index, Segment, root_parts};
 use crate::env::Env;
-use crate::error::{Damage, Result, Structure};
+use crate::error::{Damage, Error, Result, Structure};
+use crate::layout::PAGE;
 use crate::media::Media;
 use crate::pages::{self, PageKind};
 use daxstore::sync::atomic::Ordering;
+
+/// Words ahead of which the code in a map of pages is asked for.
+const AHEAD: u64 = 32;
+
+/// Bits of pages.
+struct PageSet(Vec<u64>);
+
+impl PageSet {
+    /// Adds the page at byte `at`: whether it was not there.
+    fn insert(&mut self, at: u64) -> bool {
+        let (word, bit) = ((at / PAGE / 64) as usize, 1 << (at / PAGE % 64));
+        let Some(word) = self.0.get_mut(word) else { return true };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+}
+
+fn damage(at: u64, what: &'static str, expected: u64, found: u64) -> Error {
+    Damage::new(Structure::Directory, at, what, expected, found).into()
+}
 
 impl Index {
     /// Checks every word.
@@ -19,49 +41,47 @@ impl Index {
     pub fn check_directory<M: Media>(&self, env: &Env<M>) -> Result<()> {
         let _one = self.splitting.lock();
         let (at, bits) = root_parts(self.root.load(Ordering::Acquire));
-        let (mut index, mut all) = (0_u64, Vec::new());
+        let mut all = PageSet(vec![0; (env.media.len() / PAGE / 64 + 1) as usize]);
+        let mut index = 0_u64;
         while index < 1 << bits {
             let word_at = at + index * 8;
-            let word = env.media.load(word_at);
-            let segment = Segment::of(word);
-            let damage = |at, what, expected, found| {
-                Err(Damage::new(Structure::Directory, at, what, expected, found).into())
-            };
-            if segment.word() != word
-                || segment.depth > bits
-                || segment.at + segment.bytes() > env.media.len()
-            {
-                return damage(word_at, "a segment within the file", env.media.len(), word);
+            if index + AHEAD < 1 << bits {
+                let ahead = Segment::of(env.media.load(word_at + AHEAD * 8));
+                env.media.prefetch(pages::code_word(ahead.at));
             }
-            let kind = pages::kind_at(&env.media, segment.at)?;
-            if kind != PageKind::Segment(segment.pages as u16) || segment.pages < env.sizes.least {
-                return damage(word_at, "a segment, by the map of pages", u64::from(kind.code()), word);
-            }
+            let segment = check_segment(env, word_at, bits)?;
             let count = 1 << (bits - segment.depth);
             if !index.is_multiple_of(count) {
-                return damage(
-                    word_at,
-                    "a segment that begins where its depth says",
-                    u64::from(segment.depth),
-                    word,
-                );
+                let what = "a segment that begins where its depth says";
+                return Err(damage(word_at, what, u64::from(segment.depth), segment.word()));
             }
             for other in (index..index + count).map(|other| at + other * 8) {
                 let found = env.media.load(other);
-                if found != word {
-                    return damage(other, "the same word as others of its segment", word, found);
+                if found != segment.word() {
+                    let what = "the same word as others of its segment";
+                    return Err(damage(other, what, segment.word(), found));
                 }
             }
-            all.push((segment.at, word_at));
+            if !all.insert(segment.at) {
+                return Err(damage(word_at, "a segment that is named once", 1, segment.at));
+            }
             index += count;
         }
-        all.sort_unstable();
-        match all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            Some(pair) => {
-                let (at, word_at) = pair[1];
-                Err(Damage::new(Structure::Directory, word_at, "a segment that is named once", 1, at).into())
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
+}
+
+/// The segment that the word at `word_at` names, if it can be one.
+fn check_segment<M: Media>(env: &Env<M>, word_at: u64, bits: u32) -> Result<Segment> {
+    let word = env.media.load(word_at);
+    let segment = Segment::of(word);
+    let fits = segment.at + segment.bytes() <= env.media.len();
+    if segment.word() != word || segment.depth > bits || !fits {
+        return Err(damage(word_at, "a segment within the file", env.media.len(), word));
+    }
+    let kind = pages::kind_at(&env.media, segment.at)?;
+    if kind != PageKind::Segment(segment.pages as u16) || segment.pages < env.sizes.least {
+        return Err(damage(word_at, "a segment, by the map of pages", u64::from(kind.code()), word));
+    }
+    Ok(segment)
 }

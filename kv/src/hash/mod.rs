@@ -18,7 +18,7 @@
 //!
 //! Invariants:
 //! 1. An entry does not move within its segment, and a line that had no empty entry never has one again: so a search ends at an empty entry.
-//!    K19: not after a crash either: who takes an entry behind full lines flushes these under its own fence. What they have may be held by a change
+//!    K21: not after a crash either: who takes an entry behind full lines flushes these under its own fence. What they have may be held by a change
 //!    that power cuts off, and then nothing would fill their place again, and the search for the key end there.
 //! 2. Who stores entries holds the lock of the hash; who replaces a segment holds those of all its hashes.
 //! 3. K11: a segment is durable before the directory names it, and the words of the directory that change together do so by an intent.

@@ -337,6 +337,7 @@ fn one_image(host: &Host, stop: &Stop, states: &[State], again: bool) -> Result<
 /// What is there after recovery; `further`: and after some more changes.
 fn look(host: &Host, further: bool) -> Result<State, String> {
     let db = host.open()?;
+    db.read_maps().map_err(|error| error.to_string())?;
     let found = contents(&db)?;
     if further {
         let mut expected = found.clone();
