@@ -6,7 +6,8 @@
 //! Invariant: who goes over the segments meets each entry, whatever is split meanwhile: a segment is looked at under the locks of all its
 //! hashes, and the next one is looked for where it ends.
 
-use super::{HELD, Index, SLOT, Segment, root_parts, split::Image};
+use super::split::{Image, roomy};
+use super::{HELD, Index, SLOT, Segment, root_parts};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::media::Media;
@@ -93,6 +94,7 @@ impl Index {
             let _held = stripes.lock_prefix(first, segment.depth);
             let entries = segment.named(&env.media);
             let Sizes { least, most, .. } = env.sizes;
+            let least = least.max(roomy(entries.len()));
             let image = Image::of(&entries, segment.depth, segment.window, least..=most);
             if let Some(image) = image.filter(|image| image.pages() < segment.pages) {
                 match self.install(env, first, segment, vec![image]) {
