@@ -4,6 +4,10 @@
 //! pages it has; the codes of its other pages are not looked at. A code of 0 is a free page. What is free is known in memory as
 //! bits; after an open a chunk's map is read when pages are first wanted.
 //!
+//! Records have chunks of their own, so that where they were deleted, whole chunks become free. But slabs of sixteen pages leave at least fifteen of a
+//! chunk: pages that no slab has room for are for single pages of the ordered indexes, which can be moved elsewhere. Where the chunks of the indexes have no room, such a
+//! page, or a segment of the hash index, is also taken from the end of any chunk of records before a new one is begun.
+//!
 //! Invariants: as for chunks. K1: a chunk's map is durable before its word says that it has one, and a run's code before anything
 //! durable points into the run. K2: the code becomes 0 only when nothing durable points into the run, and is durable before the pages
 //! are given out again.
@@ -13,7 +17,9 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
-use daxstore::sync::Mutex;
+use daxstore::sync::atomic::{AtomicBool, Ordering};
+use daxstore::sync::{Mutex, RwLock};
+use std::collections::BTreeSet;
 
 /// What a run of pages is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,12 @@ impl PageKind {
             8 => Self::Record(low),
             _ => return None,
         })
+    }
+
+    /// Whether records lie in it.
+    #[must_use]
+    pub const fn is_of_record(self) -> bool {
+        matches!(self, Self::Slab(_) | Self::Record(_))
     }
 
     /// How many pages.
@@ -129,6 +141,44 @@ impl PageChunk {
         rooms
     }
 
+    /// The last run of `count` free pages.
+    fn last(&self, count: usize) -> Option<usize> {
+        let mut end = PAGES;
+        for page in (0..PAGES).rev().take_while(|_| self.free >= count) {
+            if self.is_used(page) {
+                end = page;
+            } else if end - page == count {
+                return Some(page);
+            }
+        }
+        None
+    }
+
+    /// A free page that no slab has room for.
+    fn scrap(&self) -> Option<usize> {
+        let mut at = 0;
+        while at < PAGES && self.free > 0 {
+            let first = self.skip(at, true);
+            at = self.skip(first, false);
+            if (1..usize::from(SLAB_PAGES)).contains(&(at - first)) {
+                return Some(at - 1);
+            }
+        }
+        None
+    }
+
+    /// The first page from `at` on that is not `used`, or not free.
+    fn skip(&self, mut at: usize, used: bool) -> usize {
+        while at < PAGES {
+            let word = if used { !self.used[at / 64] } else { self.used[at / 64] } >> (at % 64);
+            if word != 0 {
+                return at + word.trailing_zeros() as usize;
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        PAGES
+    }
+
     /// The first run of `count` free pages.
     fn find(&self, count: usize) -> Option<usize> {
         if self.free < count {
@@ -162,6 +212,8 @@ struct State {
     chunks: Vec<PageChunk>,
     /// For each length of run (the last: that or longer), the first of `chunks` that may have one.
     first: Vec<usize>,
+    /// The first of `chunks` that may have a page for which no slab has room.
+    scraps: usize,
     /// Chunks whose maps were not read.
     unread: Vec<u64>,
 }
@@ -171,6 +223,9 @@ struct State {
 pub struct Pages {
     records: Mutex<State>,
     others: Mutex<State>,
+    /// Chunks that are being emptied.
+    closed: RwLock<BTreeSet<u64>>,
+    any_closed: AtomicBool,
 }
 
 const LENGTHS: usize = 65;
@@ -186,16 +241,13 @@ impl Pages {
         let state = |kind| {
             let pages = runs.iter().filter(|run| run.kind == kind);
             let unread = pages.map(|run| run.at()).rev().collect();
-            Mutex::new(State { kind, chunks: Vec::new(), first: vec![0; LENGTHS], unread })
+            Mutex::new(State { kind, chunks: Vec::new(), first: vec![0; LENGTHS], scraps: 0, unread })
         };
-        Self { records: state(ChunkKind::Pages), others: state(ChunkKind::Index) }
-    }
-
-    /// Records have chunks of their own: so that where they were deleted, whole chunks become free.
-    fn state(&self, kind: PageKind) -> &Mutex<State> {
-        match kind {
-            PageKind::Slab(_) | PageKind::Record(_) => &self.records,
-            _ => &self.others,
+        Self {
+            records: state(ChunkKind::Pages),
+            others: state(ChunkKind::Index),
+            closed: RwLock::default(),
+            any_closed: AtomicBool::new(false),
         }
     }
 
@@ -211,16 +263,27 @@ impl Pages {
         kind: PageKind,
         reserve: Reserve,
     ) -> Result<u64> {
-        let count = kind.pages();
-        let mut state = self.state(kind).lock();
-        let (chunk, page) = match state.find(count) {
-            Some(found) => found,
-            None => state.find_more(media, chunks, count, reserve)?,
+        let mut state = match kind {
+            _ if kind.is_of_record() => self.records.lock(),
+            PageKind::Ordered(1) => {
+                if let Some(at) = self.records.lock().take_scrap(media, kind) {
+                    return Ok(at);
+                }
+                self.others.lock()
+            }
+            _ => self.others.lock(),
         };
-        state.chunks[chunk].set(page, count, true);
-        let at = state.chunks[chunk].at + page as u64 * PAGE;
-        store_code(media, at, kind.code());
-        Ok(at)
+        let count = kind.pages();
+        if let Some((chunk, page)) = state.find_read(media, count)? {
+            return Ok(state.take(media, kind, chunk, page));
+        }
+        if matches!(kind, PageKind::Ordered(1) | PageKind::Segment(_))
+            && let Some(at) = self.records.lock().take_last(media, kind)
+        {
+            return Ok(at);
+        }
+        let (chunk, page) = state.find_new(media, chunks, count, reserve)?;
+        Ok(state.take(media, kind, chunk, page))
     }
 
     /// Gives the run back that begins at `at`. Nothing durable points into it, and nobody reads it.
@@ -231,13 +294,10 @@ impl Pages {
         let kind = kind_at(media, at)?;
         store_code(media, at, 0);
         media.fence()?;
-        let mut state = self.state(kind).lock();
-        let chunk = at - at % CHUNK;
         // A chunk that was not read finds the code of 0 when it is.
-        let page = ((at % CHUNK) / PAGE) as usize;
-        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk && c.is_used(page)) {
-            state.chunks[found].set(page, kind.pages(), false);
-            state.first.iter_mut().for_each(|first| *first = (*first).min(found));
+        let is_found = self.others.lock().give(at, kind.pages());
+        if !is_found {
+            self.records.lock().give(at, kind.pages());
         }
         Ok(())
     }
@@ -258,24 +318,41 @@ impl Pages {
         Ok(())
     }
 
-    /// Takes the chunk of records at `at` out: nobody is given pages of it until [`Self::open_chunk`].
+    /// Takes the chunk at `at` out: nobody is given pages of it until [`Self::open_chunk`].
     pub fn close_chunk(&self, at: u64) {
-        let mut state = self.records.lock();
-        state.chunks.retain(|chunk| chunk.at != at);
-        state.first.fill(0);
+        self.closed.write().insert(at);
+        self.any_closed.store(true, Ordering::Release);
+        for state in [&self.records, &self.others] {
+            let mut state = state.lock();
+            state.chunks.retain(|chunk| chunk.at != at);
+            state.look_everywhere();
+        }
     }
 
-    /// Puts a chunk of records back that was taken out: whether every page of it is free.
+    /// Puts a chunk, of records or not, back that was taken out.
     ///
     /// # Errors
     /// [`Damage`] of its map.
-    pub fn open_chunk<M: Media>(&self, media: &M, at: u64) -> Result<bool> {
-        let mut state = self.records.lock();
-        let chunk = read_chunk(media, at)?;
-        let is_free = chunk.free == PAGES - 1;
-        state.add(chunk);
-        state.first.fill(0);
-        Ok(is_free)
+    pub fn open_chunk<M: Media>(&self, media: &M, at: u64, of_records: bool) -> Result<()> {
+        let mut state = if of_records { self.records.lock() } else { self.others.lock() };
+        let mut closed = self.closed.write();
+        if closed.remove(&at) {
+            self.any_closed.store(!closed.is_empty(), Ordering::Release);
+            state.add(read_chunk(media, at)?);
+            state.look_everywhere();
+        }
+        Ok(())
+    }
+
+    /// Whether the page at `at` lies in a chunk that is being emptied.
+    #[inline]
+    pub fn is_closed(&self, at: u64) -> bool {
+        self.any_closed.load(Ordering::Acquire) && self.closed.read().contains(&(at - at % CHUNK))
+    }
+
+    /// The chunks of everything but records. Those whose maps were not read are left out.
+    pub fn of_indexes(&self) -> Vec<u64> {
+        self.others.lock().chunks.iter().map(|chunk| chunk.at).collect()
     }
 
     /// The chunks of records, each with how many slabs its free pages have room for. Chunks whose maps were not read are left out.
@@ -292,7 +369,7 @@ impl Pages {
             let is_free = |chunk: &PageChunk| chunk.free == PAGES - 1;
             all.extend(state.chunks.iter().filter(|chunk| is_free(chunk)).map(|chunk| chunk.at));
             state.chunks.retain(|chunk| !is_free(chunk));
-            state.first.fill(0);
+            state.look_everywhere();
         }
         all
     }
@@ -313,20 +390,28 @@ impl State {
         None
     }
 
-    fn find_more<M: Media>(
+    /// As [`Self::find`], also in some chunks that were not read.
+    fn find_read<M: Media>(&mut self, media: &M, count: usize) -> Result<Option<(usize, usize)>> {
+        let mut found = self.find(count);
+        for _ in 0..READ_AHEAD {
+            if found.is_some() {
+                break;
+            }
+            let Some(at) = self.unread.pop() else { break };
+            self.add(read_chunk(media, at)?);
+            found = self.find(count);
+        }
+        Ok(found)
+    }
+
+    /// A run of `count` pages of a new chunk.
+    fn find_new<M: Media>(
         &mut self,
         media: &M,
         chunks: &Chunks,
         count: usize,
         reserve: Reserve,
     ) -> Result<(usize, usize)> {
-        for _ in 0..READ_AHEAD {
-            let Some(at) = self.unread.pop() else { break };
-            self.add(read_chunk(media, at)?);
-            if let Some(found) = self.find(count) {
-                return Ok(found);
-            }
-        }
         let is_late = mutation::is(Mutation::MapLate);
         let prepare = |at| if is_late { Ok(()) } else { format_map(media, at) };
         let at = match chunks.take_prepared(media, self.kind, 1, reserve, prepare) {
@@ -354,6 +439,49 @@ impl State {
 
     fn add(&mut self, chunk: PageChunk) {
         self.chunks.push(chunk);
+    }
+
+    fn look_everywhere(&mut self) {
+        self.first.fill(0);
+        self.scraps = 0;
+    }
+
+    /// Takes the run at `page` of a chunk: where it begins, in bytes.
+    fn take<M: Media>(&mut self, media: &M, kind: PageKind, chunk: usize, page: usize) -> u64 {
+        self.chunks[chunk].set(page, kind.pages(), true);
+        self.scraps = self.scraps.min(chunk);
+        let at = self.chunks[chunk].at + page as u64 * PAGE;
+        store_code(media, at, kind.code());
+        at
+    }
+
+    /// Takes a run, the last that is free in some chunk.
+    fn take_last<M: Media>(&mut self, media: &M, kind: PageKind) -> Option<u64> {
+        let last = |(n, chunk): (usize, &PageChunk)| Some((n, chunk.last(kind.pages())?));
+        let (chunk, page) = self.chunks.iter().enumerate().find_map(last)?;
+        Some(self.take(media, kind, chunk, page))
+    }
+
+    /// Takes a page that no slab has room for.
+    fn take_scrap<M: Media>(&mut self, media: &M, kind: PageKind) -> Option<u64> {
+        let scrap = |(n, chunk): (usize, &PageChunk)| Some((n, chunk.scrap()?));
+        let found = self.chunks.iter().enumerate().skip(self.scraps).find_map(scrap);
+        self.scraps = found.map_or(self.chunks.len(), |(chunk, _)| chunk);
+        found.map(|(chunk, page)| self.take(media, kind, chunk, page))
+    }
+
+    /// Gives the run of `count` pages at `at` back: whether its chunk is here.
+    fn give(&mut self, at: u64, count: usize) -> bool {
+        let page = ((at % CHUNK) / PAGE) as usize;
+        let Some(found) = self.chunks.iter().position(|chunk| chunk.at == at - at % CHUNK) else {
+            return false;
+        };
+        if self.chunks[found].is_used(page) {
+            self.chunks[found].set(page, count, false);
+            self.first.iter_mut().for_each(|first| *first = (*first).min(found));
+            self.scraps = self.scraps.min(found);
+        }
+        true
     }
 }
 

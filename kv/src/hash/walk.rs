@@ -1,11 +1,12 @@
 //! How is all of the hash index looked at, and how does it become smaller?
 //!
 //! Segments grow page by page while keys come, and stay as they are while keys go: [`Index::shrink`] puts smaller ones in their place, as a
-//! split does.
+//! split does; [`Index::merge`] then puts one in the place of two.
 //!
 //! Invariant: who goes over the segments meets each entry, whatever is split meanwhile: a segment is looked at under the locks of all its
 //! hashes, and the next one is looked for where it ends.
 
+use super::merge::unless_full;
 use super::split::{Image, roomy};
 use super::{HELD, Index, SLOT, Segment, root_parts};
 use crate::env::Env;
@@ -82,7 +83,8 @@ impl Index {
         Ok((records, segment.next(hash)))
     }
 
-    /// Puts smaller segments in the place of those that are larger than their entries need. The caller holds no lock of a key.
+    /// Puts smaller segments in the place of those that are larger than their entries need, and others in the place of those, and of the directory,
+    /// that lie where pages are to be left. The caller holds no lock of a key.
     ///
     /// # Errors
     /// [`crate::error::Damage`] of the directory; those of the fences. Where there is no space, it ends early.
@@ -91,19 +93,29 @@ impl Index {
         while let Some(first) = hash {
             let _one = self.splitting.lock();
             let segment = self.segment(&env.media, first)?;
-            let _held = stripes.lock_prefix(first, segment.depth);
-            let entries = segment.named(&env.media);
+            let held = stripes.lock_prefix(first, segment.depth);
+            let is_leaving = env.pages.is_closed(segment.at);
+            let mut entries = segment.named(&env.media);
+            entries.sort_unstable();
             let Sizes { least, most, .. } = env.sizes;
-            let least = least.max(roomy(entries.len()));
+            let least = least.max(roomy(entries.len()).min(segment.pages));
             let image = Image::of(&entries, segment.depth, segment.window, least..=most);
-            if let Some(image) = image.filter(|image| image.pages() < segment.pages) {
+            if let Some(image) = image.filter(|image| image.pages() < segment.pages || is_leaving) {
                 match self.install(env, first, segment, vec![image]) {
                     Err(Error::NoSpace { .. }) => return Ok(()),
                     done => done?,
                 }
             }
+            drop(held);
+            // What was replaced is free for the next ones.
+            env.collect()?;
             hash = segment.next(first);
         }
-        Ok(())
+        let _one = self.splitting.lock();
+        let (at, bits) = root_parts(self.root.load(Ordering::Acquire));
+        match env.pages.is_closed(at) {
+            true => unless_full(self.rewrite(env, bits, |_| ())),
+            false => Ok(()),
+        }
     }
 }

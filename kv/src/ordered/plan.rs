@@ -8,7 +8,7 @@ use super::leaf::{Content, HEADER, Item, Shape};
 use std::ops::Range;
 
 /// In 32nds of their leaves, with how much neighbours are filled at most where one of them was too full.
-const MANY: u64 = 27;
+const MANY: u64 = 28;
 
 /// The items of one leaf and its length in bytes.
 pub(super) type Piece = (Range<usize>, u64);
@@ -67,6 +67,8 @@ pub(super) enum Cap {
     Shared,
     /// Keys come in order, and nothing will be appended to what is cut off.
     Ascending,
+    /// As full as it is sensible where many keys were deleted, and few will come.
+    Packed,
 }
 
 impl Cap {
@@ -75,6 +77,7 @@ impl Cap {
             Self::Alone => page * 7 / 8,
             Self::Shared => page * MANY / 32,
             Self::Ascending => page * 19 / 20,
+            Self::Packed => page * 15 / 16,
         }
     }
 }
@@ -92,20 +95,16 @@ pub(super) fn pieces(content: &Content, leaf: u64, low: usize, cap: Cap) -> Vec<
     }
     let most = cap.of(page) as usize;
     let total: usize = items.iter().map(|item| shape.item_bytes(item)).sum();
-    let mut ranges = Vec::new();
-    if total + fixed <= most {
-        ranges.push(0..items.len());
-    } else if cap == Cap::Ascending {
-        ranges = cut(items, shape, most - fixed - largest);
-    } else {
-        let count = total.div_ceil(most - fixed);
-        // What the keys of one leaf start with is longer than what all do: they may need a leaf less.
-        let fewer = cut(items, shape, total.div_ceil((count - 1).max(1)));
-        ranges = match fewer.iter().all(|range| needed(content, range, low) <= most) {
-            true => fewer,
-            false => cut(items, shape, total.div_ceil(count)),
-        };
-    }
+    let ranges = match cap {
+        _ if total + fixed <= most => std::iter::once(0..items.len()).collect(),
+        Cap::Ascending => cut(items, shape, most - fixed - largest),
+        Cap::Packed => packed(content, low, most),
+        Cap::Alone | Cap::Shared => {
+            let packed = packed(content, low, most);
+            let even = cut(items, shape, total.div_ceil(packed.len()));
+            if even.iter().all(|range| needed(content, range, low) <= most) { even } else { packed }
+        }
+    };
     let mut pieces = Vec::with_capacity(ranges.len());
     ranges.into_iter().for_each(|range| settle(content, range, page, low, &mut pieces));
     pieces
@@ -123,6 +122,34 @@ fn cut(items: &[Item], shape: Shape, target: usize) -> Vec<Range<usize>> {
     }
     ranges.push(from..items.len());
     ranges
+}
+
+/// Ranges of the items, each as long as `most` bytes allow: what the keys of one leaf start with is longer than what all do.
+fn packed(content: &Content, low: usize, most: usize) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut from = 0;
+    while from < content.items.len() {
+        let mut end = from + 1;
+        // By halves: a range that is longer needs more.
+        let mut step = content.items.len() - from;
+        while step > 0 {
+            if end + step <= content.items.len() && needed(content, &(from..end + step), low) <= most {
+                end += step;
+            } else {
+                step /= 2;
+            }
+        }
+        ranges.push(from..end);
+        from = end;
+    }
+    ranges
+}
+
+/// All of `content` as one leaf of `leaf` bytes or more, however full it is.
+pub(super) fn whole(content: &Content, leaf: u64, low: usize) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    settle(content, 0..content.items.len(), leaf, low, &mut pieces);
+    pieces
 }
 
 /// Adds `range` as a leaf of `page` bytes, or more where it needs more, or as two where no leaf is that large.

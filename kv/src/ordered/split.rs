@@ -22,11 +22,11 @@ use daxstore::sync::Arc;
 use std::ops::Range;
 
 /// What replaces a run of leaves of a group.
-struct Replacement {
-    places: Range<usize>,
-    low: Box<[u8]>,
-    lost: bool,
-    pieces: Vec<Piece>,
+pub(super) struct Replacement {
+    pub places: Range<usize>,
+    pub low: Box<[u8]>,
+    pub lost: bool,
+    pub pieces: Vec<Piece>,
 }
 
 /// Leaves with their low bounds.
@@ -34,7 +34,7 @@ type Leaves = Vec<(Box<[u8]>, Leaf)>;
 
 impl Content {
     /// Adds the items of `other`, whose keys are all above.
-    fn append(&mut self, other: &Self) {
+    pub(super) fn append(&mut self, other: &Self) {
         other.items.iter().for_each(|item| self.push(other.key(item), item.hint));
     }
 }
@@ -130,7 +130,13 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Writes what replaces leaves of a group, and puts it in their place.
-    fn put(&self, writer: &mut Writer, index: usize, state: &mut State, new: Replacement) -> Result<()> {
+    pub(super) fn put(
+        &self,
+        writer: &mut Writer,
+        index: usize,
+        state: &mut State,
+        new: Replacement,
+    ) -> Result<()> {
         let sizes = writer.root.sizes;
         let after = state.leaves.len() - new.places.len() + new.pieces.len() + state.damaged.len();
         let overflows = after > state.capacity();
@@ -217,7 +223,7 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Writes the group to its page, which is new, and links it.
-    fn write_group(&self, writer: &mut Writer, state: &mut State) {
+    pub(super) fn write_group(&self, writer: &mut Writer, state: &mut State) {
         let pages: Vec<_> = state.leaves.iter().map(|leaf| Some(leaf.page)).collect();
         let damaged = state.damaged.iter().map(|damaged| damaged.page);
         let all = pages.into_iter().chain(damaged);
@@ -231,7 +237,7 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Takes the group at `index`, which has one leaf without keys, out; not the only one.
-    fn retire(&self, writer: &mut Writer, index: usize, state: &mut State) -> bool {
+    pub(super) fn retire(&self, writer: &mut Writer, index: usize, state: &mut State) -> bool {
         let mut top = self.top.write();
         if top.groups.len() == 1 {
             return false;
