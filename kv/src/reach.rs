@@ -13,6 +13,8 @@ impl<M: Media> Core<M> {
     /// Adds what is wrong to `faults`.
     pub(crate) fn verify_maps(&self, faults: &mut Vec<Error>) {
         faults.extend(self.index.check_directory(&self.env).err());
+        // What is wrong with the directory was told.
+        let _told_above = self.index.check_empty(self.media(), &self.stripes, faults);
         if self.read_only {
             return;
         }

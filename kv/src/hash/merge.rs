@@ -136,7 +136,6 @@ impl Index {
             }
             window = depth;
         }
-        entries.sort_unstable();
         let image = Image::of(&entries, depth, window, least.max(roomy(entries.len()))..=most);
         image.filter(|image| image.pages() < left.pages + right.pages)
     }

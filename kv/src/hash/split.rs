@@ -44,7 +44,7 @@ const SPARSE: u64 = 128;
 
 /// Entries of a page that is full: of 256. With fewer, keys come together in some lines only, and the segment is made anew with as many pages, each
 /// entry as near to its first line as it can be: else segments would only grow while keys come and go.
-const DENSE: u64 = 212;
+const DENSE: u64 = 204;
 
 /// So deep no segment lies: keys with more bits of the hash in common are refused.
 const DEEPEST: u32 = 36;
@@ -75,10 +75,15 @@ impl Image {
         Self { segment, words: vec![0; (segment.bytes() / 8) as usize] }
     }
 
+    /// The first pair of an entry.
+    const fn pair(&self, entry: u64) -> u64 {
+        let tag = entry >> SLOT_BITS;
+        self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window))
+    }
+
     /// Enters an entry of the window; whether there was room.
     fn enter(&mut self, entry: u64) -> bool {
-        let tag = entry >> SLOT_BITS;
-        let pair = self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window));
+        let (tag, pair) = (entry >> SLOT_BITS, self.pair(entry));
         for n in 0..LINES {
             let line = (self.segment.line(pair, tag, n) / 8) as usize;
             if let Some(free) = self.words[line..line + 8].iter_mut().find(|word| **word == 0) {
@@ -89,7 +94,7 @@ impl Image {
         false
     }
 
-    /// The smallest segment for these entries, of so many pages.
+    /// The smallest segment for these entries, of so many pages. They are entered in the order of their pairs, so that each lies near its own.
     pub(super) fn of(
         entries: &[u64],
         depth: u32,
@@ -98,8 +103,27 @@ impl Image {
     ) -> Option<Self> {
         pages.find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
-            entries.iter().all(|entry| image.enter(*entry)).then_some(image)
+            let mut order: Vec<Vec<u64>> = vec![Vec::with_capacity(24); image.segment.pairs() as usize];
+            entries.iter().for_each(|entry| order[image.pair(*entry) as usize].push(*entry));
+            order.iter().flatten().all(|entry| image.enter(*entry)).then_some(image)
         })
+    }
+
+    /// As [`Self::of`], with a place in which an entry with the bits of `tag` may be put.
+    fn with_room(
+        entries: &mut Vec<u64>,
+        tag: u64,
+        depth: u32,
+        window: u32,
+        pages: RangeInclusive<u64>,
+    ) -> Option<Self> {
+        let wanted = tag << SLOT_BITS | WAS_USED;
+        entries.push(wanted);
+        let mut image = Self::of(entries, depth, window, pages);
+        entries.pop();
+        let place = image.iter_mut().flat_map(|image| &mut image.words).find(|word| **word == wanted);
+        place.into_iter().for_each(|word| *word = WAS_USED);
+        image
     }
 
     /// How many bits of the hash its keys have in common.
@@ -260,14 +284,10 @@ impl Index {
             Room::Enough if count <= pages * DENSE => pages,
             _ => pages + 1,
         };
-        // A place is left for the key that found none.
-        let wanted = tag_of(hash, window) << SLOT_BITS | WAS_USED;
-        entries.push(wanted);
-        entries.sort_unstable();
-        if let Some(image) = Image::of(&entries, depth, window, least..=most) {
+        let tag = tag_of(hash, window);
+        if let Some(image) = Image::with_room(&mut entries, tag, depth, window, least..=most) {
             return Ok(vec![image]);
         }
-        entries.retain(|entry| *entry != wanted);
         self.parts(env, entries, depth, window)
     }
 
@@ -286,7 +306,6 @@ impl Index {
         }
         if depth + 1 - window > apart {
             self.retag(&env.media, &mut entries, depth)?;
-            entries.sort_unstable();
             window = depth;
         }
         let right_bit = 1 << (63 - (depth - window));

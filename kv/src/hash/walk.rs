@@ -18,7 +18,7 @@ use daxstore::sync::atomic::Ordering;
 
 impl Segment {
     /// The hash that the next segment begins with; `None`: this is the last.
-    fn next(&self, hash: u64) -> Option<u64> {
+    pub(super) fn next(&self, hash: u64) -> Option<u64> {
         hash.checked_add(1_u64.checked_shl(64 - self.depth)?)
     }
 
@@ -95,8 +95,7 @@ impl Index {
             let segment = self.segment(&env.media, first)?;
             let held = stripes.lock_prefix(first, segment.depth);
             let is_leaving = env.pages.is_closed(segment.at);
-            let mut entries = segment.named(&env.media);
-            entries.sort_unstable();
+            let entries = segment.named(&env.media);
             let Sizes { least, most, .. } = env.sizes;
             let least = least.max(roomy(entries.len()).min(segment.pages));
             let image = Image::of(&entries, segment.depth, segment.window, least..=most);
