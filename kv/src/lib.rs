@@ -29,6 +29,7 @@ pub mod ordered;
 #[cfg(not(feature = "sim"))]
 #[allow(dead_code, unused_imports, reason = "models and tests use more of it than the database does")]
 mod ordered;
+mod page_chunk;
 mod pages;
 mod reach;
 mod reclaim;

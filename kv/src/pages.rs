@@ -17,6 +17,7 @@ use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
+use crate::page_chunk::PageChunk;
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Mutex, RwLock};
 use std::collections::BTreeSet;
@@ -100,107 +101,6 @@ pub struct PageRun {
     pub at: u64,
     /// What it is.
     pub kind: PageKind,
-}
-
-const WORDS: usize = PAGES / 64;
-
-/// A chunk of pages in memory.
-#[derive(Debug)]
-struct PageChunk {
-    at: u64,
-    used: [u64; WORDS],
-    free: usize,
-}
-
-impl PageChunk {
-    fn set(&mut self, first: usize, count: usize, used: bool) {
-        for page in first..first + count {
-            let bit = 1 << (page % 64);
-            if used {
-                self.used[page / 64] |= bit;
-            } else {
-                self.used[page / 64] &= !bit;
-            }
-        }
-        self.free = if used { self.free - count } else { self.free + count };
-    }
-
-    fn is_used(&self, page: usize) -> bool {
-        self.used[page / 64] >> (page % 64) & 1 == 1
-    }
-
-    /// How many slabs the free pages have room for.
-    fn rooms(&self) -> u64 {
-        let (mut rooms, mut free) = (0, 0);
-        for page in 0..PAGES {
-            free = if self.is_used(page) { 0 } else { free + 1 };
-            if free == usize::from(SLAB_PAGES) {
-                (rooms, free) = (rooms + 1, 0);
-            }
-        }
-        rooms
-    }
-
-    /// The last run of `count` free pages.
-    fn last(&self, count: usize) -> Option<usize> {
-        let mut end = PAGES;
-        for page in (0..PAGES).rev().take_while(|_| self.free >= count) {
-            if self.is_used(page) {
-                end = page;
-            } else if end - page == count {
-                return Some(page);
-            }
-        }
-        None
-    }
-
-    /// A free page that no slab has room for.
-    fn scrap(&self) -> Option<usize> {
-        let mut at = 0;
-        while at < PAGES && self.free > 0 {
-            let first = self.skip(at, true);
-            at = self.skip(first, false);
-            if (1..usize::from(SLAB_PAGES)).contains(&(at - first)) {
-                return Some(at - 1);
-            }
-        }
-        None
-    }
-
-    /// The first page from `at` on that is not `used`, or not free.
-    fn skip(&self, mut at: usize, used: bool) -> usize {
-        while at < PAGES {
-            let word = if used { !self.used[at / 64] } else { self.used[at / 64] } >> (at % 64);
-            if word != 0 {
-                return at + word.trailing_zeros() as usize;
-            }
-            at = (at / 64 + 1) * 64;
-        }
-        PAGES
-    }
-
-    /// The first run of `count` free pages.
-    fn find(&self, count: usize) -> Option<usize> {
-        if self.free < count {
-            return None;
-        }
-        let (mut first, mut at) = (0, 0);
-        while at < PAGES {
-            let rest = self.used[at / 64] >> (at % 64);
-            if rest & 1 == 1 {
-                at += (!rest).trailing_zeros() as usize;
-                at = at.min(PAGES);
-                first = at;
-            } else {
-                let free = (rest.trailing_zeros() as usize).min(64 - at % 64);
-                at += free;
-            }
-            if at - first >= count {
-                return Some(first);
-            }
-        }
-        None
-    }
 }
 
 /// How many maps one call reads after an open, before it takes a new chunk.
@@ -422,9 +322,7 @@ impl State {
         if is_late {
             format_map(media, at)?;
         }
-        let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
-        chunk.set(0, 1, true);
-        self.add(chunk);
+        self.add(PageChunk::new(at));
         Ok((self.chunks.len() - 1, 1))
     }
 
@@ -560,8 +458,7 @@ pub fn runs<M: Media>(media: &M, at: u64) -> Result<Vec<PageRun>> {
 }
 
 fn read_chunk<M: Media>(media: &M, at: u64) -> Result<PageChunk> {
-    let mut chunk = PageChunk { at, used: [0; WORDS], free: PAGES };
-    chunk.set(0, 1, true);
+    let mut chunk = PageChunk::new(at);
     for run in runs(media, at)? {
         chunk.set(((run.at - at) / PAGE) as usize, run.kind.pages(), true);
     }
