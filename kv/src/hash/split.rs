@@ -103,10 +103,22 @@ impl Image {
     ) -> Option<Self> {
         pages.find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
-            let mut order: Vec<Vec<u64>> = vec![Vec::with_capacity(24); image.segment.pairs() as usize];
-            entries.iter().for_each(|entry| order[image.pair(*entry) as usize].push(*entry));
-            order.iter().flatten().all(|entry| image.enter(*entry)).then_some(image)
+            image.in_order(entries).into_iter().all(|entry| image.enter(entry)).then_some(image)
         })
+    }
+
+    /// `entries` in the order of their pairs.
+    fn in_order(&self, entries: &[u64]) -> Vec<u64> {
+        let mut next = vec![0; self.segment.pairs() as usize + 1];
+        entries.iter().for_each(|entry| next[self.pair(*entry) as usize + 1] += 1);
+        (1..next.len()).for_each(|pair| next[pair] += next[pair - 1]);
+        let mut order = vec![0; entries.len()];
+        for entry in entries {
+            let place = &mut next[self.pair(*entry) as usize];
+            order[*place] = *entry;
+            *place += 1;
+        }
+        order
     }
 
     /// As [`Self::of`], with a place in which an entry with the bits of `tag` may be put.

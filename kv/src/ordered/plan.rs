@@ -100,9 +100,13 @@ pub(super) fn pieces(content: &Content, leaf: u64, low: usize, cap: Cap) -> Vec<
         Cap::Ascending => cut(items, shape, most - fixed - largest),
         Cap::Packed => packed(content, low, most),
         Cap::Alone | Cap::Shared => {
-            let packed = packed(content, low, most);
-            let even = cut(items, shape, total.div_ceil(packed.len()));
-            if even.iter().all(|range| needed(content, range, low) <= most) { even } else { packed }
+            let count = total.div_ceil(most - fixed);
+            // What the keys of one leaf start with is longer than what all do: they may need a leaf less.
+            let fewer = cut(items, shape, total.div_ceil(count - 1));
+            match fewer.iter().all(|range| needed(content, range, low) <= most) {
+                true => fewer,
+                false => cut(items, shape, total.div_ceil(count)),
+            }
         }
     };
     let mut pieces = Vec::with_capacity(ranges.len());
