@@ -7,7 +7,7 @@
 //! [`crate::ValueRef`] needs something in it, stays as it is.
 //!
 //! Invariants:
-//! 1. A chunk is emptied only where its records have room in chunks that stay: so it takes no space but what changes made meanwhile take.
+//! 1. A chunk of records is emptied only where its records have room in chunks that stay: so it takes no space but what changes made meanwhile take.
 //! 2. Nobody is given space of a chunk that is being emptied (`heap`, `pages`).
 //! 3. A slab is given back when every slot of it is free, and known to nobody.
 
@@ -64,7 +64,8 @@ impl Content {
                     content.bytes += u64::from(count) * PAGE;
                     content.stays |= count > LONGEST;
                 }
-                _ => content.stays = true,
+                // Pages of an ordered index in it move with those of its own chunks (`vacate`).
+                _ => {}
             }
         }
         for (class, (used, unused)) in &mut content.classes {
@@ -137,23 +138,39 @@ impl<M: Media> Core<M> {
         let _one = self.compacting.lock();
         self.sweep_all()?;
         self.free_lost_slots()?;
-        self.index.shrink(&self.env, &self.stripes)?;
         self.drain_all()?;
+        self.shrink_indexes()?;
+        self.free_lists()?;
         self.free_lost_pages()?;
         self.give_all_slots();
         self.free_empty_slabs()?;
         self.env.pages.read_all(self.media())?;
-        for chunk in self.plan()? {
-            match self.empty(chunk) {
+        let records = self.plan()?;
+        let indexes = self.plan_vacating(&records)?;
+        records.iter().chain(&indexes).for_each(|chunk| self.env.pages.close_chunk(*chunk));
+        let emptied = self.shrink_indexes().and_then(|()| self.empty_all(&records));
+        for (chunks, of_records) in [(&records, true), (&indexes, false)] {
+            for chunk in chunks {
+                self.env.pages.open_chunk(self.media(), *chunk, of_records)?;
+            }
+        }
+        emptied?;
+        for chunk in self.env.pages.take_free_chunks() {
+            self.env.chunks.give(self.media(), chunk)?;
+        }
+        self.env.chunks.release(self.media())
+    }
+
+    /// Moves the records of these chunks elsewhere.
+    fn empty_all(&self, chunks: &[u64]) -> Result<()> {
+        for chunk in chunks {
+            match self.empty(*chunk) {
                 // What others took meanwhile is missing here: it is as compact as it gets.
                 Err(Error::NoSpace { .. }) => break,
                 done => done?,
             }
         }
-        for chunk in self.env.pages.take_free_chunks() {
-            self.env.chunks.give(self.media(), chunk)?;
-        }
-        self.env.chunks.release(self.media())
+        Ok(())
     }
 
     /// Puts the free slots that sessions keep where all of them are.
@@ -181,12 +198,10 @@ impl<M: Media> Core<M> {
 
     /// Moves the records of `chunk` elsewhere.
     fn empty(&self, chunk: u64) -> Result<()> {
-        self.env.pages.close_chunk(chunk);
         self.heap.leave(chunk);
         let emptied = self.move_all(chunk);
         let gone = self.free_emptied(chunk);
         self.heap.stay(gone.as_deref().unwrap_or_default());
-        self.env.pages.open_chunk(self.media(), chunk)?;
         gone.and(emptied)
     }
 

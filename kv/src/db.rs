@@ -238,6 +238,14 @@ impl Db<crate::media::SimMedia> {
         Self::open_in(crate::media::SimMedia::new(sim), options)
     }
 
+    /// The hash of a key of the tree without a name, by which the hash index places it.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`].
+    pub fn hash_of(&self, key: &[u8]) -> Result<u64> {
+        Ok(self.shared.core.key(TreeId(0), key)?.hash)
+    }
+
     /// What was asked of the memory until now.
     #[must_use]
     pub fn counts(&self) -> crate::media::SimCounts {

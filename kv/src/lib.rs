@@ -31,6 +31,7 @@ pub mod ordered;
 #[cfg(not(feature = "sim"))]
 #[allow(dead_code, unused_imports, reason = "models and tests use more of it than the database does")]
 mod ordered;
+mod page_chunk;
 mod pages;
 mod reach;
 mod reclaim;
@@ -51,6 +52,7 @@ mod trees;
 #[cfg(feature = "serde")]
 pub mod typed;
 mod upkeep;
+mod vacate;
 
 /// Parts that models look at alone.
 #[cfg(feature = "sim")]

@@ -27,6 +27,8 @@ pub enum Mutation {
     PartialBatch,
     /// K11: a split names new segments before they are durable.
     SplitFirst,
+    /// K11: the superblock names a directory before it is durable.
+    DirectoryFirst,
     /// K12: sequence numbers start again where the last record was found, not at the limit.
     NoLimit,
     /// K13: space is given back while readers look at it.

@@ -4,6 +4,10 @@
 //! pages it has; the codes of its other pages are not looked at. A code of 0 is a free page. What is free is known in memory as
 //! bits; after an open a chunk's map is read when pages are first wanted.
 //!
+//! Records have chunks of their own, so that where they were deleted, whole chunks become free. But slabs of sixteen pages leave at least fifteen of a
+//! chunk: pages that no slab has room for are for single pages of the ordered indexes, which can be moved elsewhere. Where the chunks of the indexes have no room, such a
+//! page, or a segment of the hash index, is also taken from the end of any chunk of records before a new one is begun.
+//!
 //! Invariants: as for chunks. K1: a chunk's map is durable before its word says that it has one, and a run's code before anything
 //! durable points into the run. K2: the code becomes 0 only when nothing durable points into the run, and is durable before the pages
 //! are given out again.
@@ -14,7 +18,10 @@ use crate::inherited::{Inherited, is_of_records};
 use crate::layout::{CHUNK, PAGE, PAGES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
-use daxstore::sync::{Arc, Mutex};
+use crate::page_chunk::PageChunk;
+use daxstore::sync::atomic::{AtomicBool, Ordering};
+use daxstore::sync::{Arc, Mutex, RwLock};
+use std::collections::BTreeSet;
 
 /// What a run of pages is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +76,12 @@ impl PageKind {
         })
     }
 
+    /// Whether records lie in it.
+    #[must_use]
+    pub const fn is_of_record(self) -> bool {
+        matches!(self, Self::Slab(_) | Self::Record(_))
+    }
+
     /// How many pages.
     #[must_use]
     pub const fn pages(self) -> usize {
@@ -91,77 +104,6 @@ pub struct PageRun {
     pub kind: PageKind,
 }
 
-const WORDS: usize = PAGES / 64;
-
-/// A chunk of pages in memory.
-#[derive(Debug)]
-struct PageChunk {
-    at: u64,
-    used: [u64; WORDS],
-    free: usize,
-}
-
-impl PageChunk {
-    /// The chunk at `at` with these runs.
-    fn of(at: u64, runs: &[PageRun]) -> Self {
-        let mut chunk = Self { at, used: [0; WORDS], free: PAGES };
-        chunk.set(0, 1, true);
-        runs.iter().for_each(|run| chunk.set(((run.at - at) / PAGE) as usize, run.kind.pages(), true));
-        chunk
-    }
-
-    fn set(&mut self, first: usize, count: usize, used: bool) {
-        for page in first..first + count {
-            let bit = 1 << (page % 64);
-            if used {
-                self.used[page / 64] |= bit;
-            } else {
-                self.used[page / 64] &= !bit;
-            }
-        }
-        self.free = if used { self.free - count } else { self.free + count };
-    }
-
-    fn is_used(&self, page: usize) -> bool {
-        self.used[page / 64] >> (page % 64) & 1 == 1
-    }
-
-    /// How many slabs the free pages have room for.
-    fn rooms(&self) -> u64 {
-        let (mut rooms, mut free) = (0, 0);
-        for page in 0..PAGES {
-            free = if self.is_used(page) { 0 } else { free + 1 };
-            if free == usize::from(SLAB_PAGES) {
-                (rooms, free) = (rooms + 1, 0);
-            }
-        }
-        rooms
-    }
-
-    /// The first run of `count` free pages.
-    fn find(&self, count: usize) -> Option<usize> {
-        if self.free < count {
-            return None;
-        }
-        let (mut first, mut at) = (0, 0);
-        while at < PAGES {
-            let rest = self.used[at / 64] >> (at % 64);
-            if rest & 1 == 1 {
-                at += (!rest).trailing_zeros() as usize;
-                at = at.min(PAGES);
-                first = at;
-            } else {
-                let free = (rest.trailing_zeros() as usize).min(64 - at % 64);
-                at += free;
-            }
-            if at - first >= count {
-                return Some(first);
-            }
-        }
-        None
-    }
-}
-
 /// How many maps one call reads after an open, before it takes a new chunk.
 const READ_AHEAD: usize = 4;
 
@@ -171,6 +113,8 @@ struct State {
     chunks: Vec<PageChunk>,
     /// For each length of run (the last: that or longer), the first of `chunks` that may have one.
     first: Vec<usize>,
+    /// The first of `chunks` that may have a page for which no slab has room.
+    scraps: usize,
     /// Runs of chunks that were not read, the first of them last.
     unread: Vec<Run>,
     /// Where what was read of chunks of records is told.
@@ -182,6 +126,9 @@ struct State {
 pub struct Pages {
     records: Mutex<State>,
     others: Mutex<State>,
+    /// Chunks that are being emptied.
+    closed: RwLock<BTreeSet<u64>>,
+    any_closed: AtomicBool,
     inherited: Arc<Inherited>,
 }
 
@@ -198,11 +145,16 @@ impl Pages {
         let inherited = Arc::new(Inherited::of(runs));
         let state = |kind, is_there: fn(&Run) -> bool, inherited| {
             let unread = runs.iter().copied().filter(is_there).rev().collect();
-            Mutex::new(State { kind, chunks: Vec::new(), first: vec![0; LENGTHS], unread, inherited })
+            let (chunks, first) = (Vec::new(), vec![0; LENGTHS]);
+            Mutex::new(State { kind, chunks, first, scraps: 0, unread, inherited })
         };
-        let records = state(ChunkKind::Pages, is_of_records, Some(inherited.clone()));
-        let others = state(ChunkKind::Index, |run| run.kind == ChunkKind::Index, None);
-        Self { records, others, inherited }
+        Self {
+            records: state(ChunkKind::Pages, is_of_records, Some(inherited.clone())),
+            others: state(ChunkKind::Index, |run| run.kind == ChunkKind::Index, None),
+            closed: RwLock::default(),
+            any_closed: AtomicBool::new(false),
+            inherited,
+        }
     }
 
     /// What was there at open.
@@ -219,14 +171,6 @@ impl Pages {
         self.records.lock().read_next(media).map(drop)
     }
 
-    /// Records have chunks of their own: so that where they were deleted, whole chunks become free.
-    fn state(&self, kind: PageKind) -> &Mutex<State> {
-        match kind {
-            PageKind::Slab(_) | PageKind::Record(_) => &self.records,
-            _ => &self.others,
-        }
-    }
-
     /// Takes a run of pages: where it begins, in bytes. Its code is durable with this thread's next fence. What the pages
     /// hold is what they held before.
     ///
@@ -239,16 +183,27 @@ impl Pages {
         kind: PageKind,
         reserve: Reserve,
     ) -> Result<u64> {
-        let count = kind.pages();
-        let mut state = self.state(kind).lock();
-        let (chunk, page) = match state.find(count) {
-            Some(found) => found,
-            None => state.find_more(media, chunks, count, reserve)?,
+        let mut state = match kind {
+            _ if kind.is_of_record() => self.records.lock(),
+            PageKind::Ordered(1) => {
+                if let Some(at) = self.records.lock().take_scrap(media, kind) {
+                    return Ok(at);
+                }
+                self.others.lock()
+            }
+            _ => self.others.lock(),
         };
-        state.chunks[chunk].set(page, count, true);
-        let at = state.chunks[chunk].at + page as u64 * PAGE;
-        store_code(media, at, kind.code());
-        Ok(at)
+        let count = kind.pages();
+        if let Some((chunk, page)) = state.find_read(media, count)? {
+            return Ok(state.take(media, kind, chunk, page));
+        }
+        if matches!(kind, PageKind::Ordered(1) | PageKind::Segment(_))
+            && let Some(at) = self.records.lock().take_last(media, kind)
+        {
+            return Ok(at);
+        }
+        let (chunk, page) = state.find_new(media, chunks, count, reserve)?;
+        Ok(state.take(media, kind, chunk, page))
     }
 
     /// Gives the run back that begins at `at`. Nothing durable points into it, and nobody reads it.
@@ -257,16 +212,15 @@ impl Pages {
     /// Those of the fence; [`Damage`] of the map.
     pub fn give<M: Media>(&self, media: &M, at: u64) -> Result<()> {
         let kind = kind_at(media, at)?;
-        // Until the bits agree with the map again nobody reads that: he would find the page free, and give it out, before it is free here.
-        let mut state = self.state(kind).lock();
+        // Until the bits agree with the map again nobody reads that: he would find the page free, and give it out, before it is free here. In this
+        // order, as who has none among the others takes it of those for records.
+        let mut others = self.others.lock();
+        let mut records = self.records.lock();
         store_code(media, at, 0);
         media.fence()?;
-        let chunk = at - at % CHUNK;
         // A chunk that was not read finds the code of 0 when it is.
-        if let Some(found) = state.chunks.iter().position(|c| c.at == chunk) {
-            let page = ((at % CHUNK) / PAGE) as usize;
-            state.chunks[found].set(page, kind.pages(), false);
-            state.first.iter_mut().for_each(|first| *first = (*first).min(found));
+        if !others.give(at, kind.pages()) {
+            records.give(at, kind.pages());
         }
         Ok(())
     }
@@ -285,24 +239,41 @@ impl Pages {
         Ok(())
     }
 
-    /// Takes the chunk of records at `at` out: nobody is given pages of it until [`Self::open_chunk`].
+    /// Takes the chunk at `at` out: nobody is given pages of it until [`Self::open_chunk`].
     pub fn close_chunk(&self, at: u64) {
-        let mut state = self.records.lock();
-        state.chunks.retain(|chunk| chunk.at != at);
-        state.first.fill(0);
+        self.closed.write().insert(at);
+        self.any_closed.store(true, Ordering::Release);
+        for state in [&self.records, &self.others] {
+            let mut state = state.lock();
+            state.chunks.retain(|chunk| chunk.at != at);
+            state.look_everywhere();
+        }
     }
 
-    /// Puts a chunk of records back that was taken out: whether every page of it is free.
+    /// Puts a chunk, of records or not, back that was taken out.
     ///
     /// # Errors
     /// [`Damage`] of its map.
-    pub fn open_chunk<M: Media>(&self, media: &M, at: u64) -> Result<bool> {
-        let mut state = self.records.lock();
-        let chunk = PageChunk::of(at, &runs(media, at)?);
-        let is_free = chunk.free == PAGES - 1;
-        state.add(chunk);
-        state.first.fill(0);
-        Ok(is_free)
+    pub fn open_chunk<M: Media>(&self, media: &M, at: u64, of_records: bool) -> Result<()> {
+        let mut state = if of_records { self.records.lock() } else { self.others.lock() };
+        let mut closed = self.closed.write();
+        if closed.remove(&at) {
+            self.any_closed.store(!closed.is_empty(), Ordering::Release);
+            state.add(with_runs(at, &runs(media, at)?));
+            state.look_everywhere();
+        }
+        Ok(())
+    }
+
+    /// Whether the page at `at` lies in a chunk that is being emptied.
+    #[inline]
+    pub fn is_closed(&self, at: u64) -> bool {
+        self.any_closed.load(Ordering::Acquire) && self.closed.read().contains(&(at - at % CHUNK))
+    }
+
+    /// The chunks of everything but records. Those whose maps were not read are left out.
+    pub fn of_indexes(&self) -> Vec<u64> {
+        self.others.lock().chunks.iter().map(|chunk| chunk.at).collect()
     }
 
     /// The chunks of records, each with how many slabs its free pages have room for. Chunks whose maps were not read are left out.
@@ -319,7 +290,7 @@ impl Pages {
             let is_free = |chunk: &PageChunk| chunk.free == PAGES - 1;
             all.extend(state.chunks.iter().filter(|chunk| is_free(chunk)).map(|chunk| chunk.at));
             state.chunks.retain(|chunk| !is_free(chunk));
-            state.first.fill(0);
+            state.look_everywhere();
         }
         all
     }
@@ -340,21 +311,29 @@ impl State {
         None
     }
 
-    fn find_more<M: Media>(
+    /// As [`Self::find`], also in some chunks that were not read.
+    fn find_read<M: Media>(&mut self, media: &M, count: usize) -> Result<Option<(usize, usize)>> {
+        let mut found = self.find(count);
+        for _ in 0..READ_AHEAD {
+            if found.is_some() {
+                break;
+            }
+            if !self.read_next(media)? {
+                break;
+            }
+            found = self.find(count);
+        }
+        Ok(found)
+    }
+
+    /// A run of `count` pages of a new chunk.
+    fn find_new<M: Media>(
         &mut self,
         media: &M,
         chunks: &Chunks,
         count: usize,
         reserve: Reserve,
     ) -> Result<(usize, usize)> {
-        for _ in 0..READ_AHEAD {
-            if !self.read_next(media)? {
-                break;
-            }
-            if let Some(found) = self.find(count) {
-                return Ok(found);
-            }
-        }
         let is_late = mutation::is(Mutation::MapLate);
         let prepare = |at| if is_late { Ok(()) } else { format_map(media, at) };
         let at = match chunks.take_prepared(media, self.kind, 1, reserve, prepare) {
@@ -365,7 +344,7 @@ impl State {
         if is_late {
             format_map(media, at)?;
         }
-        self.add(PageChunk::of(at, &[]));
+        self.add(PageChunk::new(at));
         Ok((self.chunks.len() - 1, 1))
     }
 
@@ -388,13 +367,56 @@ impl State {
             inherited.add(&found, self.unread.last().map_or(u64::MAX, Run::at));
         }
         if run.kind != ChunkKind::Record {
-            self.add(PageChunk::of(run.at(), &found));
+            self.add(with_runs(run.at(), &found));
         }
         Ok(true)
     }
 
     fn add(&mut self, chunk: PageChunk) {
         self.chunks.push(chunk);
+    }
+
+    fn look_everywhere(&mut self) {
+        self.first.fill(0);
+        self.scraps = 0;
+    }
+
+    /// Takes the run at `page` of a chunk: where it begins, in bytes.
+    fn take<M: Media>(&mut self, media: &M, kind: PageKind, chunk: usize, page: usize) -> u64 {
+        self.chunks[chunk].set(page, kind.pages(), true);
+        self.scraps = self.scraps.min(chunk);
+        let at = self.chunks[chunk].at + page as u64 * PAGE;
+        store_code(media, at, kind.code());
+        at
+    }
+
+    /// Takes a run, the last that is free in some chunk.
+    fn take_last<M: Media>(&mut self, media: &M, kind: PageKind) -> Option<u64> {
+        let last = |(n, chunk): (usize, &PageChunk)| Some((n, chunk.last(kind.pages())?));
+        let (chunk, page) = self.chunks.iter().enumerate().find_map(last)?;
+        Some(self.take(media, kind, chunk, page))
+    }
+
+    /// Takes a page that no slab has room for.
+    fn take_scrap<M: Media>(&mut self, media: &M, kind: PageKind) -> Option<u64> {
+        let scrap = |(n, chunk): (usize, &PageChunk)| Some((n, chunk.scrap()?));
+        let found = self.chunks.iter().enumerate().skip(self.scraps).find_map(scrap);
+        self.scraps = found.map_or(self.chunks.len(), |(chunk, _)| chunk);
+        found.map(|(chunk, page)| self.take(media, kind, chunk, page))
+    }
+
+    /// Gives the run of `count` pages at `at` back: whether its chunk is here.
+    fn give(&mut self, at: u64, count: usize) -> bool {
+        let page = ((at % CHUNK) / PAGE) as usize;
+        let Some(found) = self.chunks.iter().position(|chunk| chunk.at == at - at % CHUNK) else {
+            return false;
+        };
+        if self.chunks[found].is_used(page) {
+            self.chunks[found].set(page, count, false);
+            self.first.iter_mut().for_each(|first| *first = (*first).min(found));
+            self.scraps = self.scraps.min(found);
+        }
+        true
     }
 }
 
@@ -471,4 +493,11 @@ pub fn runs<M: Media>(media: &M, at: u64) -> Result<Vec<PageRun>> {
         page += count;
     }
     Ok(found)
+}
+
+/// The chunk at `at` with these runs.
+fn with_runs(at: u64, runs: &[PageRun]) -> PageChunk {
+    let mut chunk = PageChunk::new(at);
+    runs.iter().for_each(|run| chunk.set(((run.at - at) / PAGE) as usize, run.kind.pages(), true));
+    chunk
 }

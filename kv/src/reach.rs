@@ -17,6 +17,8 @@ impl<M: Media> Core<M> {
     pub(crate) fn verify_maps(&self, faults: &mut Vec<Error>) {
         faults.extend(self.index.check_directory(&self.env).err());
         faults.extend(self.check_maps().err());
+        // What is wrong with the directory was told.
+        let _told_above = self.index.check_empty(self.media(), &self.stripes, faults);
         if self.read_only {
             return;
         }

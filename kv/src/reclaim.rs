@@ -113,6 +113,10 @@ impl<M: Media> Core<M> {
                 ChunkKind::Index => {
                     unnamed.0.extend(pages::runs(self.media(), run.at())?.iter().map(|run| run.at));
                 }
+                ChunkKind::Pages => {
+                    let runs = pages::runs(self.media(), run.at())?;
+                    unnamed.0.extend(runs.iter().filter(|run| !run.kind.is_of_record()).map(|run| run.at));
+                }
                 _ => {}
             }
         }

@@ -4,12 +4,13 @@
 //! depth says, and begin at a multiple of that: so a word that changed is found, when the database is opened, without a look at any segment.
 //! (A window that changed is not: the check of the whole database finds that entries are not where their keys lead.)
 
-use super::{Index, Segment, root_parts};
+use super::{HELD, Index, SLOT, Segment, root_parts};
 use crate::env::Env;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::layout::PAGE;
 use crate::media::Media;
 use crate::pages::{self, PageKind};
+use crate::stripes::Stripes;
 use daxstore::sync::atomic::Ordering;
 
 /// Words ahead of which the code in a map of pages is asked for.
@@ -34,6 +35,31 @@ fn damage(at: u64, what: &'static str, expected: u64, found: u64) -> Error {
 }
 
 impl Index {
+    /// What is wrong with entries that name nothing: these have no bits of a hash, so that one that named a record, and lost where that lies, is
+    /// told from one that is empty.
+    ///
+    /// # Errors
+    /// [`Damage`] of the directory: what comes after it was not looked at.
+    pub fn check_empty<M: Media>(&self, media: &M, stripes: &Stripes, faults: &mut Vec<Error>) -> Result<()> {
+        let mut hash = Some(0);
+        while let Some(first) = hash {
+            let segment = self.segment(media, first)?;
+            let _held = stripes.lock_prefix(first, segment.depth);
+            if self.segment(media, first)? != segment {
+                continue;
+            }
+            for at in (segment.at..segment.at + segment.bytes()).step_by(8) {
+                let entry = media.load(at);
+                if entry > HELD && entry & SLOT <= HELD {
+                    let what = "an entry that names a record, or has no bits of a hash";
+                    faults.push(Damage::new(Structure::Entry, at, what, 0, entry).into());
+                }
+            }
+            hash = segment.next(first);
+        }
+        Ok(())
+    }
+
     /// Checks every word.
     ///
     /// # Errors

@@ -25,6 +25,8 @@
 //! 4. Readers take no lock: they see a segment as it is or as it was when it was replaced, and both lie still while they are pinned.
 
 mod directory;
+mod merge;
+mod rewrite;
 mod split;
 mod walk;
 

@@ -17,17 +17,15 @@
 //! (Each word by itself leads to its keys either way, as the old segment still has them all; the intent keeps the words of a segment
 //! equal, on which whoever goes over the segments relies.)
 
-use super::{Full, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of};
-use crate::chunks::ChunkKind;
+use super::{Full, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, WAS_USED, root_parts, tag_of};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::layout::PAGE;
-use crate::layout::superblock::{DIRECTORY, SPLIT};
+use crate::layout::superblock::SPLIT;
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
 use crate::pages::PageKind;
 use crate::record::{self, Head};
-use crate::sealed::seal;
 use crate::sizes::Sizes;
 use crate::stripes::Stripes;
 use crate::superblock::store;
@@ -39,10 +37,22 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const _: () = assert!(PAIR_BITS + Sizes::DEFAULT.apart < 64 - SLOT_BITS);
 
 /// Entries that a page has when there is room for some more: of 256.
-const ROOMY: u64 = 200;
+pub(super) const ROOMY: u64 = 200;
 
 /// Entries of a page when it is full of former ones rather than of entries: of 256.
 const SPARSE: u64 = 128;
+
+/// Entries of a page that is full: of 256. With fewer, keys come together in some lines only, and the segment is made anew with as many pages, each
+/// entry as near to its first line as it can be: else segments would only grow while keys come and go.
+const DENSE: u64 = 204;
+
+/// So deep no segment lies: keys with more bits of the hash in common are refused.
+const DEEPEST: u32 = 36;
+
+/// Pages in which so many entries have room for some more.
+pub(super) const fn roomy(entries: usize) -> u64 {
+    (entries as u64).div_ceil(ROOMY)
+}
 
 /// How much room is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +75,15 @@ impl Image {
         Self { segment, words: vec![0; (segment.bytes() / 8) as usize] }
     }
 
+    /// The first pair of an entry.
+    const fn pair(&self, entry: u64) -> u64 {
+        let tag = entry >> SLOT_BITS;
+        self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window))
+    }
+
     /// Enters an entry of the window; whether there was room.
     fn enter(&mut self, entry: u64) -> bool {
-        let tag = entry >> SLOT_BITS;
-        let pair = self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window));
+        let (tag, pair) = (entry >> SLOT_BITS, self.pair(entry));
         for n in 0..LINES {
             let line = (self.segment.line(pair, tag, n) / 8) as usize;
             if let Some(free) = self.words[line..line + 8].iter_mut().find(|word| **word == 0) {
@@ -79,13 +94,53 @@ impl Image {
         false
     }
 
-    /// The smallest segment for these entries, of so many pages.
-    pub(super) fn of(entries: &[u64], depth: u32, window: u32, pages: RangeInclusive<u64>) -> Option<Self> {
-        let least = (entries.len() as u64).div_ceil(ROOMY).max(*pages.start());
-        (least..=*pages.end()).find_map(|pages| {
+    /// The smallest segment for these entries, of so many pages. They are entered in the order of their pairs, so that each lies near its own.
+    pub(super) fn of(
+        entries: &[u64],
+        depth: u32,
+        window: u32,
+        mut pages: RangeInclusive<u64>,
+    ) -> Option<Self> {
+        pages.find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
-            entries.iter().all(|entry| image.enter(*entry)).then_some(image)
+            image.in_order(entries).into_iter().all(|entry| image.enter(entry)).then_some(image)
         })
+    }
+
+    /// `entries` in the order of their pairs.
+    fn in_order(&self, entries: &[u64]) -> Vec<u64> {
+        let mut next = vec![0; self.segment.pairs() as usize + 1];
+        entries.iter().for_each(|entry| next[self.pair(*entry) as usize + 1] += 1);
+        (1..next.len()).for_each(|pair| next[pair] += next[pair - 1]);
+        let mut order = vec![0; entries.len()];
+        for entry in entries {
+            let place = &mut next[self.pair(*entry) as usize];
+            order[*place] = *entry;
+            *place += 1;
+        }
+        order
+    }
+
+    /// As [`Self::of`], with a place in which an entry with the bits of `tag` may be put.
+    fn with_room(
+        entries: &mut Vec<u64>,
+        tag: u64,
+        depth: u32,
+        window: u32,
+        pages: RangeInclusive<u64>,
+    ) -> Option<Self> {
+        let wanted = tag << SLOT_BITS | WAS_USED;
+        entries.push(wanted);
+        let mut image = Self::of(entries, depth, window, pages);
+        entries.pop();
+        let place = image.iter_mut().flat_map(|image| &mut image.words).find(|word| **word == wanted);
+        place.into_iter().for_each(|word| *word = WAS_USED);
+        image
+    }
+
+    /// How many bits of the hash its keys have in common.
+    pub(super) const fn depth(&self) -> u32 {
+        self.segment.depth
     }
 
     /// How many pages it has.
@@ -93,11 +148,30 @@ impl Image {
         self.segment.pages
     }
 
+    /// Writes it, durable with this thread's next fence: the word that names it.
     fn write<M: Media>(&mut self, env: &Env<M>) -> Result<u64> {
         self.segment.at = env.alloc_pages(PageKind::Segment(self.segment.pages as u16))?;
         let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
         env.media.write_through(self.segment.at, &bytes);
         Ok(self.segment.word())
+    }
+
+    /// Writes all of them, or takes no space: the words that name them.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub(super) fn write_all<M: Media>(env: &Env<M>, images: Vec<Self>) -> Result<Vec<u64>> {
+        let mut words = Vec::with_capacity(images.len());
+        for mut image in images {
+            match image.write(env) {
+                Ok(word) => words.push(word),
+                Err(error) => {
+                    words.iter().try_for_each(|word| env.free(Segment::of(*word).at))?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(words)
     }
 }
 
@@ -168,7 +242,7 @@ impl Index {
             return Ok(());
         }
         let _held = stripes.lock_prefix(hash, segment.depth);
-        let images = self.images(env, segment, room)?;
+        let images = self.images(env, segment, hash, room)?;
         self.install(env, hash, segment, images)
     }
 
@@ -183,14 +257,14 @@ impl Index {
         segment: Segment,
         images: Vec<Image>,
     ) -> Result<()> {
-        let depth = images[0].segment.depth;
-        while root_parts(self.root.load(Ordering::Acquire)).1 < depth {
-            self.double(env)?;
+        if images.len() > 2 {
+            return self.install_many(env, hash, segment, images);
         }
-        let mut words = Vec::new();
-        for mut image in images {
-            words.push(image.write(env)?);
+        while root_parts(self.root.load(Ordering::Acquire)).1 < images[0].depth() {
+            let bits = root_parts(self.root.load(Ordering::Acquire)).1 + 1;
+            self.rewrite(env, bits, |_| ())?;
         }
+        let words = Image::write_all(env, images)?;
         if !mutation::is(Mutation::SplitFirst) {
             env.media.fence()?;
         }
@@ -210,37 +284,56 @@ impl Index {
         Ok(())
     }
 
-    /// What takes the place of `segment`.
-    fn images<M: Media>(&self, env: &Env<M>, segment: Segment, room: Room) -> Result<Vec<Image>> {
-        let entries = segment.named(&env.media);
-        // What was full of entries gets more room; what was full of former ones is only cleaned.
-        let is_cleaned = room == Room::Enough && entries.len() as u64 <= segment.pages * SPARSE;
+    /// What takes the place of `segment`, which has no room for `hash`: segments whose ranges together are its own, in order.
+    fn images<M: Media>(&self, env: &Env<M>, segment: Segment, hash: u64, room: Room) -> Result<Vec<Image>> {
+        let mut entries = segment.named(&env.media);
+        let count = entries.len() as u64;
+        let Segment { pages, depth, window, .. } = segment;
         let Sizes { least, most, .. } = env.sizes;
-        let least = if is_cleaned { least } else { segment.pages + 1 };
-        if let Some(image) = Image::of(&entries, segment.depth, segment.window, least..=most) {
+        // What was full of entries gets more room; what was full of former ones, or in some lines only, is put in order.
+        let least = match room {
+            Room::Enough if count <= pages * SPARSE => least.max(roomy(entries.len())),
+            Room::Enough if count <= pages * DENSE => pages,
+            _ => pages + 1,
+        };
+        let tag = tag_of(hash, window);
+        if let Some(image) = Image::with_room(&mut entries, tag, depth, window, least..=most) {
             return Ok(vec![image]);
         }
-        self.halves(env, segment, entries)
+        self.parts(env, entries, depth, window)
     }
 
-    fn halves<M: Media>(&self, env: &Env<M>, segment: Segment, mut entries: Vec<u64>) -> Result<Vec<Image>> {
-        let depth = segment.depth + 1;
-        let mut window = segment.window;
-        let mut right_bit = 1 << (63 - (segment.depth - window));
+    /// What takes the place of a segment with these entries that is full: two segments, or where the keys have more bits of their hashes in common
+    /// than a segment can hold, as many as it takes, in order.
+    fn parts<M: Media>(
+        &self,
+        env: &Env<M>,
+        mut entries: Vec<u64>,
+        depth: u32,
+        mut window: u32,
+    ) -> Result<Vec<Image>> {
         let Sizes { least, most, apart, .. } = env.sizes;
-        if depth - window > apart {
-            self.retag(&env.media, &mut entries, segment.depth)?;
-            (window, right_bit) = (segment.depth, 1 << 63);
+        if depth >= DEEPEST {
+            return Err(Error::NoSpace { needed: most * PAGE });
         }
+        if depth + 1 - window > apart {
+            self.retag(&env.media, &mut entries, depth)?;
+            window = depth;
+        }
+        let right_bit = 1 << (63 - (depth - window));
         let (right, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry & right_bit != 0);
-        let image = |entries: &[u64]| {
-            Image::of(entries, depth, window, least..=most).ok_or(Error::NoSpace { needed: most * PAGE })
-        };
-        Ok(vec![image(&left)?, image(&right)?])
+        let mut images = Vec::new();
+        for half in [left, right] {
+            match Image::of(&half, depth + 1, window, least.max(roomy(half.len()))..=most) {
+                Some(image) => images.push(image),
+                None => images.extend(self.parts(env, half, depth + 1, window)?),
+            }
+        }
+        Ok(images)
     }
 
     /// Takes other bits of the hashes into the entries: those from `window` on.
-    fn retag<M: Media>(&self, media: &M, entries: &mut [u64], window: u32) -> Result<()> {
+    pub(super) fn retag<M: Media>(&self, media: &M, entries: &mut [u64], window: u32) -> Result<()> {
         let mut key = Vec::new();
         for i in 0..entries.len() {
             if let Some(ahead) = entries.get(i + 8) {
@@ -253,27 +346,6 @@ impl Index {
             let hash = record::hash(self.salt, head.tree(media, at), &key);
             entries[i] = tag_of(hash, window) << SLOT_BITS | entries[i] & SLOT;
         }
-        Ok(())
-    }
-
-    /// Makes the directory twice as long.
-    fn double<M: Media>(&self, env: &Env<M>) -> Result<()> {
-        let (old, bits) = root_parts(self.root.load(Ordering::Acquire));
-        let bytes = 16 << bits;
-        let at = env.alloc_bytes(bytes, PageKind::Directory, ChunkKind::Directory)?;
-        let mut words = Vec::with_capacity(bytes as usize);
-        for index in 0..1_u64 << bits {
-            let word = env.media.load(old + index * 8).to_le_bytes();
-            words.extend_from_slice(&word);
-            words.extend_from_slice(&word);
-        }
-        env.media.write_through(at, &words);
-        env.media.fence()?;
-        let root = at | u64::from(bits + 1);
-        store(&env.media, DIRECTORY, seal(self.salt, DIRECTORY, root));
-        env.media.fence()?;
-        self.root.store(root, Ordering::Release);
-        env.retire(old);
         Ok(())
     }
 

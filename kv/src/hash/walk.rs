@@ -1,12 +1,14 @@
 //! How is all of the hash index looked at, and how does it become smaller?
 //!
 //! Segments grow page by page while keys come, and stay as they are while keys go: [`Index::shrink`] puts smaller ones in their place, as a
-//! split does.
+//! split does; [`Index::merge`] then puts one in the place of two.
 //!
-//! Invariant: who goes over the segments meets each entry, whatever is split meanwhile: a segment is looked at under the locks of all its
-//! hashes, and the next one is looked for where it ends.
+//! Invariant: who goes over the segments meets each entry once, whatever is split or merged meanwhile: a segment is looked at under the locks of all
+//! its hashes, from the hash on where the one before ended, and the next one is looked for where it ends.
 
-use super::{HELD, Index, SLOT, Segment, root_parts, split::Image};
+use super::merge::unless_full;
+use super::split::{Image, roomy};
+use super::{HELD, Index, SLOT, Segment, root_parts};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::media::Media;
@@ -15,9 +17,22 @@ use crate::stripes::Stripes;
 use daxstore::sync::atomic::Ordering;
 
 impl Segment {
-    /// The hash that the next segment begins with; `None`: this is the last.
-    fn next(&self, hash: u64) -> Option<u64> {
-        hash.checked_add(1_u64.checked_shl(64 - self.depth)?)
+    /// The hash that the next segment begins with, after this one, which is that of `hash`; `None`: this is the last.
+    pub(super) fn next(&self, hash: u64) -> Option<u64> {
+        let bytes = 1_u64.checked_shl(64 - self.depth)?;
+        (hash & !(bytes - 1)).checked_add(bytes)
+    }
+
+    /// Whether `hash`, one of its own, is the first.
+    fn begins_with(&self, hash: u64) -> bool {
+        hash.checked_shl(self.depth).unwrap_or(0) == 0
+    }
+
+    /// Whether the hash of an entry, so far as it says, is that of `from`, one of the segment's, or above.
+    const fn is_from(&self, entry: u64, from: u64) -> bool {
+        let rest = (u64::MAX >> self.window) & from;
+        // Of the bits that all hashes of the segment have in common, the entry need not say anything.
+        (entry & !SLOT) >> self.window >= rest & (!SLOT >> self.window)
     }
 
     /// Its entries that name records.
@@ -48,8 +63,11 @@ impl Index {
                 continue;
             }
             let places = (segment.at..segment.at + segment.bytes()).step_by(8);
-            let entries = places.map(|place| (place, (media.load(place) & SLOT) * 8));
-            each(&entries.filter(|(_, at)| *at > HELD * 8).collect::<Vec<_>>());
+            let entries = places.map(|place| (place, media.load(place)));
+            // What lies before was met, if this segment took the place of one that was looked at.
+            let is_new = |entry| segment.begins_with(first) || segment.is_from(entry, first);
+            let entries = entries.filter(|(_, entry)| entry & SLOT > HELD && is_new(*entry));
+            each(&entries.map(|(place, entry)| (place, (entry & SLOT) * 8)).collect::<Vec<_>>());
             hash = segment.next(first);
         }
         Ok(())
@@ -81,7 +99,8 @@ impl Index {
         Ok((records, segment.next(hash)))
     }
 
-    /// Puts smaller segments in the place of those that are larger than their entries need. The caller holds no lock of a key.
+    /// Puts smaller segments in the place of those that are larger than their entries need, and others in the place of those, and of the directory,
+    /// that lie where pages are to be left. The caller holds no lock of a key.
     ///
     /// # Errors
     /// [`crate::error::Damage`] of the directory; those of the fences. Where there is no space, it ends early.
@@ -90,18 +109,52 @@ impl Index {
         while let Some(first) = hash {
             let _one = self.splitting.lock();
             let segment = self.segment(&env.media, first)?;
-            let _held = stripes.lock_prefix(first, segment.depth);
+            let held = stripes.lock_prefix(first, segment.depth);
+            let is_leaving = env.pages.is_closed(segment.at);
             let entries = segment.named(&env.media);
             let Sizes { least, most, .. } = env.sizes;
+            let least = least.max(roomy(entries.len()).min(segment.pages));
             let image = Image::of(&entries, segment.depth, segment.window, least..=most);
-            if let Some(image) = image.filter(|image| image.pages() < segment.pages) {
+            if let Some(image) = image.filter(|image| image.pages() < segment.pages || is_leaving) {
                 match self.install(env, first, segment, vec![image]) {
                     Err(Error::NoSpace { .. }) => return Ok(()),
                     done => done?,
                 }
             }
+            drop(held);
+            // What was replaced is free for the next ones.
+            env.collect()?;
             hash = segment.next(first);
         }
-        Ok(())
+        let _one = self.splitting.lock();
+        let (at, bits) = root_parts(self.root.load(Ordering::Acquire));
+        match env.pages.is_closed(at) {
+            true => unless_full(self.rewrite(env, bits, |_| ())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::hash::{SLOT_BITS, tag_of};
+
+    /// Who looked at the left one of two segments, which then became one, meets what the right one had, and nothing twice.
+    #[test]
+    fn what_was_merged_is_gone_over_from_its_middle() {
+        for (window, depth) in [(0, 5), (3, 5), (5, 5), (20, 30)] {
+            let segment = Segment { at: 0, pages: 4, depth, window };
+            let hash = |rest: u64| (0xabcd_ef01_2345_6789 & !(u64::MAX >> depth)) | rest >> depth;
+            let entry = |hash| tag_of(hash, window) << SLOT_BITS | 99;
+            let (start, middle) = (hash(0), hash(1 << 63));
+            assert!(segment.begins_with(start) && !segment.begins_with(middle));
+            assert_eq!(segment.next(middle), segment.next(start));
+            assert_eq!(segment.next(start), start.checked_add(1 << (64 - depth)));
+            for rest in [0, 1 << 62, (1 << 63) - 1, 1 << 63, 3 << 62, u64::MAX] {
+                assert_eq!(segment.is_from(entry(hash(rest)), middle), rest >> 63 == 1, "{rest:x}");
+            }
+        }
+        assert_eq!(Segment { at: 0, pages: 4, depth: 0, window: 0 }.next(7), None);
     }
 }

@@ -144,7 +144,7 @@ impl Media for Mapped {
             return Err(Error::NoSpace { needed: len - now });
         }
         // A little ahead, so that one call serves many chunks; exactly, where the pool has no more.
-        let ahead = (now / 64).clamp(CHUNK, 32 * CHUNK).next_multiple_of(CHUNK);
+        let ahead = (now / 128).clamp(CHUNK, 32 * CHUNK) / CHUNK * CHUNK;
         let target = len.max((now + ahead).min(self.capacity()));
         let allocate = |to: u64| self.file.allocate(now, to - now, AllocateMode::Allocate);
         let reached = match allocate(target) {

@@ -112,6 +112,12 @@ impl Keys {
         self.bounds.remove(place)
     }
 
+    /// Adds the places of `upper`, whose bounds are all above.
+    pub(super) fn append(&mut self, upper: Self) {
+        self.bounds.extend(upper.bounds);
+        self.reshape();
+    }
+
     /// Takes the bounds from `place` on out.
     pub(super) fn split_off(&mut self, place: usize) -> Vec<Box<[u8]>> {
         let upper = self.bounds.split_off(place);

@@ -19,6 +19,7 @@ mod open;
 mod pending;
 mod plan;
 mod root;
+mod shrink;
 mod split;
 mod verify;
 mod writer;
@@ -72,6 +73,11 @@ pub trait Space: Send + Sync + 'static {
     /// # Errors
     /// The medium's.
     fn give(&self, page: Page) -> Result<()>;
+
+    /// Whether the page is to be left ([`Ordered::shrink`]): it is taken by nobody any more.
+    fn is_leaving(&self, _page: Page) -> bool {
+        false
+    }
 }
 
 impl<M: Media> Space for Env<M> {
@@ -87,6 +93,10 @@ impl<M: Media> Space for Env<M> {
 
     fn give(&self, page: Page) -> Result<()> {
         self.free(page.at)
+    }
+
+    fn is_leaving(&self, page: Page) -> bool {
+        self.pages.is_closed(page.at)
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Mutation {
     AppendToTorn,
     /// O9: who finds his key outside of the group that the top named does not ask again.
     NoRetry,
+    /// O2: the group that was merged into its neighbour stays linked.
+    KeepUpper,
     /// O10: changes do not count as waiting while they are taken into the leaves.
     SettleEarly,
 }

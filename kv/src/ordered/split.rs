@@ -12,7 +12,7 @@ use super::keys::{Keys, separator};
 use super::leaf::{Content, Place, encode};
 use super::open::write_leaf;
 use super::pending::Batch;
-use super::plan::{self, Piece};
+use super::plan::{self, Cap, Fill, Piece};
 use super::root::{LINKS_AT, Page, write_group};
 use super::writer::Writer;
 use super::{Ordered, Space, corrupt};
@@ -22,11 +22,11 @@ use daxstore::sync::Arc;
 use std::ops::Range;
 
 /// What replaces a run of leaves of a group.
-struct Replacement {
-    places: Range<usize>,
-    low: Box<[u8]>,
-    lost: bool,
-    pieces: Vec<Piece>,
+pub(super) struct Replacement {
+    pub places: Range<usize>,
+    pub low: Box<[u8]>,
+    pub lost: bool,
+    pub pieces: Vec<Piece>,
 }
 
 /// Leaves with their low bounds.
@@ -34,7 +34,7 @@ type Leaves = Vec<(Box<[u8]>, Leaf)>;
 
 impl Content {
     /// Adds the items of `other`, whose keys are all above.
-    fn append(&mut self, other: &Self) {
+    pub(super) fn append(&mut self, other: &Self) {
         other.items.iter().for_each(|item| self.push(other.key(item), item.hint));
     }
 }
@@ -59,7 +59,7 @@ impl<S: Space> Ordered<S> {
         let first = batch.key(&batch.changes[run.start]);
         let ascending = writer.content.items.last().is_some_and(|last| writer.content.key(last) < first);
         writer.content.change(batch.changes[run].iter().map(|change| (batch.key(change), change.hint())));
-        let places = self.with_neighbour(writer, state, place, lost || ascending);
+        let places = self.with_neighbours(writer, state, place, lost || ascending);
         let is_empty = writer.content.items.is_empty() && !lost;
         if is_empty
             && state.leaves.len() == 1
@@ -73,24 +73,32 @@ impl<S: Space> Ordered<S> {
             (_, start) => state.keys.get(start).into(),
         };
         let leaf = writer.root.sizes.leaf;
+        let cap = match (ascending, places.len()) {
+            (true, _) => Cap::Ascending,
+            (false, 1) => Cap::Alone,
+            _ => Cap::Shared,
+        };
         let pieces = match is_empty && places.start > 0 {
             true => Vec::new(),
-            false => plan::pieces(&writer.content, leaf, low.len(), ascending),
+            false => plan::pieces(&writer.content, leaf, low.len(), cap),
         };
         self.put(writer, index, state, Replacement { places, low, lost, pieces })
     }
 
-    /// The places whose keys are in `writer.content`. Those of a neighbour are added where few keys are left at `place`, so that one leaf
-    /// takes both; and where they are too many for one leaf, so that two become three, which are fuller than two of one.
-    fn with_neighbour(&self, writer: &mut Writer, state: &State, place: usize, fixed: bool) -> Range<usize> {
+    /// The places whose keys are in `writer.content`. Those of neighbours are added where few keys are left at `place`, so that one or two leaves
+    /// take those of two or three; and where they are too many for one leaf, so that they go to three, or four instead of three, which are
+    /// fuller than two of one.
+    fn with_neighbours(&self, writer: &mut Writer, state: &State, place: usize, fixed: bool) -> Range<usize> {
         let leaf = writer.root.sizes.leaf;
-        let own = plan::bytes(&writer.content);
-        let (few, many) = (own as u64 <= leaf / 4, plan::overflows(own, leaf));
-        let alone = place..place + 1;
-        if fixed || !(few || many) || state.leaves.len() == 1 {
-            return alone;
+        let own = writer.content.items.len();
+        let mut bytes = plan::bytes(&writer.content);
+        let fill = Fill::of(bytes, leaf);
+        // What is empty is taken out; but the first leaf of a group has its keys' low bound, and takes its neighbour's.
+        if fixed || fill == Fill::Right || (own == 0 && place > 0) {
+            return place..place + 1;
         }
-        let must = many || (writer.content.items.is_empty() && place == 0);
+        let mut places = place..place + 1;
+        let mut below = 0;
         for neighbour in [place + 1, place.wrapping_sub(1)] {
             let Some(other) = state.leaves.get(neighbour).filter(|other| other.page.bytes == leaf) else {
                 continue;
@@ -98,20 +106,37 @@ impl<S: Space> Ordered<S> {
             let Ok(read) = other.read(self.memory(), self.tree, &mut writer.buf, &mut writer.other) else {
                 continue;
             };
-            if self.misses(&read) || !(must || plan::fits_well(&writer.other, leaf, own)) {
+            if self.misses(&read) {
                 continue;
             }
+            bytes += plan::bytes(&writer.other);
             if neighbour < place {
+                below = writer.other.items.len();
                 std::mem::swap(&mut writer.content, &mut writer.other);
             }
             writer.content.append(&writer.other);
-            return place.min(neighbour)..place.max(neighbour) + 1;
+            places = places.start.min(neighbour)..places.end.max(neighbour + 1);
+            if own == 0 || fill.is_good(bytes, places.len(), leaf) {
+                return places;
+            }
         }
-        alone
+        if fill == Fill::Few {
+            // Together they need as many leaves as they are.
+            writer.content.items.truncate(below + own);
+            writer.content.items.drain(..below);
+            return place..place + 1;
+        }
+        places
     }
 
     /// Writes what replaces leaves of a group, and puts it in their place.
-    fn put(&self, writer: &mut Writer, index: usize, state: &mut State, new: Replacement) -> Result<()> {
+    pub(super) fn put(
+        &self,
+        writer: &mut Writer,
+        index: usize,
+        state: &mut State,
+        new: Replacement,
+    ) -> Result<()> {
         let sizes = writer.root.sizes;
         let after = state.leaves.len() - new.places.len() + new.pieces.len() + state.damaged.len();
         let overflows = after > state.capacity();
@@ -198,7 +223,7 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Writes the group to its page, which is new, and links it.
-    fn write_group(&self, writer: &mut Writer, state: &mut State) {
+    pub(super) fn write_group(&self, writer: &mut Writer, state: &mut State) {
         let pages: Vec<_> = state.leaves.iter().map(|leaf| Some(leaf.page)).collect();
         let damaged = state.damaged.iter().map(|damaged| damaged.page);
         let all = pages.into_iter().chain(damaged);
@@ -212,7 +237,7 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Takes the group at `index`, which has one leaf without keys, out; not the only one.
-    fn retire(&self, writer: &mut Writer, index: usize, state: &mut State) -> bool {
+    pub(super) fn retire(&self, writer: &mut Writer, index: usize, state: &mut State) -> bool {
         let mut top = self.top.write();
         if top.groups.len() == 1 {
             return false;

@@ -104,6 +104,14 @@ impl<S: Space> Ordered<S> {
         self.walk(&writer, &mut each)
     }
 
+    /// Calls `each` with the pages that stay where they are: the root, its tables, and the log.
+    pub fn fixed(&self, mut each: impl FnMut(Page)) {
+        let writer = self.writer.lock();
+        writer.tables.iter().for_each(|table| each(*table));
+        each(writer.root.page);
+        each(Page { at: writer.root.log, bytes: log::BYTES });
+    }
+
     /// Every page; the first error, having passed what could not be read.
     fn walk(&self, writer: &Writer, mut each: impl FnMut(Page)) -> Result<()> {
         writer.tables.iter().for_each(|table| each(*table));

@@ -25,7 +25,7 @@ use std::ops::Range;
 /// leaf and those changes has room in two groups.
 const RUN: usize = 2;
 /// How many words of a record one such run may need.
-const RUN_WORDS: usize = 96;
+pub(super) const RUN_WORDS: usize = 96;
 /// Fewer changes than that are not looked ahead for.
 const LOOK_AHEAD: usize = 4;
 const LINE: u64 = 64;
@@ -87,7 +87,8 @@ impl Writer {
     /// # Errors
     /// [`crate::Error::NoSpace`].
     pub(super) fn take_page<S: Space>(&mut self, space: &S, bytes: u64) -> Result<Page> {
-        let at = match self.spare.iter().rposition(|page| page.bytes == bytes) {
+        let fits = |page: &Page| page.bytes == bytes && !space.is_leaving(*page);
+        let at = match self.spare.iter().rposition(fits) {
             Some(place) => self.spare.swap_remove(place).at,
             None => space.take(bytes)?,
         };
@@ -168,11 +169,21 @@ impl Writer {
         if mutation::is(Mutation::FreeEarly) {
             self.spare.append(&mut self.held);
         }
-        while self.spare.len() > self.root.sizes.spare() {
-            let page = self.spare.swap_remove(0);
-            space.give(page)?;
-        }
-        Ok(())
+        self.give_spare(space, self.root.sizes.spare())
+    }
+
+    /// Gives the pages that nothing links back, but for `kept` of them.
+    pub(super) fn give_spare<S: Space>(&mut self, space: &S, kept: usize) -> Result<()> {
+        let (leaving, mut spare): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.spare).into_iter().partition(|page| space.is_leaving(*page));
+        let rest = spare.split_off(kept.min(spare.len()));
+        self.spare = spare;
+        leaving.into_iter().chain(rest).try_for_each(|page| space.give(page))
+    }
+
+    /// Whether pages wait for another record to be free.
+    pub(super) fn waits_for_record(&self) -> bool {
+        !self.given_up.is_empty() || !self.held.is_empty()
     }
 }
 
@@ -312,11 +323,17 @@ impl<S: Space> Ordered<S> {
     /// # Errors
     /// The medium's.
     pub(super) fn commit(&self, writer: &mut Writer) -> Result<()> {
-        let media = self.memory();
-        let unfenced = std::mem::take(&mut writer.unfenced);
-        if writer.lines.is_empty() && writer.words.is_empty() && !unfenced {
+        if writer.lines.is_empty() && writer.words.is_empty() && !writer.unfenced {
             return Ok(());
         }
+        let any_words = !writer.words.is_empty();
+        self.commit_with(writer, any_words)
+    }
+
+    /// As [`Self::commit`]; with `record` there is a record, though it may have no words: what the one before it gave up is free then.
+    pub(super) fn commit_with(&self, writer: &mut Writer, record: bool) -> Result<()> {
+        let media = self.memory();
+        writer.unfenced = false;
         let mut lines = std::mem::take(&mut writer.lines);
         if mutation::is(Mutation::NoFlush) {
             lines.clear();
@@ -332,7 +349,7 @@ impl<S: Space> Ordered<S> {
         }
         lines.clear();
         writer.lines = lines;
-        if writer.words.is_empty() {
+        if !record {
             return Ok(());
         }
         let words = std::mem::take(&mut writer.words);

@@ -230,7 +230,7 @@ impl Image {
         self.sim.roll_back_to(base);
         match tried {
             Ok(Ok(tried)) => tried,
-            Ok(Err(what)) => panic!("{changes:x?}: {what}"),
+            Ok(Err(what)) => panic!("{changes:x?}: {what}; word {:x}", self.word(changes[0].0 & !7)),
             Err(_) => panic!("{changes:x?}: a panic"),
         }
     }

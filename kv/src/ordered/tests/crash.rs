@@ -14,7 +14,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// A change: key, record or none, sequence number.
-type Told = (Vec<u8>, Option<u64>, u64);
+pub type Told = (Vec<u8>, Option<u64>, u64);
 
 const ROOT: u64 = 256;
 
@@ -28,7 +28,7 @@ fn recover(image: Memory) -> (Arc<Pages>, Index) {
     (pages, index)
 }
 
-fn judge(image: Memory, told: &[Told], model: &Model) -> (Arc<Pages>, Index) {
+pub fn judge(image: Memory, told: &[Told], model: &Model) -> (Arc<Pages>, Index) {
     let (pages, index) = recover(image);
     told.iter().for_each(|(key, record, sequence)| change(&index, key, *record, *sequence));
     assert_same(&index, model);
@@ -42,7 +42,7 @@ fn judge(image: Memory, told: &[Told], model: &Model) -> (Arc<Pages>, Index) {
 }
 
 /// Crashes during recovery.
-fn crash_again(moment: &Moment, random: &mut Random, told: &[Told], model: &Model) {
+pub fn crash_again(moment: &Moment, random: &mut Random, told: &[Told], model: &Model) {
     let image = moment.image(random);
     image.watch();
     let pages = Arc::new(Pages::new(image));

@@ -10,6 +10,7 @@ use crate::media::Media;
 use crate::ordered::{Page, Space};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A sequence of numbers from a seed (splitmix64).
 pub struct Random(pub u64);
@@ -249,11 +250,13 @@ pub struct Pages {
     pub memory: Memory,
     /// How many more pages may be taken.
     pub allowance: Mutex<u64>,
+    /// Pages from here on are to be left.
+    pub leaving: AtomicU64,
 }
 
 impl Pages {
     pub fn new(memory: Memory) -> Self {
-        Self { memory, allowance: Mutex::new(u64::MAX) }
+        Self { memory, allowance: Mutex::new(u64::MAX), leaving: AtomicU64::new(u64::MAX) }
     }
 
     /// Bytes of the pages that were taken.
@@ -276,7 +279,7 @@ impl Space for Pages {
 
     fn take(&self, bytes: u64) -> Result<u64> {
         let mut allowance = self.allowance.lock().unwrap();
-        let all = self.memory.len() / 256;
+        let all = (self.memory.len() / 256).min(self.leaving.load(Ordering::Relaxed) / 256);
         let used = &mut self.memory.0.lock().unwrap().used;
         let units = bytes / 256;
         let mut at = 1;
@@ -297,5 +300,9 @@ impl Space for Pages {
             assert!(used.remove(&unit), "given back twice: {page:?}");
         }
         Ok(())
+    }
+
+    fn is_leaving(&self, page: Page) -> bool {
+        page.at >= self.leaving.load(Ordering::Relaxed)
     }
 }

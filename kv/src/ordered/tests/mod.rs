@@ -6,4 +6,5 @@ mod crash;
 mod damage;
 mod memory;
 mod model;
+mod shrink;
 mod threads;
