@@ -49,6 +49,7 @@ mod trees;
 #[cfg(feature = "serde")]
 pub mod typed;
 mod upkeep;
+mod visible;
 
 pub use batch::Batch;
 pub use check::Report;

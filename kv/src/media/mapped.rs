@@ -93,9 +93,14 @@ impl Mapped {
     }
 
     #[inline]
-    fn within(&self, at: u64, len: u64) -> bool {
+    fn has(&self, at: u64, len: u64) -> bool {
         let end = self.len.load(Ordering::Relaxed);
-        let inside = len <= end && at <= end - len;
+        len <= end && at <= end - len
+    }
+
+    #[inline]
+    fn within(&self, at: u64, len: u64) -> bool {
+        let (inside, end) = (self.has(at, len), self.len.load(Ordering::Relaxed));
         debug_assert!(inside, "{len} bytes at {at:#x} of {end:#x}");
         inside
     }
@@ -324,6 +329,20 @@ impl Media for Mapped {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere; the address lies in the mapping.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(at as usize).cast::<i8>().cast_const()) }
+        }
+    }
+
+    #[inline]
+    fn prefetch_bytes(&self, at: u64, len: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has(at, len) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let mut line = at & !63;
+            while line < at + len {
+                // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere; the address lies in the mapping.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(line as usize).cast::<i8>().cast_const()) }
+                line += 64;
+            }
         }
     }
 

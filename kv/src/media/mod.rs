@@ -128,6 +128,12 @@ pub trait Media: Send + Sync + 'static {
     /// Asks for the line at `at`, which will be read soon.
     fn prefetch(&self, at: u64);
 
+    /// Asks for the lines of `len` bytes at `at`, of which there is at least one.
+    #[inline]
+    fn prefetch_bytes(&self, at: u64, len: u64) {
+        (at & !63..at + len).step_by(64).for_each(|line| self.prefetch(line));
+    }
+
     /// What was done until now, by this database and whoever shares its pool; `None`: nobody counts.
     fn work(&self) -> Option<Work> {
         None

@@ -11,6 +11,7 @@
 
 mod cursor;
 mod group;
+mod hand;
 mod keys;
 mod leaf;
 mod log;
@@ -21,6 +22,7 @@ mod plan;
 mod root;
 mod split;
 mod verify;
+mod view;
 mod writer;
 
 #[cfg(all(test, not(loom)))]
@@ -31,7 +33,7 @@ pub use crate::env::TreeId;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::media::Media;
 use crate::pages::PageKind;
-pub use cursor::Cursor;
+pub use cursor::{Ask, Cursor};
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use group::{Group, Read};
@@ -136,7 +138,7 @@ pub struct Ordered<S: Space> {
     top: RwLock<Top>,
     pending: Pending,
     /// Memory of cursors that are gone.
-    parts: Mutex<Vec<cursor::Parts>>,
+    parts: hand::Pool,
     writer: Mutex<Writer>,
     /// Whether leaves that a crash had torn have been replaced, so that what is torn now is damage.
     whole: AtomicBool,
