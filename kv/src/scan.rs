@@ -31,6 +31,8 @@ const FAR: usize = 16;
 const RING: usize = 64;
 /// Bytes of a record that are asked for until one was seen, and at most.
 const BYTES: (u64, u64) = (136, 640);
+/// Bytes of the leaf above that are asked for with each key.
+const LINES_A_KEY: u64 = 128;
 /// That nothing is lent in this place.
 const NONE: u32 = u32::MAX;
 
@@ -266,53 +268,74 @@ impl<'t, M: Media> Scan<'t, M> {
         self.doubt(passed);
     }
 
-    /// Copies the records of up to `most` of the next keys out, and asks for what comes after: of how many keys. They are looked at afterwards:
-    /// a processor that loads what it stores just now waits.
-    #[inline]
+    /// Copies the records of up to `most` of the keys in hand out, and asks for what comes after: of how many keys. They are looked at
+    /// afterwards: a processor that loads what it stores just now waits.
     fn copy(&mut self, core: &Core<M>, most: usize, goes_on: bool) -> usize {
-        let mut nth = 0;
-        while nth < most && self.records.len() < ENOUGH {
-            self.ask(core, nth);
-            if goes_on {
-                self.cursor.ask_above();
-            }
-            let start = self.records.len() as u32;
-            self.starts[nth] = if self.copy_one(core, nth) { start } else { NONE };
-            nth += 1;
+        if self.doubts {
+            return self.copy_named(core, most);
         }
-        nth
+        let media = core.media();
+        let mut leaf = if goes_on { std::mem::take(self.cursor.unasked()) } else { 0..0 };
+        let (listed, ahead) = self.cursor.listed();
+        let hand = listed.slots;
+        let known = (hand.len() + ahead.len()).min(self.left);
+        let mut copied = 0;
+        for (slot, start) in hand.iter().zip(&mut self.starts).take(most) {
+            if self.records.len() >= ENOUGH {
+                break;
+            }
+            while self.asked < known.min(copied + FAR + 1) {
+                let slot = hand.get(self.asked).or_else(|| ahead.get(self.asked - hand.len()));
+                media.prefetch_bytes(slot.map_or(0, |slot| slot.hint.at()), self.bytes);
+                self.asked += 1;
+            }
+            if !leaf.is_empty() {
+                media.prefetch_bytes(leaf.start, LINES_A_KEY);
+                leaf.start += LINES_A_KEY;
+            }
+            let from = self.records.len() as u32;
+            let may_be = core.append_hinted(slot.hint, self.sequence, &mut self.records);
+            *start = if may_be { from } else { NONE };
+            copied += 1;
+        }
+        if goes_on {
+            *self.cursor.unasked() = leaf;
+        }
+        copied
     }
 
-    /// Copies the record of the key that is `nth` keys ahead out, if it may be where it is expected.
-    #[inline]
-    fn copy_one(&mut self, core: &Core<M>, nth: usize) -> bool {
-        let (sequence, to) = (self.sequence, &mut self.records);
-        match self.doubts {
-            false => self.cursor.hint(nth).is_some_and(|hint| core.append_hinted(hint, sequence, to)),
-            true if self.keys_only => false,
-            true => core.append_named(self.ring[(self.first + nth) % RING].at, sequence, to),
+    /// The same, where the hash index says that they lie.
+    fn copy_named(&mut self, core: &Core<M>, most: usize) -> usize {
+        let mut copied = 0;
+        while copied < most && self.records.len() < ENOUGH {
+            self.ask_by_hash(core, copied);
+            let (from, at) = (self.records.len() as u32, self.ring[(self.first + copied) % RING].at);
+            let may_be = !self.keys_only && core.append_named(at, self.sequence, &mut self.records);
+            self.starts[copied] = if may_be { from } else { NONE };
+            copied += 1;
         }
+        copied
     }
 
     /// Compares the records of the next `copied` keys that were copied out: which are not what they were expected to be, and how many.
-    #[inline]
     fn check(&mut self, core: &Core<M>, copied: usize) -> ([u8; MOST], usize) {
-        let (tree, cursor, doubts) = (self.tree.id(), &self.cursor, self.doubts);
+        let (tree, (listed, _)) = (self.tree.id(), self.cursor.listed());
         let (mut missed, mut misses) = ([0; MOST], 0);
         self.wrong = 0;
-        for nth in 0..copied {
-            let (start, hint) = (self.starts[nth], cursor.hint(nth).unwrap_or_default());
-            let record = self.records.get(start as usize..).unwrap_or_default();
-            let is_key = |key: &[u8]| cursor.is(nth, key);
-            let is = if doubts {
+        for (nth, (slot, start)) in listed.slots.iter().zip(&self.starts).take(copied).enumerate() {
+            let record = self.records.get(*start as usize..).unwrap_or_default();
+            let is_key = |key: &[u8]| listed.is(nth, key);
+            let is = if self.doubts {
                 let Guess { hash, at } = self.ring[(self.first + nth) % RING];
-                self.wrong += usize::from(at != hint.at() || !Head::of(record).is(TOLD));
-                start != NONE && core.is_seen(tree, (hash, at), record, is_key)
+                self.wrong += usize::from(at != slot.hint.at() || !Head::of(record).is(TOLD));
+                core.is_seen(tree, (hash, at), record, is_key)
             } else {
-                start != NONE && core.is_newest(tree, hint.at(), record, is_key)
+                core.is_newest(tree, slot.hint.at(), record, is_key)
             };
-            missed[misses] = nth as u8;
-            misses += usize::from(!is);
+            if !is {
+                missed[misses] = nth as u8;
+                misses += 1;
+            }
         }
         (missed, misses)
     }
@@ -373,7 +396,7 @@ impl<'t, M: Media> Scan<'t, M> {
         let start = self.records.len();
         // Where the hash index was asked first, that was tried.
         if !self.doubts && core.append_named(at, sequence, &mut self.records) {
-            let is_key = |key: &[u8]| cursor.is(nth, key);
+            let is_key = |key: &[u8]| cursor.listed().0.is(nth, key);
             if core.is_seen(tree, (hash, at), &self.records[start..], is_key) {
                 return Ok(true);
             }
@@ -398,19 +421,7 @@ impl<'t, M: Media> Scan<'t, M> {
         Ok(true)
     }
 
-    /// Asks for what the keys after the `nth` need.
-    #[inline]
-    fn ask(&mut self, core: &Core<M>, nth: usize) {
-        if self.doubts {
-            return self.ask_by_hash(core, nth);
-        }
-        while self.asked <= nth + FAR && self.asked < self.left {
-            let Some(hint) = self.cursor.hint(self.asked) else { break };
-            core.media().prefetch_bytes(hint.at(), self.bytes);
-            self.asked += 1;
-        }
-    }
-
+    /// Asks for what the keys after the `nth` need, where the hash index is asked first.
     fn ask_by_hash(&mut self, core: &Core<M>, nth: usize) {
         let known = self.cursor.known().min(self.left);
         while self.hashed < known.min(nth + 2 * FAR + 1) {

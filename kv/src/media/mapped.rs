@@ -194,6 +194,18 @@ impl Media for Mapped {
     }
 
     #[inline]
+    fn load_pair(&self, at: u64) -> [u64; 2] {
+        if !self.within(at, 2 * WORD) || !at.is_multiple_of(WORD) {
+            return [0; 2];
+        }
+        [0, 1].map(|n| {
+            // SAFETY: both words lie within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
+            let word = unsafe { AtomicU64::from_ptr(self.base.add(at as usize + n * 8).cast::<u64>()) };
+            u64::from_le(word.load(Ordering::Acquire))
+        })
+    }
+
+    #[inline]
     fn load_line(&self, at: u64) -> [u64; 8] {
         if !self.within(at, 64) || !at.is_multiple_of(WORD) {
             return [0; 8];
@@ -257,12 +269,16 @@ impl Media for Mapped {
         buf.reserve(words * 8);
         // SAFETY: the words lie within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
         let mut from = unsafe { self.base.add(at as usize) }.cast::<u64>();
-        for place in buf.spare_capacity_mut().as_chunks_mut::<8>().0.iter_mut().take(words) {
+        let mut copy = |place: &mut [std::mem::MaybeUninit<u8>; 8]| {
             // SAFETY: as for the first; each of the words lies in the range that was checked.
             let word = unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Relaxed);
             *place = word.to_ne_bytes().map(std::mem::MaybeUninit::new);
             from = from.wrapping_add(1);
-        }
+        };
+        let places = &mut buf.spare_capacity_mut().as_chunks_mut::<8>().0[..words];
+        let (lines, rest) = places.as_chunks_mut::<8>();
+        lines.iter_mut().for_each(|line| line.iter_mut().for_each(&mut copy));
+        rest.iter_mut().for_each(copy);
         // SAFETY: there is room for the words, which hold `len` bytes, and all of them were stored.
         unsafe { buf.set_len(start + len) }
     }

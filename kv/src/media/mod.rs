@@ -74,6 +74,12 @@ pub trait Media: Send + Sync + 'static {
     /// The word at `at`, and everything that was stored before it was stored (acquire).
     fn load(&self, at: u64) -> u64;
 
+    /// The words at `at` and behind it, as [`Self::load`].
+    #[inline]
+    fn load_pair(&self, at: u64) -> [u64; 2] {
+        [self.load(at), self.load(at + 8)]
+    }
+
     /// The eight words of the line at `at`, a multiple of 64, as [`Self::load`].
     #[inline]
     fn load_line(&self, at: u64) -> [u64; 8] {

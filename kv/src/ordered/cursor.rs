@@ -11,17 +11,15 @@ use super::group::{Damaged, Group, State};
 use super::hand::{Hand, Kept};
 use super::leaf::Hint;
 use super::mutation::{self, Mutation};
-use super::view::Part;
+use super::view::{Listed, Part, Slot};
 use super::{Ordered, Page, Space, corrupt};
 use crate::error::{Error, Result};
 use crate::media::Media;
 use daxstore::sync::Arc;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 /// How many records ahead are asked for by who takes keys one by one.
 const AHEAD: usize = 8;
-/// Bytes of a line.
-const LINE: u64 = 64;
 /// Bytes of a leaf that are asked for ahead: all, where keys are short.
 const LEAF_BYTES: u64 = 2048;
 
@@ -326,10 +324,11 @@ impl<S: Space> Cursor<'_, S> {
         hand.view.append_key(at, out);
     }
 
-    /// Whether the key that is `n` keys ahead of the cursor, in hand, is `key`.
+    /// The keys in hand that were not passed, and those of the leaf above, if that was brought.
     #[inline]
-    pub fn is(&self, n: usize, key: &[u8]) -> bool {
-        self.kept.hand.view.is(self.at + n, key)
+    pub fn listed(&self) -> (Listed<'_>, &[Slot]) {
+        let ahead = if self.is_ahead { self.kept.ahead.view.slots() } else { &[] };
+        (self.kept.hand.view.listed(self.at), ahead)
     }
 
     #[inline]
@@ -346,14 +345,10 @@ impl<S: Space> Cursor<'_, S> {
         self.ask = ask;
     }
 
-    /// Asks for the next two of the lines of the leaf above: who asks once a key finds the leaf in the cache.
+    /// Which bytes of the leaf above were not asked for: who asks for some once a key finds the leaf in the cache.
     #[inline]
-    pub fn ask_above(&mut self) {
-        let hand = &mut self.kept.hand;
-        if !hand.above.is_empty() {
-            self.ordered.memory().prefetch_bytes(hand.above.start, LINE + 1);
-            hand.above.start += 2 * LINE;
-        }
+    pub fn unasked(&mut self) -> &mut Range<u64> {
+        &mut self.kept.hand.above
     }
 
     /// Passes `n` keys, at most those in hand.

@@ -43,6 +43,7 @@ pub use pending::Change;
 use pending::Pending;
 pub use root::Page;
 pub use verify::Findings;
+pub use view::{Listed, Slot};
 use writer::Writer;
 
 /// The longest page, in bytes.

@@ -14,12 +14,13 @@ use crate::media::Media;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-/// Bytes behind the page, so that eight can be loaded at each of its own.
-const PAD: usize = 8;
+/// Bytes behind the page, so that a hint and the head of a key can be loaded together.
+const PAD: usize = 16;
 
 /// A key of a view, without what all of them start with, and where its record may lie.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
+pub struct Slot {
+    /// Where the record may lie.
     pub hint: Hint,
     at: u32,
     len: u16,
@@ -131,13 +132,22 @@ impl View {
     }
 
     /// Whether the `n`-th key is `key`.
-    #[inline]
     pub(super) fn is(&self, n: usize, key: &[u8]) -> bool {
+        self.listed(0).is(n, key)
+    }
+
+    /// The keys from `n` on.
+    #[inline]
+    pub(super) fn listed(&self, n: usize) -> Listed<'_> {
         let prefix = self.prefix();
-        let Some(slot) = self.slots.get(n) else { return false };
-        key.len() == prefix.len() + usize::from(slot.len)
-            && same(&key[..prefix.len()], prefix)
-            && same(&key[prefix.len()..], slot.suffix(&self.page))
+        let start = self.page.get(self.prefix.start..).and_then(|bytes| bytes.first_chunk());
+        let mask = if prefix.len() < 8 { !(!0 << (8 * prefix.len())) } else { !0 };
+        let word = start.map_or(0, |word| u64::from_le_bytes(*word)) & mask;
+        Listed { page: &self.page, prefix, word, mask, slots: self.slots.get(n..).unwrap_or_default() }
+    }
+
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// How many keys are below `key`.
@@ -221,7 +231,8 @@ impl View {
             if start + usize::from(len) > end {
                 return Err(cut(header, start + usize::from(len)));
             }
-            sorted.push(Slot { hint: Hint::read(&self.page[at..]), at: start as u32, len });
+            let slot = Slot { hint: Hint::read(&self.page[at..]), at: start as u32, len };
+            sorted.push((slot, slot.head(&self.page)));
             at = start + usize::from(len);
         }
         self.merge(header.count, |_, n| sorted[n], from, most);
@@ -265,7 +276,7 @@ impl View {
     fn merge(
         &mut self,
         count: usize,
-        sorted: impl Fn(&[u8], usize) -> Slot,
+        sorted: impl Fn(&[u8], usize) -> (Slot, u64),
         from: Option<&[u8]>,
         most: usize,
     ) {
@@ -275,29 +286,35 @@ impl View {
             return;
         };
         let first = super::keys::head(from, 0);
-        let is_below = |slot: Slot| match slot.head(page).cmp(&first) {
+        let is_below = |slot: Slot, head: u64| match head.cmp(&first) {
             Ordering::Equal => slot.suffix(page) < from,
             order => order.is_lt(),
         };
-        let mut at = if from.is_empty() { 0 } else { below(count, |n| is_below(sorted(page, n))) };
-        let skipped = entries.partition_point(|entry| is_below(appended[entry.nth as usize].0));
+        let is_sorted_below = |n| {
+            let (slot, head) = sorted(page, n);
+            is_below(slot, head)
+        };
+        let mut at = if from.is_empty() { 0 } else { below(count, is_sorted_below) };
+        let skipped = entries.partition_point(|entry| is_below(appended[entry.nth as usize].0, entry.head));
         self.is_below = at + skipped > 0;
         let most = most.saturating_add(1);
         slots.reserve((count + entries.len()).min(most));
         for entry in &entries[skipped..] {
             let (new, deleted) = appended[entry.nth as usize];
             while at < count && slots.len() < most {
-                let slot = sorted(page, at);
-                let order = slot.head(page).cmp(&entry.head);
-                match order.then_with(|| slot.suffix(page).cmp(new.suffix(page))) {
-                    Ordering::Less => slots.push(slot),
-                    Ordering::Equal => {
-                        at += 1;
-                        break;
-                    }
-                    Ordering::Greater => break,
+                let (slot, head) = sorted(page, at);
+                let order = match head == entry.head {
+                    false => head.cmp(&entry.head),
+                    true => slot.suffix(page).cmp(new.suffix(page)),
+                };
+                if order.is_gt() {
+                    break;
                 }
                 at += 1;
+                if order.is_eq() {
+                    break;
+                }
+                slots.push(slot);
             }
             if slots.len() >= most {
                 break;
@@ -307,7 +324,7 @@ impl View {
             }
         }
         let more = (count - at).min(most - slots.len().min(most));
-        slots.extend((at..at + more).map(|n| sorted(page, n)));
+        slots.extend((at..at + more).map(|n| sorted(page, n).0));
         self.above = if slots.len() == most { slots.pop() } else { None };
     }
 }
@@ -321,12 +338,18 @@ struct Even {
 }
 
 impl Even {
+    const HEADED: usize = Hint::BYTES + 8;
+
+    /// The `n`-th key, and its head.
     #[inline]
-    fn slot(self, page: &[u8], n: usize) -> Slot {
+    fn slot(self, page: &[u8], n: usize) -> (Slot, u64) {
         let at = self.start + n * self.each;
-        let word = page.get(at..).and_then(|bytes| bytes.first_chunk());
-        let hint = Hint::of_word(word.map_or(0, |word| u64::from_le_bytes(*word)));
-        Slot { hint, at: (at + Hint::BYTES) as u32, len: self.width }
+        let bytes = page.get(at..at + Self::HEADED).and_then(|bytes| bytes.first_chunk());
+        let bytes: [u8; Self::HEADED] = *bytes.unwrap_or(&[0; Self::HEADED]);
+        let word = |n: usize| bytes[n..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let slot = Slot { hint: Hint::of_word(word(0)), at: (at + Hint::BYTES) as u32, len: self.width };
+        let head = word(Hint::BYTES).swap_bytes();
+        (slot, if self.width >= 8 { head } else { slot.head(page) })
     }
 }
 
@@ -339,6 +362,37 @@ fn below(count: usize, is_below: impl Fn(usize) -> bool) -> usize {
         (low, len) = if is_below(low + half) { (low + half + 1, len - half - 1) } else { (low, half) };
     }
     low
+}
+
+/// Keys of a view, to be compared with others.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'v> {
+    page: &'v [u8],
+    prefix: &'v [u8],
+    /// The first bytes of the prefix, at most eight, and which bits these are.
+    word: u64,
+    mask: u64,
+    /// The keys, in order.
+    pub slots: &'v [Slot],
+}
+
+impl Listed<'_> {
+    /// Whether the `n`-th key is `key`.
+    #[inline]
+    #[must_use]
+    pub fn is(&self, n: usize, key: &[u8]) -> bool {
+        let Some(slot) = self.slots.get(n) else { return false };
+        let (len, suffix) = (self.prefix.len(), slot.suffix(self.page));
+        if key.len() != len + suffix.len() {
+            return false;
+        }
+        match key.first_chunk() {
+            Some(start) if len <= 8 => {
+                (u64::from_le_bytes(*start) & self.mask) == self.word && same(&key[len..], suffix)
+            }
+            _ => same(&key[..len], self.prefix) && same(&key[len..], suffix),
+        }
+    }
 }
 
 fn cut(header: &Header, end: usize) -> crate::error::Error {
