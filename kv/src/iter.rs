@@ -51,7 +51,7 @@ impl<M: Media> Tree<M> {
     /// The records whose keys lie in `range`, in order, as they are now, lent one by one: the fastest way to read many.
     #[must_use]
     pub fn scan<R: RangeBounds<[u8]>>(&self, range: R) -> Scan<'_, M> {
-        Scan::new(self, Number::take(self), range.start_bound(), range.end_bound().map(<[u8]>::to_vec))
+        Scan::now(self, range.start_bound(), range.end_bound().map(<[u8]>::to_vec))
     }
 
     /// The records whose keys begin with `prefix`, in order, as they are now.
@@ -220,7 +220,7 @@ impl<M: Media> Range<M> {
     fn records_forward(&mut self, count: usize) -> (VecDeque<Result<(Key, Value)>>, bool) {
         let Snapshot { tree, number } = &self.snapshot;
         let low = self.low.as_ref().map(|low| &**low);
-        let mut scan = Scan::new(tree, number.clone(), low, self.high.clone());
+        let mut scan = Scan::new(tree, number.clone(), low, self.high.clone()).limit(count);
         let mut records: VecDeque<Result<(Key, Value)>> = VecDeque::with_capacity(count);
         // Where damage came last, the next fetch would meet it again.
         while records.len() < count || records.back().is_some_and(Result::is_err) {

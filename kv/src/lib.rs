@@ -53,6 +53,7 @@ mod trees;
 pub mod typed;
 mod upkeep;
 mod vacate;
+mod visible;
 
 /// Parts that models look at alone.
 #[cfg(feature = "sim")]

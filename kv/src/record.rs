@@ -93,7 +93,27 @@ impl Head {
     /// As it lies at `at`.
     #[inline]
     pub fn load<M: Media>(media: &M, at: u64) -> Self {
-        Self { first: media.load(at), second: media.load(at + 8) }
+        let [first, second] = media.load_pair(at);
+        Self { first, second }
+    }
+
+    /// As it stands at the start of `record`.
+    #[inline]
+    #[must_use]
+    pub fn of(record: &[u8]) -> Self {
+        let words = record.first_chunk::<16>().map_or(0, |words| u128::from_le_bytes(*words));
+        Self { first: words as u64, second: (words >> 64) as u64 }
+    }
+
+    /// Tree, key and value of `record`, a whole one with this header or more.
+    #[inline]
+    #[must_use]
+    pub fn parts<'r>(&self, record: &'r [u8]) -> (TreeId, &'r [u8], &'r [u8]) {
+        let (key_at, value_at) = (self.before_key() as usize, self.before_value() as usize);
+        let Some(whole) = record.get(..value_at + self.value_len()) else { return Default::default() };
+        let named = if self.is(NAMED) { whole[HEADER as usize..].first_chunk() } else { None };
+        let tree = TreeId(named.map_or(0, |word| u32::from_le_bytes(*word)));
+        (tree, &whole[key_at..value_at], &whole[value_at..])
     }
 
     /// As it lies at `at`, if a record with it can.

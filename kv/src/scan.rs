@@ -1,35 +1,40 @@
 //! How are the records of a range read one after another, as fast as memory gives them?
 //!
 //! A [`Scan`] walks a tree's ordered index as one snapshot sees it. Where a record lies the hint of the ordered index says; by the record's mark
-//! (K15) it is seen whether it is the newest of its key still. Else the hash index is asked, and asked first where that happens often. Records are asked for some keys ahead; keys and
-//! values are lent out of buffers that are used again.
+//! (K15) it is seen whether it is the newest of its key still. Else the hash index is asked, and asked first where that happens often. Records
+//! are asked for some keys ahead, and some are copied out together, whole, and checked; what is lent lies in the copies.
 //!
 //! Invariants:
 //! 1. Records are looked up and copied out under a pin, some at a time; what is lent lies in the scan's own memory.
 //! 2. A key that the snapshot does not see is passed over; damage is told once, in its place, and passed.
-//! 3. K15: a record at its hint is believed if it has the hint's sequence number, is right, and is not marked as superseded. The number is the
-//!    snapshot's or an older one: so every change that superseded it before the snapshot has marked it.
 
 use crate::core::Core;
 use crate::db::Tree;
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::iter::Seen;
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
-use crate::ordered::{Cursor, Hint};
-use crate::record::{self, Head, TOLD, TOMBSTONE};
+use crate::ordered::{Ask, Cursor};
+use crate::record::{self, Head, Key, TOLD};
 use daxstore::sync::Arc;
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 
-/// Keys that are looked up under one pin: so many at most are read in vain when the scan ends early.
-const TOGETHER: usize = 8;
-/// Bytes of values after which no more are read together.
+/// Keys that are looked up under one pin.
+const TOGETHER: usize = 16;
+/// The rest of a leaf, if it has not more keys than that, is read together.
+const MOST: usize = 24;
+/// Bytes of records after which no more are read together.
 const ENOUGH: usize = 64 << 10;
-/// Bytes of values that a scan begins with room for.
-const VALUES: usize = 2 << 10;
-/// How many keys ahead the record at the hint is asked for.
-const FAR: usize = 12;
+/// How many keys ahead a record is asked for.
+const FAR: usize = 16;
+/// Keys of which something is remembered until their records are read: twice [`FAR`] are ahead of [`MOST`].
+const RING: usize = 64;
+/// Bytes of a record that are asked for until one was seen, and at most.
+const BYTES: (u64, u64) = (136, 640);
+/// Bytes of the leaf above that are asked for with each key.
+const LINES_A_KEY: u64 = 128;
+/// That nothing is lent in this place.
+const NONE: u32 = u32::MAX;
 
 /// The number of a snapshot, that is given back.
 #[derive(Debug)]
@@ -41,14 +46,7 @@ pub(crate) struct Number<M: Media> {
 impl<M: Media> Number<M> {
     /// That of a snapshot that is taken now.
     pub(crate) fn take(tree: &Tree<M>) -> Arc<Self> {
-        let core = tree.core();
-        let settle = |sequence| {
-            if !mutation::is(Mutation::NoSettle) {
-                core.sessions.wait_for(sequence);
-            }
-        };
-        let sequence = core.snapshots.take(|| core.last_sequence(), settle);
-        Arc::new(Self { tree: tree.clone(), sequence })
+        Arc::new(Self { tree: tree.clone(), sequence: take(tree.core()) })
     }
 
     /// Up to which sequence number its moment shows what `tree` has.
@@ -64,147 +62,146 @@ impl<M: Media> Drop for Number<M> {
     }
 }
 
-impl<M: Media> Core<M> {
-    /// The record of `key` that a snapshot with this number sees. The caller is pinned.
-    #[inline]
-    pub(crate) fn find_at(&self, key: &record::Key<'_>, sequence: u64) -> Result<Option<Seen>> {
-        if let Some(found) = self.index.find(self.media(), key)?
-            && found.head.sequence() <= sequence
-        {
-            return Ok((!found.head.is(TOMBSTONE)).then_some((found.at, found.head)));
+fn take<M: Media>(core: &Core<M>) -> u64 {
+    let settle = |sequence| {
+        if !mutation::is(Mutation::NoSettle) {
+            core.sessions.wait_for(sequence);
         }
-        Ok(self.find_older(key, sequence))
-    }
-
-    /// Appends the record of `key` to `buf`, if that at `hint` is its newest and has this number or an older one: where its value lies there.
-    /// The caller is pinned.
-    #[inline]
-    fn read_newest(
-        &self,
-        key: &record::Key<'_>,
-        hint: Hint,
-        sequence: u64,
-        buf: &mut Vec<u8>,
-    ) -> Option<Range<usize>> {
-        let (media, at) = (self.media(), hint.at());
-        if at == 0 || at > media.len() - 64 {
-            return None;
-        }
-        let head = Head::load(media, at);
-        let is_seen = head.is(TOLD) && head.sequence() <= sequence && hint.is_of(head.sequence());
-        let key_len = head.key_len();
-        if !is_seen
-            || !head.fits(at, media.len())
-            || key_len != key.bytes.len()
-            || head.tree(media, at) != key.tree
-        {
-            return None;
-        }
-        let start = buf.len();
-        media.append_to(at + head.before_key(), key_len + head.value_len(), buf);
-        let (its_key, value) = buf[start..].split_at(key_len);
-        if its_key == key.bytes && head.is_newest(self.salt, at, key.hash, value) {
-            return Some(start + key_len..buf.len());
-        }
-        buf.truncate(start);
-        None
-    }
-
-    /// As [`Self::find_at`], by what [`crate::hash::Index::guess`] said under the same pin.
-    #[inline]
-    fn find_by(&self, guess: u64, key: &record::Key<'_>, sequence: u64) -> Result<Option<Seen>> {
-        let media = self.media();
-        if guess != 0 && guess <= media.len() - 64 {
-            let head = Head::load(media, guess);
-            let is_seen = !head.is(TOMBSTONE) && head.sequence() <= sequence;
-            if is_seen && head.fits(guess, media.len()) && head.is_of(media, guess, key) {
-                return Ok(Some((guess, head)));
-            }
-        }
-        self.find_at(key, sequence)
-    }
-
-    #[cold]
-    fn find_older(&self, key: &record::Key<'_>, sequence: u64) -> Option<Seen> {
-        self.snapshots.find(key.hash, sequence).into_iter().find_map(|at| {
-            let head = Head::load(self.media(), at);
-            (head.fits(at, self.media().len()) && head.is_of(self.media(), at, key)).then_some((at, head))
-        })
-    }
+    };
+    core.snapshots.take(|| core.last_sequence(), settle)
 }
 
-pub(crate) fn is_below(key: &[u8], high: &Bound<Vec<u8>>) -> bool {
-    match high {
-        Bound::Unbounded => true,
-        Bound::Included(high) => key <= &**high,
-        Bound::Excluded(high) => key < &**high,
-    }
+/// The hash of a key, and where the hash index says that its record lies.
+#[derive(Clone, Copy, Debug, Default)]
+struct Guess {
+    hash: u64,
+    at: u64,
 }
 
-/// A record that was read and not yet lent.
+/// Whose snapshot a scan sees.
 #[derive(Debug)]
-struct Read {
-    /// Its key's number of those that were passed together.
-    nth: usize,
-    value: Range<usize>,
+pub(crate) enum Moment<M: Media> {
+    /// Its own: the number goes back with the scan.
+    Own,
+    /// Another's, which lives as long.
+    Of { _number: Arc<Number<M>> },
 }
 
 /// The records of a range of keys, in order, as a snapshot sees them: lent one by one, without an allocation for each.
 #[derive(Debug)]
 pub struct Scan<'t, M: Media> {
     tree: &'t Tree<M>,
-    number: Arc<Number<M>>,
+    moment: Moment<M>,
+    /// Of the snapshot.
+    sequence: u64,
+    /// Up to which it shows what the tree has.
+    seen: u64,
     cursor: Cursor<'t, Env<M>>,
-    high: Bound<Vec<u8>>,
+    /// How many more records may be wanted.
+    left: usize,
     /// Whether the hash index is asked first: hints were wrong.
     doubts: bool,
-    /// How many of the next keys' records were asked for.
-    asked: usize,
-    /// How many keys were passed.
-    first: usize,
-    values: Vec<u8>,
-    read: Vec<Read>,
-    /// How many of `read` were lent.
-    lent: usize,
-    /// How many keys the cursor passed together.
-    passed: usize,
-    /// What is told after `read` was lent.
-    error: Option<Error>,
-    over: bool,
     /// Whether values are not read.
     keys_only: bool,
+    /// How many of the next keys' records were asked for.
+    asked: usize,
+    /// How many of the next keys' entries in the hash index were asked for.
+    hashed: usize,
+    /// How many keys were passed.
+    first: usize,
+    /// How many of those that are read together do not have their record at the hint.
+    wrong: usize,
+    /// About how many bytes a record has.
+    bytes: u64,
+    /// Of keys, in the places of their numbers; empty until one is looked up.
+    ring: Vec<Guess>,
+    /// Records that were read, whole, as they lie on the medium.
+    records: Vec<u8>,
+    /// Where each begins that was read and not yet lent, in order.
+    starts: [u32; MOST],
+    lent: usize,
+    read: usize,
+    /// A key.
+    key: Vec<u8>,
+    /// What is told after what was read was lent.
+    error: Option<Error>,
+}
+
+impl<M: Media> Drop for Scan<'_, M> {
+    fn drop(&mut self) {
+        self.cursor.give_bytes(std::mem::take(&mut self.records));
+        if matches!(self.moment, Moment::Own) {
+            self.tree.core().snapshots.end(self.sequence);
+        }
+    }
 }
 
 impl<'t, M: Media> Scan<'t, M> {
-    /// Of the keys of `tree` from `low` on and up to `high`, as of `number`.
+    /// Of the keys of `tree` from `low` on and up to `high`, as they are now.
+    pub(crate) fn now(tree: &'t Tree<M>, low: Bound<&[u8]>, high: Bound<Vec<u8>>) -> Self {
+        let sequence = take(tree.core());
+        Self::with(tree, Moment::Own, sequence, low, high)
+    }
+
+    /// The same, as of `number`.
     pub(crate) fn new(
         tree: &'t Tree<M>,
         number: Arc<Number<M>>,
         low: Bound<&[u8]>,
         high: Bound<Vec<u8>>,
     ) -> Self {
+        let sequence = number.sequence;
+        Self::with(tree, Moment::Of { _number: number }, sequence, low, high)
+    }
+
+    fn with(
+        tree: &'t Tree<M>,
+        moment: Moment<M>,
+        sequence: u64,
+        low: Bound<&[u8]>,
+        high: Bound<Vec<u8>>,
+    ) -> Self {
+        let mut cursor = tree.state().ordered.cursor_between(low, high);
+        cursor.ask_first(Ask { keys: usize::MAX, records: FAR, bytes: BYTES.0 });
+        let records = cursor.take_bytes();
         Self {
             tree,
-            number,
-            cursor: tree.state().ordered.cursor(low),
-            high,
+            moment,
+            sequence,
+            seen: tree.state().seen_by(sequence),
+            cursor,
+            left: usize::MAX,
             doubts: false,
-            asked: 0,
-            first: 0,
-            values: Vec::with_capacity(VALUES),
-            read: Vec::with_capacity(TOGETHER),
-            lent: 0,
-            passed: 0,
-            error: None,
-            over: false,
             keys_only: false,
+            asked: FAR,
+            hashed: 0,
+            first: 0,
+            wrong: 0,
+            bytes: BYTES.0,
+            ring: Vec::new(),
+            records,
+            starts: [0; MOST],
+            lent: 0,
+            read: 0,
+            key: Vec::new(),
+            error: None,
         }
     }
 
     /// The same, with empty values in place of the records': these are not read, and not checked.
     #[must_use]
     pub fn keys_only(mut self) -> Self {
-        (self.keys_only, self.doubts) = (true, true);
+        (self.keys_only, self.doubts, self.asked, self.bytes) = (true, true, 0, 1);
+        self.cursor.ask_first(Ask { keys: self.left, records: 0, bytes: 0 });
+        self
+    }
+
+    /// The same, which ends after `n` records: nothing is asked for that lies behind them, which makes short scans faster.
+    #[must_use]
+    pub fn limit(mut self, n: usize) -> Self {
+        self.left = n;
+        self.asked = self.asked.min(n);
+        self.cursor.ask_first(Ask { keys: n, records: self.asked, bytes: BYTES.0 });
         self
     }
 
@@ -215,13 +212,13 @@ impl<'t, M: Media> Scan<'t, M> {
     #[allow(clippy::should_implement_trait, reason = "what it lends lives until the next call")]
     #[inline]
     pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        if self.lent == self.read.len() && !self.fetch()? {
+        if self.lent == self.read && !self.fetch()? {
             return Ok(None);
         }
-        let Read { nth, value } = &self.read[self.lent];
+        let record = self.records.get(self.starts[self.lent] as usize..).unwrap_or_default();
         self.lent += 1;
-        let key = self.cursor.behind(self.passed - nth).unwrap_or_default();
-        Ok(Some((key, &self.values[value.clone()])))
+        let (_, key, value) = Head::of(record).parts(record);
+        Ok(Some((key, value)))
     }
 
     /// Puts the next record's key and value in place of what `key` and `value` held: whether there was one. It allocates only where they
@@ -240,98 +237,237 @@ impl<'t, M: Media> Scan<'t, M> {
 
     /// Reads the next records: whether there are any.
     fn fetch(&mut self) -> Result<bool> {
-        self.read.clear();
-        self.values.clear();
-        self.lent = 0;
-        while self.read.is_empty() {
+        (self.lent, self.read) = (0, 0);
+        self.records.clear();
+        while self.read == 0 {
             if let Some(error) = self.error.take() {
                 return Err(error);
             }
-            if self.cursor.in_hand() == 0 {
-                self.asked = 0;
-            }
-            if self.over || !self.cursor.turn()? {
+            if self.left == 0 || !self.cursor.turn()? {
                 return Ok(false);
             }
             self.read_together();
         }
+        self.left -= self.read;
         Ok(true)
     }
 
     /// Reads the records of the next keys in hand.
     fn read_together(&mut self) {
+        let in_hand = self.cursor.in_hand();
+        let most = if in_hand <= MOST { in_hand } else { TOGETHER }.min(self.left);
+        let ahead = most + if self.doubts { 2 * FAR } else { FAR };
+        if in_hand < ahead.min(self.left) {
+            self.cursor.look_ahead(self.left - in_hand);
+        }
+        if self.first == 0 {
+            self.asked = self.asked.min(self.cursor.known());
+        }
         let core = self.tree.core();
         let _pin = core.env.pin();
-        self.cursor.prepare(TOGETHER + FAR);
-        let doubted = self.doubts;
-        let guesses = if doubted { self.guess() } else { [0; TOGETHER] };
-        let (mut nth, mut missed) = (0, 0);
-        while nth < TOGETHER && self.values.len() < ENOUGH && self.error.is_none() {
-            self.ask(nth);
-            let Some((bytes, hint)) = self.cursor.ahead(nth) else { break };
-            if !is_below(bytes, &self.high) {
-                self.over = true;
+        let mut passed = self.copy(core, most, self.left > in_hand);
+        let (missed, misses) = self.check(core, passed);
+        self.read = passed;
+        if misses > 0 {
+            passed = self.read_missed(core, passed, &missed[..misses]);
+        }
+        self.cursor.pass(passed);
+        self.first += passed;
+        self.asked = self.asked.saturating_sub(passed);
+        self.hashed = self.hashed.saturating_sub(passed);
+        self.doubt(passed);
+    }
+
+    /// Copies the records of up to `most` of the keys in hand out, and asks for what comes after: of how many keys. They are looked at
+    /// afterwards: a processor that loads what it stores just now waits.
+    fn copy(&mut self, core: &Core<M>, most: usize, goes_on: bool) -> usize {
+        if self.doubts {
+            return self.copy_named(core, most);
+        }
+        let media = core.media();
+        let mut leaf = if goes_on { std::mem::take(self.cursor.unasked()) } else { 0..0 };
+        let (listed, ahead) = self.cursor.listed();
+        let hand = listed.slots;
+        let known = (hand.len() + ahead.len()).min(self.left);
+        let mut copied = 0;
+        for (slot, start) in hand.iter().zip(&mut self.starts).take(most) {
+            if self.records.len() >= ENOUGH {
                 break;
             }
-            let start = self.values.len();
-            let hash = record::hash(core.salt, self.tree.id(), bytes);
-            let key = record::Key { tree: self.tree.id(), bytes, hash };
-            let sequence = self.number.of(self.tree);
-            let newest = match doubted {
-                true => None,
-                false => core.read_newest(&key, hint, sequence, &mut self.values),
-            };
-            let read = newest.map(Some).map_or_else(
-                || {
-                    missed += usize::from(guesses[nth] != hint.at());
-                    let seen = core.find_by(guesses[nth], &key, sequence)?;
-                    if let Some(seen) = seen.filter(|_| !self.keys_only) {
-                        self.tree.read_value(&key, seen, &mut self.values)?;
-                    }
-                    Ok(seen.map(|_| start..self.values.len()))
-                },
-                Ok,
-            );
-            match read {
-                Ok(value) => self.read.extend(value.map(|value| Read { nth, value })),
-                Err(error) => self.error = Some(error),
+            while self.asked < known.min(copied + FAR + 1) {
+                let slot = hand.get(self.asked).or_else(|| ahead.get(self.asked - hand.len()));
+                media.prefetch_bytes(slot.map_or(0, |slot| slot.hint.at()), self.bytes);
+                self.asked += 1;
             }
-            nth += 1;
+            if !leaf.is_empty() {
+                media.prefetch_bytes(leaf.start, LINES_A_KEY);
+                leaf.start += LINES_A_KEY;
+            }
+            let from = self.records.len() as u32;
+            let may_be = core.append_hinted(slot.hint, self.seen, &mut self.records);
+            *start = if may_be { from } else { NONE };
+            copied += 1;
         }
-        self.doubts = self.keys_only || missed > 1;
-        self.cursor.pass(nth);
-        self.passed = nth;
-        self.first += nth;
-        self.asked -= nth;
+        if goes_on {
+            *self.cursor.unasked() = leaf;
+        }
+        copied
     }
 
-    /// Where the records of the next keys most likely lie, as the hash index says. Those that are not at their hints are asked for.
-    fn guess(&mut self) -> [u64; TOGETHER] {
-        let core = self.tree.core();
-        self.ask(0);
-        std::array::from_fn(|nth| {
-            let Some((key, hint)) = self.cursor.ahead(nth) else { return 0 };
-            let at = core.index.guess(core.media(), record::hash(core.salt, self.tree.id(), key), hint.at());
-            if at != hint.at() && at != 0 {
-                (0..3).for_each(|line| core.media().prefetch(at + line * 64));
-            }
-            at
-        })
+    /// The same, where the hash index says that they lie.
+    fn copy_named(&mut self, core: &Core<M>, most: usize) -> usize {
+        let mut copied = 0;
+        while copied < most && self.records.len() < ENOUGH {
+            self.ask_by_hash(core, copied);
+            let (from, at) = (self.records.len() as u32, self.ring[(self.first + copied) % RING].at);
+            let may_be = !self.keys_only && core.append_named(at, self.seen, &mut self.records);
+            self.starts[copied] = if may_be { from } else { NONE };
+            copied += 1;
+        }
+        copied
     }
 
-    /// Asks for what the keys after the `nth` need.
-    #[inline]
-    fn ask(&mut self, nth: usize) {
-        let core = self.tree.core();
-        let media = core.media();
-        while self.asked <= nth + FAR {
-            let Some((key, hint)) = self.cursor.ahead(self.asked) else { break };
-            (0..3).for_each(|line| media.prefetch(hint.at() + line * 64));
-            if self.doubts {
-                core.index.prefetch(media, record::hash(core.salt, self.tree.id(), key));
+    /// Compares the records of the next `copied` keys that were copied out: which are not what they were expected to be, and how many.
+    fn check(&mut self, core: &Core<M>, copied: usize) -> ([u8; MOST], usize) {
+        let (tree, (listed, _)) = (self.tree.id(), self.cursor.listed());
+        let (mut missed, mut misses) = ([0; MOST], 0);
+        self.wrong = 0;
+        for (nth, (slot, start)) in listed.slots.iter().zip(&self.starts).take(copied).enumerate() {
+            let record = self.records.get(*start as usize..).unwrap_or_default();
+            let is_key = |key: &[u8]| listed.is(nth, key);
+            let is = if self.doubts {
+                let Guess { hash, at } = self.ring[(self.first + nth) % RING];
+                self.wrong += usize::from(at != slot.hint.at() || !Head::of(record).is(TOLD));
+                core.is_seen(tree, (hash, at), record, is_key)
+            } else {
+                core.is_newest(tree, slot.hint.at(), record, is_key)
+            };
+            if !is {
+                missed[misses] = nth as u8;
+                misses += 1;
             }
+        }
+        (missed, misses)
+    }
+
+    /// Learns from what was read of `passed` keys.
+    fn doubt(&mut self, passed: usize) {
+        if self.keys_only {
+            return;
+        }
+        if self.read > 0 {
+            self.bytes = ((self.records.len() / self.read) as u64).clamp(BYTES.0, BYTES.1);
+        }
+        match self.doubts {
+            false if self.wrong * 4 > passed => (self.doubts, self.asked, self.hashed) = (true, 0, 0),
+            true if self.wrong * 8 < passed => self.doubts = false,
+            _ => {}
+        }
+    }
+
+    /// Looks the records up that were not where they were expected, of the first `passed` keys: how many of these are passed then. All are asked
+    /// for together, first their entries in the hash index.
+    #[cold]
+    fn read_missed(&mut self, core: &Core<M>, mut passed: usize, missed: &[u8]) -> usize {
+        if !self.doubts {
+            self.wrong = missed.len();
+            missed.iter().for_each(|nth| self.ask_entry(core, usize::from(*nth)));
+            missed.iter().for_each(|nth| self.ask_named(core, usize::from(*nth)));
+        }
+        let begun = self.records.len();
+        for nth in missed.iter().map(|nth| usize::from(*nth)) {
+            self.starts[nth] = self.records.len() as u32;
+            match self.read_anywhere(core, nth) {
+                Ok(true) => {}
+                Ok(false) => self.starts[nth] = NONE,
+                Err(error) => {
+                    (self.starts[nth], self.error) = (NONE, Some(error));
+                    passed = nth + 1;
+                    break;
+                }
+            }
+            if self.records.len() - begun >= ENOUGH {
+                passed = nth + 1;
+                break;
+            }
+        }
+        self.read = 0;
+        for nth in 0..passed {
+            self.starts[self.read] = self.starts[nth];
+            self.read += usize::from(self.starts[nth] != NONE);
+        }
+        passed
+    }
+
+    /// Reads what the snapshot sees of the key that is `nth` keys ahead, wherever it is: whether it sees anything.
+    fn read_anywhere(&mut self, core: &Core<M>, nth: usize) -> Result<bool> {
+        let (tree, sequence, cursor) = (self.tree.id(), self.seen, &self.cursor);
+        let Guess { hash, at } = self.ring[(self.first + nth) % RING];
+        let start = self.records.len();
+        // Where the hash index was asked first, that was tried.
+        if !self.doubts && core.append_named(at, sequence, &mut self.records) {
+            let is_key = |key: &[u8]| cursor.listed().0.is(nth, key);
+            if core.is_seen(tree, (hash, at), &self.records[start..], is_key) {
+                return Ok(true);
+            }
+            self.records.truncate(start);
+        }
+        self.key.clear();
+        cursor.append_key(nth, &mut self.key);
+        let key = Key { tree, bytes: &self.key, hash: record::hash(core.salt, tree, &self.key) };
+        if self.keys_only && core.is_named(&key, at, sequence) {
+            return Ok(append_alone(&key, &mut self.records));
+        }
+        let Some((at, head)) = core.find_at(&key, sequence)? else { return Ok(false) };
+        if self.keys_only {
+            return Ok(append_alone(&key, &mut self.records));
+        }
+        head.append(&key, &mut self.records);
+        if let Err(error) = self.tree.read_value(&key, (at, head), &mut self.records) {
+            self.records.truncate(start);
+            return Err(error);
+        }
+        self.records.resize(self.records.len().next_multiple_of(8), 0);
+        Ok(true)
+    }
+
+    /// Asks for what the keys after the `nth` need, where the hash index is asked first.
+    fn ask_by_hash(&mut self, core: &Core<M>, nth: usize) {
+        let known = self.cursor.known().min(self.left);
+        while self.hashed < known.min(nth + 2 * FAR + 1) {
+            self.ask_entry(core, self.hashed);
+            self.hashed += 1;
+        }
+        while self.asked < known.min(nth + FAR + 1) {
+            self.ask_named(core, self.asked);
             self.asked += 1;
         }
-        self.cursor.ask_next(self.first + nth);
     }
+
+    /// Asks for the entry in the hash index of the key that is `nth` keys ahead.
+    fn ask_entry(&mut self, core: &Core<M>, nth: usize) {
+        if self.ring.is_empty() {
+            self.ring.resize(RING, Guess::default());
+        }
+        self.key.clear();
+        self.cursor.append_key(nth, &mut self.key);
+        let hash = record::hash(core.salt, self.tree.id(), &self.key);
+        self.ring[(self.first + nth) % RING] = Guess { hash, at: 0 };
+        core.index.prefetch(core.media(), hash);
+    }
+
+    /// Asks for the record of that key, where its entry says it lies.
+    fn ask_named(&mut self, core: &Core<M>, nth: usize) {
+        let hint = self.cursor.hint(nth).map_or(0, |hint| hint.at());
+        let guess = &mut self.ring[(self.first + nth) % RING];
+        guess.at = core.index.guess(core.media(), guess.hash, hint);
+        core.media().prefetch_bytes(guess.at, self.bytes);
+    }
+}
+
+/// Appends a record of `key` without a value.
+fn append_alone(key: &Key<'_>, to: &mut Vec<u8>) -> bool {
+    Head::new(0, key, 0, 0).append(key, to);
+    to.resize(to.len().next_multiple_of(8), 0);
+    true
 }

@@ -13,7 +13,7 @@
 use crate::epoch::full_fence;
 use daxstore::sync::Mutex;
 use daxstore::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// A record that is not the newest of its key.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,8 @@ type Shard = HashMap<u64, Vec<Version>>;
 #[derive(Debug)]
 pub struct Snapshots {
     announced: AtomicUsize,
-    taken: Mutex<BTreeMap<u64, usize>>,
+    /// The numbers that are taken, ascending, and how often.
+    taken: Mutex<Vec<(u64, usize)>>,
     oldest: AtomicU64,
     shards: Box<[Mutex<Shard>]>,
     versions: AtomicUsize,
@@ -60,7 +61,10 @@ impl Snapshots {
             self.oldest.swap(0, Ordering::SeqCst);
             full_fence();
             let sequence = number();
-            *taken.entry(sequence).or_default() += 1;
+            match taken.binary_search_by_key(&sequence, |(number, _)| *number) {
+                Ok(at) => taken[at].1 += 1,
+                Err(at) => taken.insert(at, (sequence, 1)),
+            }
             self.publish(&taken);
             sequence
         };
@@ -71,10 +75,10 @@ impl Snapshots {
     /// Ends a snapshot.
     pub fn end(&self, sequence: u64) {
         let mut taken = self.taken.lock();
-        if let Some(count) = taken.get_mut(&sequence) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&sequence);
+        if let Ok(at) = taken.binary_search_by_key(&sequence, |(number, _)| *number) {
+            taken[at].1 -= 1;
+            if taken[at].1 == 0 {
+                taken.remove(at);
             }
         }
         self.publish(&taken);
@@ -82,8 +86,8 @@ impl Snapshots {
         self.announced.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn publish(&self, taken: &BTreeMap<u64, usize>) {
-        let oldest = taken.keys().next().copied().unwrap_or(u64::MAX);
+    fn publish(&self, taken: &[(u64, usize)]) {
+        let oldest = taken.first().map_or(u64::MAX, |(number, _)| *number);
         self.oldest.store(oldest, Ordering::SeqCst);
     }
 

@@ -61,7 +61,7 @@ impl Engine for Daxstore {
     fn scan(&self, from: &Key, limit: usize, each: &mut Each<'_>) -> Result<usize> {
         let mut seen = 0;
         let range = (Bound::Included(from.as_slice()), Bound::Unbounded);
-        let mut records = self.db.scan(range);
+        let mut records = self.db.scan(range).limit(limit);
         while seen < limit {
             let Some((key, value)) = records.next().context("scan")? else { break };
             each(key, value);

@@ -93,9 +93,14 @@ impl Mapped {
     }
 
     #[inline]
-    fn within(&self, at: u64, len: u64) -> bool {
+    fn has(&self, at: u64, len: u64) -> bool {
         let end = self.len.load(Ordering::Relaxed);
-        let inside = len <= end && at <= end - len;
+        len <= end && at <= end - len
+    }
+
+    #[inline]
+    fn within(&self, at: u64, len: u64) -> bool {
+        let (inside, end) = (self.has(at, len), self.len.load(Ordering::Relaxed));
         debug_assert!(inside, "{len} bytes at {at:#x} of {end:#x}");
         inside
     }
@@ -189,6 +194,18 @@ impl Media for Mapped {
     }
 
     #[inline]
+    fn load_pair(&self, at: u64) -> [u64; 2] {
+        if !self.within(at, 2 * WORD) || !at.is_multiple_of(WORD) {
+            return [0; 2];
+        }
+        [0, 1].map(|n| {
+            // SAFETY: both words lie within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
+            let word = unsafe { AtomicU64::from_ptr(self.base.add(at as usize + n * 8).cast::<u64>()) };
+            u64::from_le(word.load(Ordering::Acquire))
+        })
+    }
+
+    #[inline]
     fn load_line(&self, at: u64) -> [u64; 8] {
         if !self.within(at, 64) || !at.is_multiple_of(WORD) {
             return [0; 8];
@@ -252,12 +269,16 @@ impl Media for Mapped {
         buf.reserve(words * 8);
         // SAFETY: the words lie within `len` (checked above), which the mapping covers; `at` is a multiple of 8.
         let mut from = unsafe { self.base.add(at as usize) }.cast::<u64>();
-        for place in buf.spare_capacity_mut().as_chunks_mut::<8>().0.iter_mut().take(words) {
+        let mut copy = |place: &mut [std::mem::MaybeUninit<u8>; 8]| {
             // SAFETY: as for the first; each of the words lies in the range that was checked.
             let word = unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Relaxed);
             *place = word.to_ne_bytes().map(std::mem::MaybeUninit::new);
             from = from.wrapping_add(1);
-        }
+        };
+        let places = &mut buf.spare_capacity_mut().as_chunks_mut::<8>().0[..words];
+        let (lines, rest) = places.as_chunks_mut::<8>();
+        lines.iter_mut().for_each(|line| line.iter_mut().for_each(&mut copy));
+        rest.iter_mut().for_each(copy);
         // SAFETY: there is room for the words, which hold `len` bytes, and all of them were stored.
         unsafe { buf.set_len(start + len) }
     }
@@ -334,6 +355,20 @@ impl Media for Mapped {
             use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
             // SAFETY: as for a prefetch to read; a processor that does not know this one does nothing.
             unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.base.add(at as usize).cast::<i8>().cast_const()) }
+        }
+    }
+
+    #[inline]
+    fn prefetch_bytes(&self, at: u64, len: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has(at, len) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let mut line = at & !63;
+            while line < at + len {
+                // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere; the address lies in the mapping.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(line as usize).cast::<i8>().cast_const()) }
+                line += 64;
+            }
         }
     }
 

@@ -74,6 +74,12 @@ pub trait Media: Send + Sync + 'static {
     /// The word at `at`, and everything that was stored before it was stored (acquire).
     fn load(&self, at: u64) -> u64;
 
+    /// The words at `at` and behind it, as [`Self::load`].
+    #[inline]
+    fn load_pair(&self, at: u64) -> [u64; 2] {
+        [self.load(at), self.load(at + 8)]
+    }
+
     /// The eight words of the line at `at`, a multiple of 64, as [`Self::load`].
     #[inline]
     fn load_line(&self, at: u64) -> [u64; 8] {
@@ -130,6 +136,12 @@ pub trait Media: Send + Sync + 'static {
 
     /// Asks for the line at `at`, which will be stored to soon.
     fn prefetch_write(&self, _at: u64) {}
+
+    /// Asks for the lines of `len` bytes at `at`, of which there is at least one.
+    #[inline]
+    fn prefetch_bytes(&self, at: u64, len: u64) {
+        (at & !63..at + len).step_by(64).for_each(|line| self.prefetch(line));
+    }
 
     /// What was done until now, by this database and whoever shares its pool; `None`: nobody counts.
     fn work(&self) -> Option<Work> {

@@ -1,51 +1,60 @@
 //! Which key comes next?
 //!
-//! A cursor lies between two keys. It has one leaf's keys in hand, taken out under the leaf's lock, and the bounds between which
-//! they are all there were. Beyond a bound it looks for the leaf there anew: splits and merges that happen meanwhile change
-//! nothing for it.
+//! A cursor lies between two keys. It has one leaf in hand, copied under the leaf's lock, and the bounds between which its keys
+//! are all there were. Beyond a bound it looks for the leaf there anew: splits and merges that happen meanwhile change
+//! nothing for it. Who reads upwards has the leaf above brought before it is reached ([`Cursor::look_ahead`]).
 //!
 //! Invariant: keys that are there from before a cursor passes to after are met once, in order. Of keys that come and go
 //! meanwhile each is met or not.
 
-use super::group::State;
-use super::leaf::{Content, Hint};
+use super::group::{Damaged, Group, State};
+use super::hand::{Hand, Kept};
+use super::leaf::Hint;
 use super::mutation::{self, Mutation};
-use super::{Ordered, Space, corrupt};
+use super::view::{Listed, Part, Slot};
+use super::{Ordered, Page, Space, corrupt};
 use crate::error::{Error, Result};
 use crate::media::Media;
-use std::ops::Bound;
+use daxstore::sync::Arc;
+use std::ops::{Bound, Range};
 
-/// How many records ahead are asked for.
+/// How many records ahead are asked for by who takes keys one by one.
 const AHEAD: usize = 8;
-/// Lines of a leaf of short keys.
-const LEAF_LINES: u64 = 32;
-
-/// How many keys are taken out of a leaf at once, at least.
-const TAKEN: usize = 16;
-
-/// How many cursors' memory is kept.
-const PARTS: usize = 16;
+/// Bytes of a leaf that are asked for ahead: all, where keys are short.
+const LEAF_BYTES: u64 = 2048;
 
 /// Where a cursor lies before it has a leaf.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Start {
-    At(Bound<Vec<u8>>),
+    /// Before the key that is wanted.
+    Before,
+    /// Behind it.
+    Behind,
     End,
 }
 
-/// A bound, or that there is none, with memory that is used again.
-#[derive(Debug, Default)]
-struct Edge {
-    key: Vec<u8>,
-    is: bool,
+/// What is to be looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The leaf of a key.
+    Of,
+    /// The leaf of the keys just below it.
+    Below,
 }
 
-impl Edge {
-    fn set(&mut self, key: Option<&[u8]>) {
-        self.is = key.is_some();
-        self.key.clear();
-        self.key.extend_from_slice(key.unwrap_or_default());
-    }
+/// What is wanted of the first leaf of a cursor that goes up.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// So many keys, if it has them.
+    pub keys: usize,
+    /// So many records are asked for as soon as it is known where they may lie.
+    pub records: usize,
+    /// About how many bytes each has.
+    pub bytes: u64,
+}
+
+impl Ask {
+    const ALL: Self = Self { keys: usize::MAX, records: 0, bytes: 0 };
 }
 
 /// A place between two keys of an index.
@@ -53,71 +62,44 @@ impl Edge {
 pub struct Cursor<'o, S: Space> {
     ordered: &'o Ordered<S>,
     start: Option<Start>,
-    content: Content,
-    /// The page that `content` is taken out of.
-    buf: Vec<u8>,
-    /// How many keys of `content` lie before.
+    /// How many keys in hand lie before.
     at: usize,
-    /// Keys from `low` on and below `high` are in hand, or in `buf`; without a bound there is nothing beyond.
-    low: Edge,
-    high: Edge,
-    /// What is told before the keys in hand.
-    errors: Vec<Error>,
-    /// Where the leaf above most likely lies; 0: nobody knows.
-    next_leaf: u64,
-}
-
-/// Memory of a cursor, for the next one.
-#[derive(Debug, Default)]
-pub(super) struct Parts {
-    content: Content,
-    buf: Vec<u8>,
-}
-
-impl<S: Space> Drop for Cursor<'_, S> {
-    fn drop(&mut self) {
-        if cfg!(loom) {
-            return;
-        }
-        self.content.clear();
-        let mut parts = self.ordered.parts.lock();
-        if parts.len() < PARTS {
-            parts.push(Parts {
-                content: std::mem::take(&mut self.content),
-                buf: std::mem::take(&mut self.buf),
-            });
-        }
-    }
-}
-
-/// What is to be looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// Keys that are not below; what is below is left out.
-    From,
-    /// The same, with what is below.
-    Around,
-    /// Keys that are below.
-    Below,
+    /// Whether the leaf above was brought.
+    is_ahead: bool,
+    ask: Ask,
+    /// Keys beyond are left out, going up.
+    end: Bound<Vec<u8>>,
+    kept: Kept<'o>,
 }
 
 impl<S: Space> Ordered<S> {
     /// A cursor before the first key that is at least, or above, `from`. It sees every change that was told of before.
     pub fn cursor(&self, from: Bound<&[u8]>) -> Cursor<'_, S> {
-        self.cursor_at(Start::At(from.map(<[u8]>::to_vec)))
+        self.cursor_between(from, Bound::Unbounded)
+    }
+
+    /// As [`Self::cursor`], for going up, to `end` and no further.
+    pub fn cursor_between(&self, from: Bound<&[u8]>, end: Bound<Vec<u8>>) -> Cursor<'_, S> {
+        let (start, key) = match from {
+            Bound::Unbounded => (Start::Before, &[][..]),
+            Bound::Included(key) => (Start::Before, key),
+            Bound::Excluded(key) => (Start::Behind, key),
+        };
+        self.cursor_at(start, key, end)
     }
 
     /// A cursor after the last key.
     pub fn cursor_at_end(&self) -> Cursor<'_, S> {
-        self.cursor_at(Start::End)
+        self.cursor_at(Start::End, &[], Bound::Unbounded)
     }
 
-    fn cursor_at(&self, start: Start) -> Cursor<'_, S> {
-        // A model need not look at who meets whom here.
-        let kept = if cfg!(loom) { None } else { self.parts.lock().pop() };
-        let Parts { content, buf } = kept.unwrap_or_default();
-        let (low, high, errors, start) = (Edge::default(), Edge::default(), Vec::new(), Some(start));
-        Cursor { ordered: self, start, content, buf, at: 0, low, high, errors, next_leaf: 0 }
+    fn cursor_at(&self, start: Start, key: &[u8], end: Bound<Vec<u8>>) -> Cursor<'_, S> {
+        let mut kept = Kept::take(&self.parts);
+        kept.hand.clear();
+        kept.wanted.clear();
+        kept.wanted.extend_from_slice(key);
+        let ask = Ask::ALL;
+        Cursor { ordered: self, start: Some(start), at: 0, is_ahead: false, ask, end, kept }
     }
 
     /// Calls `with` with the group that holds `key`, or with `below` the keys just below it. Where that can not be read, its bounds.
@@ -125,7 +107,7 @@ impl<S: Space> Ordered<S> {
         &self,
         key: &[u8],
         below: bool,
-        with: impl FnOnce(usize, &State) -> T,
+        with: impl FnOnce(usize, &Arc<Group>, &State) -> T,
     ) -> std::result::Result<T, Box<Unread>> {
         loop {
             let (index, group) = {
@@ -136,7 +118,7 @@ impl<S: Space> Ordered<S> {
             let state = group.state.read();
             let holds = if below { state.holds_below(key) } else { state.holds(key) };
             if holds || (mutation::is(Mutation::NoRetry) && state.loaded) {
-                return Ok(with(index, &state));
+                return Ok(with(index, &group, &state));
             }
             let loaded = state.loaded || state.retired;
             drop(state);
@@ -154,6 +136,81 @@ impl<S: Space> Ordered<S> {
                 daxstore::sync::thread::yield_now();
             }
         }
+    }
+
+    /// Takes a leaf into `hand`: that of `key`, from there on, or that of the keys just below it.
+    fn take(&self, hand: &mut Hand, key: &[u8], wanted: Wanted, ask: Ask) {
+        hand.clear();
+        let below = wanted == Wanted::Below;
+        let part = Part { from: if below { &[] } else { key }, most: ask.keys };
+        let taken = self.with_group(key, below, |index, group, state| {
+            let place = if below { state.keys.find_below(key) } else { state.keys.find(key) };
+            self.take_leaf(hand, group, state, (index, place), part, ask);
+        });
+        if let Err(unread) = taken {
+            hand.low.set(unread.low.as_deref());
+            hand.high.set(unread.high.as_deref());
+            hand.errors.push(unread.error);
+        }
+    }
+
+    /// Takes `keys` keys of the leaf above that in `hand` into `next`. Where nothing was split or merged, it lies in the next place of the group.
+    fn take_above(&self, hand: &Hand, next: &mut Hand, keys: usize) {
+        let (key, ask) = (&*hand.high.key, Ask { keys, ..Ask::ALL });
+        if let Some((group, place)) = &hand.spot {
+            let state = group.state.read();
+            if state.holds(key) && state.keys.bound_of(place + 1) == Some(key) {
+                next.clear();
+                let part = Part { from: &[], most: keys };
+                self.take_leaf(next, group, &state, (usize::MAX, place + 1), part, ask);
+                return next.low.set(Some(key));
+            }
+        }
+        self.take(next, key, Wanted::Of, ask);
+    }
+
+    /// Takes `part` of the leaf at this place of the group with this index into `hand`, and asks for the first records.
+    fn take_leaf(
+        &self,
+        hand: &mut Hand,
+        group: &Arc<Group>,
+        state: &State,
+        (index, place): (usize, usize),
+        part: Part<'_>,
+        ask: Ask,
+    ) {
+        let (media, leaf) = (self.memory(), &state.leaves[place]);
+        let read = leaf.view(media, self.tree, &mut hand.view, part, |view| {
+            for hint in (0..ask.records).map_while(|n| view.hint(n)) {
+                media.prefetch_bytes(hint.at(), ask.bytes);
+            }
+        });
+        match read {
+            Ok(read) if self.misses(&read) => {
+                hand.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1));
+            }
+            Ok(_) => {}
+            Err(error) => hand.errors.push(error),
+        }
+        if place == 0 {
+            hand.errors.extend(state.damaged.iter().map(Damaged::error));
+        }
+        let first = index == 0 && place == 0;
+        if first {
+            // Where the keys of a group belonged that can not be read, nobody knows.
+            let damaged = &self.top.read().damaged;
+            hand.errors.extend(damaged.iter().map(|at| corrupt(*at, "a group that can be read", 1, 0)));
+        }
+        let low = if hand.view.is_below() { part.from } else { state.keys.get(place) };
+        hand.low.set((hand.view.is_below() || !first).then_some(low));
+        hand.spot = Some((group.clone(), place));
+        if hand.view.above(&mut hand.high.key) {
+            hand.high.is = true;
+            return;
+        }
+        hand.high.set(state.high_of(place));
+        let above = state.leaves.get(place + 1).map_or(Page { at: 0, bytes: 0 }, |leaf| leaf.page);
+        hand.above = above.at..above.at + above.bytes.min(LEAF_BYTES);
     }
 }
 
@@ -176,11 +233,7 @@ impl<S: Space> Cursor<'_, S> {
             return Ok(None);
         }
         self.at += 1;
-        if let Some(ahead) = self.content.items.get(self.at + AHEAD) {
-            self.ordered.memory().prefetch(ahead.hint.at());
-        }
-        let item = &self.content.items[self.at - 1];
-        Ok(Some((self.content.key(item), item.hint.at())))
+        Ok(self.lend(self.at - 1, Some(self.at + AHEAD)))
     }
 
     /// The key before and where its record lay, which the cursor passes; `None` at the start.
@@ -188,176 +241,173 @@ impl<S: Space> Cursor<'_, S> {
     /// # Errors
     /// As [`Self::next`].
     pub fn prev(&mut self) -> Result<Option<(&[u8], u64)>> {
-        self.begin(Wanted::Around)?;
+        self.begin()?;
         while self.at == 0 {
-            if !std::mem::take(&mut self.low.is) {
+            if !self.kept.hand.low.is {
                 return Ok(None);
             }
-            let low = std::mem::take(&mut self.low.key);
-            self.load(low, Wanted::Below);
+            self.is_ahead = false;
+            let parts = &mut *self.kept;
+            let key = std::mem::take(&mut parts.hand.low.key);
+            self.ordered.take(&mut parts.hand, &key, Wanted::Below, Ask::ALL);
+            self.at = parts.hand.view.below(&key);
             self.tell()?;
         }
         self.at -= 1;
-        if let Some(ahead) = self.at.checked_sub(AHEAD).and_then(|at| self.content.items.get(at)) {
-            self.ordered.memory().prefetch(ahead.hint.at());
-        }
-        let item = &self.content.items[self.at];
-        Ok(Some((self.content.key(item), item.hint.at())))
+        Ok(self.lend(self.at, self.at.checked_sub(AHEAD)))
     }
 
-    /// Sees to it that keys are in hand, and tells whether there are any; those in hand before stay where they are.
+    /// The key in the place `at`, and asks for the record of the one in the place `ahead`.
+    fn lend(&mut self, at: usize, ahead: Option<usize>) -> Option<(&[u8], u64)> {
+        let parts = &mut *self.kept;
+        let view = &parts.hand.view;
+        if let Some(hint) = ahead.and_then(|ahead| view.hint(ahead)) {
+            self.ordered.memory().prefetch(hint.at());
+        }
+        parts.key.clear();
+        view.append_key(at, &mut parts.key);
+        Some((&parts.key, view.hint(at)?.at()))
+    }
+
+    /// Sees to it that keys are in hand, and tells whether there are any.
     ///
     /// # Errors
     /// As [`Self::next`].
     pub fn turn(&mut self) -> Result<bool> {
-        self.begin(Wanted::From)?;
-        while self.at >= self.content.items.len() && !self.content.more(&self.buf, TAKEN) {
-            if !std::mem::take(&mut self.high.is) {
+        self.begin()?;
+        while self.at >= self.kept.hand.view.len() {
+            if !self.look_ahead(usize::MAX) {
                 return Ok(false);
             }
-            let high = std::mem::take(&mut self.high.key);
-            self.load(high, Wanted::From);
+            let parts = &mut *self.kept;
+            std::mem::swap(&mut parts.hand, &mut parts.ahead);
+            (self.at, self.is_ahead) = (0, false);
             self.tell()?;
         }
         Ok(true)
     }
 
-    /// Takes keys out of the leaf in hand, if it has them, until there are `n` ahead.
-    #[inline]
-    pub fn prepare(&mut self, n: usize) {
-        let ahead = self.content.items.len() - self.at;
-        if ahead < n {
-            self.content.more(&self.buf, (n - ahead).max(TAKEN));
+    /// Brings the leaf above that in hand, or `keys` keys of it, unless that was done: whether there is one.
+    pub fn look_ahead(&mut self, keys: usize) -> bool {
+        let parts = &mut *self.kept;
+        if !self.is_ahead && parts.hand.high.is {
+            self.ordered.take_above(&parts.hand, &mut parts.ahead, keys);
+            parts.ahead.end_at(&self.end);
+            self.is_ahead = true;
         }
+        self.is_ahead
     }
 
-    /// How many keys were taken out and not passed.
+    /// How many keys in hand were not passed.
+    #[inline]
     pub fn in_hand(&self) -> usize {
-        self.content.items.len() - self.at
+        self.kept.hand.view.len() - self.at
     }
 
-    /// The key that is `n` keys ahead of the cursor with its hint; `None` where that is not in hand.
+    /// How many keys are known that were not passed.
     #[inline]
-    pub fn ahead(&self, n: usize) -> Option<(&[u8], Hint)> {
-        self.content.items.get(self.at + n).map(|item| (self.content.key(item), item.hint))
+    pub fn known(&self) -> usize {
+        self.in_hand() + if self.is_ahead { self.kept.ahead.view.len() } else { 0 }
     }
 
-    /// The key that is `n` keys behind the cursor, one of those that were in hand.
+    /// Where the record of the key that is `n` keys ahead of the cursor may lie; `None` where that key is not known.
     #[inline]
-    pub fn behind(&self, n: usize) -> Option<&[u8]> {
-        let at = self.at.checked_sub(n)?;
-        self.content.items.get(at).map(|item| self.content.key(item))
+    pub fn hint(&self, n: usize) -> Option<Hint> {
+        let (hand, at) = self.nth(n);
+        hand.view.hint(at)
     }
 
-    /// Asks for one of the lines of the leaf that comes next, the `nth` round and round: who asks once a key finds the leaf in the cache.
+    /// Appends the key that is `n` keys ahead of the cursor to `out`; nothing where it is not known.
     #[inline]
-    pub fn ask_next(&self, nth: usize) {
-        if self.next_leaf != 0 {
-            self.ordered.memory().prefetch(self.next_leaf + (nth as u64 % LEAF_LINES) * 64);
+    pub fn append_key(&self, n: usize, out: &mut Vec<u8>) {
+        let (hand, at) = self.nth(n);
+        hand.view.append_key(at, out);
+    }
+
+    /// The keys in hand that were not passed, and those of the leaf above, if that was brought.
+    #[inline]
+    pub fn listed(&self) -> (Listed<'_>, &[Slot]) {
+        let ahead = if self.is_ahead { self.kept.ahead.view.slots() } else { &[] };
+        (self.kept.hand.view.listed(self.at), ahead)
+    }
+
+    #[inline]
+    fn nth(&self, n: usize) -> (&Hand, usize) {
+        let (parts, at) = (&*self.kept, self.at + n);
+        match at.checked_sub(parts.hand.view.len()) {
+            Some(at) if self.is_ahead => (&parts.ahead, at),
+            _ => (&parts.hand, at),
         }
+    }
+
+    /// What is to be asked for as soon as the first leaf is taken.
+    pub fn ask_first(&mut self, ask: Ask) {
+        self.ask = ask;
+    }
+
+    /// Which bytes of the leaf above were not asked for: who asks for some once a key finds the leaf in the cache.
+    #[inline]
+    pub fn unasked(&mut self) -> &mut Range<u64> {
+        &mut self.kept.hand.above
     }
 
     /// Passes `n` keys, at most those in hand.
     #[inline]
     pub fn pass(&mut self, n: usize) {
-        self.at = (self.at + n).min(self.content.items.len());
+        self.at = (self.at + n).min(self.kept.hand.view.len());
+    }
+
+    /// Memory for who reads with the cursor, empty.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.kept.bytes);
+        bytes.clear();
+        bytes
+    }
+
+    /// Gives that memory back.
+    pub fn give_bytes(&mut self, bytes: Vec<u8>) {
+        self.kept.bytes = bytes;
     }
 
     /// Finds the first leaf.
-    fn begin(&mut self, wanted: Wanted) -> Result<()> {
-        let Some(start) = self.start.take() else { return self.tell() };
+    fn begin(&mut self) -> Result<()> {
+        let Some(start) = self.start else { return self.tell() };
+        self.start = None;
         self.ordered.settle()?;
+        let parts = &mut *self.kept;
         match start {
-            Start::At(Bound::Unbounded) => self.load(Vec::new(), wanted),
-            Start::At(Bound::Included(key)) => self.load(key, wanted),
-            Start::At(Bound::Excluded(key)) => {
-                self.load(key.clone(), wanted);
-                self.prepare(1);
-                let is = self.content.items.get(self.at).is_some_and(|item| self.content.key(item) == key);
-                self.at += usize::from(is);
+            Start::Before | Start::Behind => {
+                self.ordered.take(&mut parts.hand, &parts.wanted, Wanted::Of, self.ask);
+                let is_passed = matches!(start, Start::Behind) && parts.hand.view.is(0, &parts.wanted);
+                self.at = usize::from(is_passed);
             }
-            Start::End => self.load_last(),
+            Start::End => self.take_last(),
         }
+        let parts = &mut *self.kept;
+        parts.hand.end_at(&self.end);
+        self.at = self.at.min(parts.hand.view.len());
         self.tell()
     }
 
     /// The next error that was met.
+    #[inline]
     fn tell(&mut self) -> Result<()> {
-        self.errors.pop().map_or(Ok(()), Err)
+        self.kept.hand.errors.pop().map_or(Ok(()), Err)
     }
 
-    fn load_last(&mut self) {
-        let last = self.ordered.top.read().keys.last().to_vec();
-        self.load(last, Wanted::Around);
-        while std::mem::take(&mut self.high.is) {
-            let high = std::mem::take(&mut self.high.key);
-            self.load(high, Wanted::Around);
-        }
-        self.at = self.content.items.len();
-    }
-
-    /// Takes the leaf that holds `key`, and lies before the first key that is not below it.
-    fn load(&mut self, key: Vec<u8>, wanted: Wanted) {
-        let ordered = self.ordered;
-        self.content.clear();
-        let take = |index, state: &_| self.take(&key, wanted, index, state);
-        match ordered.with_group(&key, wanted == Wanted::Below, take) {
-            Ok(()) => {}
-            Err(unread) => {
-                self.low.set(unread.low.as_deref());
-                self.high.set(unread.high.as_deref());
-                self.errors.push(unread.error);
-                self.at = 0;
-                return;
+    fn take_last(&mut self) {
+        let parts = &mut *self.kept;
+        let mut key = self.ordered.top.read().keys.last().to_vec();
+        loop {
+            // What is told of a leaf that is passed here is told of all the same.
+            let errors = std::mem::take(&mut parts.hand.errors);
+            self.ordered.take(&mut parts.hand, &key, Wanted::Of, Ask::ALL);
+            parts.hand.errors.extend(errors);
+            if !parts.hand.high.is {
+                break;
             }
+            key.clone_from(&parts.hand.high.key);
         }
-        if wanted == Wanted::From {
-            self.at = 0;
-            // What is in hand begins with `key`, where anything lies below it.
-            self.low.key = key;
-            return;
-        }
-        let Content { items, .. } = &self.content;
-        self.at = items.partition_point(|item| self.content.key(item) < &*key);
-    }
-
-    fn take(&mut self, key: &[u8], wanted: Wanted, index: usize, state: &State) {
-        let place = match wanted {
-            Wanted::Below => state.keys.find_below(key),
-            Wanted::From | Wanted::Around => state.keys.find(key),
-        };
-        let (ordered, leaf) = (self.ordered, &state.leaves[place]);
-        let read = match wanted {
-            Wanted::From => leaf.begin(ordered.memory(), ordered.tree, key, &mut self.buf, &mut self.content),
-            Wanted::Around | Wanted::Below => leaf
-                .read(ordered.memory(), ordered.tree, &mut self.buf, &mut self.content)
-                .map(|read| (read, false)),
-        };
-        let below = read.as_ref().is_ok_and(|(_, below)| *below);
-        match read {
-            Ok((read, _)) if ordered.misses(&read) => {
-                self.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                self.content.clear();
-                self.errors.push(error);
-            }
-        }
-        if place == 0 {
-            self.errors.extend(state.damaged.iter().map(super::group::Damaged::error));
-        }
-        let first = index == 0 && place == 0;
-        if first {
-            // Where the keys of a group belonged that can not be read, nobody knows.
-            let damaged = &ordered.top.read().damaged;
-            self.errors.extend(damaged.iter().map(|at| corrupt(*at, "a group that can be read", 1, 0)));
-        }
-        match wanted {
-            Wanted::From => self.low.is = below || !first,
-            Wanted::Around | Wanted::Below => self.low.set((!first).then(|| state.keys.get(place))),
-        }
-        self.high.set(state.high_of(place));
-        self.next_leaf = state.leaves.get(place + 1).map_or(0, |leaf| leaf.page.at);
+        self.at = parts.hand.view.len();
     }
 }

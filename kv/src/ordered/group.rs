@@ -13,6 +13,7 @@ use super::corrupt;
 use super::keys::{Keys, common};
 use super::leaf::{Content, HEADER, Header, Place};
 use super::root::{Page, check_group, linked, links};
+use super::view::{Part, View};
 use crate::error::{Error, Result};
 use crate::media::Media;
 use daxstore::sync::RwLock;
@@ -61,22 +62,19 @@ impl Leaf {
         Ok(Read { lost: header.lost, end: tail.end, clean: tail.clean })
     }
 
-    /// Begins to read the leaf into `content` from the key `from` on, through `buf`, which is kept for [`Content::more`]. Also whether
-    /// keys are below.
+    /// Reads `part` of the leaf into `view`; `meanwhile` is called before its hash is compared.
     ///
     /// # Errors
-    /// As [`Self::read`].
-    pub(super) fn begin<M: Media>(
+    /// As [`Self::read`]; `view` holds nothing then.
+    pub(super) fn view<M: Media>(
         &self,
         media: &M,
         tree: u32,
-        from: &[u8],
-        buf: &mut Vec<u8>,
-        content: &mut Content,
-    ) -> Result<(Read, bool)> {
-        let header = self.copy(media, tree, buf, content)?;
-        let (tail, below) = content.begin(&header, buf, from)?;
-        Ok((Read { lost: header.lost, end: tail.end, clean: tail.clean }, below))
+        view: &mut View,
+        part: Part<'_>,
+        meanwhile: impl FnOnce(&View),
+    ) -> Result<Read> {
+        view.read(media, Place { tree, at: self.page.at }, self.page.bytes, part, meanwhile)
     }
 
     fn copy<M: Media>(

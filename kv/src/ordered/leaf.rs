@@ -43,16 +43,16 @@ pub(super) const HEADER: usize = 32;
 pub(super) const MAX_KEY: usize = 4096;
 
 const MAGIC: u16 = 0x4c6f;
-const VARIES: u16 = u16::MAX;
+pub(super) const VARIES: u16 = u16::MAX;
 const LOST: u16 = 1;
 const PRESENT: u16 = 0x4000;
 const DELETED: u16 = 0x8000;
 const LENGTH: u16 = 0x3fff;
-const ENTRY_HEAD: usize = Hint::BYTES + 4;
+pub(super) const ENTRY_HEAD: usize = Hint::BYTES + 4;
 /// Below this many keys a leaf has no prefix: most keys that come would not share it.
 const PREFIX_FROM: usize = 16;
 
-fn u16_at(page: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(page: &[u8], at: usize) -> u16 {
     page.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u16::from_le_bytes(*b))
 }
 
@@ -65,7 +65,7 @@ fn u32_at(page: &[u8], at: usize) -> u32 {
 pub struct Hint(u64);
 
 impl Hint {
-    const BYTES: usize = 6;
+    pub(super) const BYTES: usize = 6;
     /// Bits of the offset, in units of 8 bytes; the rest is the sequence number's.
     const PLACE_BITS: u32 = 35;
     const SEQUENCE_MASK: u64 = (1 << (Self::BYTES as u32 * 8 - Self::PLACE_BITS)) - 1;
@@ -96,10 +96,16 @@ impl Hint {
 
     /// That in the first bytes of `bytes`, which are enough.
     #[inline]
-    fn read(bytes: &[u8]) -> Self {
+    pub(super) fn read(bytes: &[u8]) -> Self {
         let mut word = [0; 8];
         word[..Self::BYTES].copy_from_slice(&bytes[..Self::BYTES]);
         Self(u64::from_le_bytes(word))
+    }
+
+    /// That in the low bytes of `word`.
+    #[inline]
+    pub(super) const fn of_word(word: u64) -> Self {
+        Self(word & ((1 << (Self::BYTES as u32 * 8)) - 1))
     }
 
     fn put(self, out: &mut Vec<u8>) {
@@ -131,7 +137,7 @@ pub(super) struct Header {
     pub sum: u32,
     pub lost: bool,
     pub count: usize,
-    width: u16,
+    pub width: u16,
     low_len: usize,
     prefix_len: usize,
     pub sorted_end: usize,
@@ -154,6 +160,12 @@ impl Header {
         if found != expected {
             return Err(corrupt(place.at, "hash of a leaf's header", expected, found));
         }
+        Self::unchecked(place, start)
+            .ok_or_else(|| corrupt(place.at, "a leaf's header", MAGIC, u16_at(start, 12)))
+    }
+
+    /// What the start of a page says, if a header can: [`Self::check_all`] is to follow.
+    pub(super) fn unchecked(place: Place, start: &[u8]) -> Option<Self> {
         let header = Self {
             place,
             sum: u32_at(start, 0),
@@ -168,11 +180,7 @@ impl Header {
         let fits =
             header.prefix_at() + header.prefix_len <= header.sorted_end && header.sorted_end <= header.bytes;
         let sound = u16_at(start, 12) == MAGIC && u32_at(start, 8) == place.tree && header.low_len <= MAX_KEY;
-        if fits && sound {
-            Ok(header)
-        } else {
-            Err(corrupt(place.at, "a leaf's header", MAGIC, u16_at(start, 12)))
-        }
+        (fits && sound).then_some(header)
     }
 
     fn prefix_at(&self) -> usize {
@@ -196,6 +204,17 @@ impl Header {
     /// What every key starts with; `page` reaches to its end.
     pub(super) fn prefix<'p>(&self, page: &'p [u8]) -> &'p [u8] {
         &page[self.prefix_at()..self.keys_at()]
+    }
+
+    /// Where in a page that lies.
+    pub(super) fn prefix_range(&self) -> Range<usize> {
+        self.prefix_at()..self.keys_at()
+    }
+
+    /// Checks header and sorted part of the whole `page`, for who has this from [`Self::unchecked`].
+    pub(super) fn check_all(&self, page: &[u8]) -> Result<()> {
+        // The hash of the sorted part is one of the header, too.
+        self.check(page).map_err(|error| Self::parse(self.place, page).err().unwrap_or(error))
     }
 
     /// Checks the sorted part of the whole `page`.
@@ -230,18 +249,6 @@ pub(super) struct Content {
     pub items: Vec<Item>,
     appended: Vec<Item>,
     merged: Vec<Item>,
-    rest: Rest,
-}
-
-/// What of a page was not taken out yet: of its sorted part bytes `at` to `end`, all of whose suffixes are `width` bytes long, and of what was
-/// appended, which is in order, the entries from `appended` on.
-#[derive(Debug, Default)]
-struct Rest {
-    at: usize,
-    end: usize,
-    width: usize,
-    prefix: Range<usize>,
-    appended: usize,
 }
 
 /// What was found behind the sorted part.
@@ -264,7 +271,6 @@ impl Content {
         self.items.clear();
         self.appended.clear();
         self.prefix_len = 0;
-        self.rest = Rest::default();
     }
 
     /// Adds a key behind the others.
@@ -315,83 +321,6 @@ impl Content {
         let tail = self.read_appended(header, page);
         self.merge_appended();
         sorted.map(|()| tail)
-    }
-
-    /// Begins to take out of a whole page whose header was checked what is not below `from`; [`Self::more`] goes on. Also whether anything
-    /// is below.
-    ///
-    /// # Errors
-    /// [`crate::error::Damage`] where the sorted part does not match its hash.
-    pub(super) fn begin(&mut self, header: &Header, page: &[u8], from: &[u8]) -> Result<(Tail, bool)> {
-        let width = usize::from(header.width);
-        if header.width == VARIES || header.prefix_len + width == 0 {
-            let tail = self.read(header, page)?;
-            let below = self.items.partition_point(|item| self.key(item) < from);
-            self.items.drain(..below);
-            return Ok((tail, below > 0));
-        }
-        self.clear();
-        self.prefix_len = header.prefix_len;
-        header.check(page)?;
-        let prefix = header.prefix(page);
-        let (at, each) = (header.keys_at(), Hint::BYTES + width);
-        let Some(keys) = page[..header.sorted_end].get(at..at + header.count * each) else {
-            return Err(corrupt(
-                header.place.at,
-                "the end of a leaf's key",
-                header.sorted_end,
-                at + header.count * each,
-            ));
-        };
-        let tail = self.read_appended(header, page);
-        self.sort_appended();
-        let below = match from.get(..prefix.len()).unwrap_or(from).cmp(prefix) {
-            Ordering::Less => 0,
-            Ordering::Greater => header.count,
-            Ordering::Equal => first_from(keys, each, &from[prefix.len()..]),
-        };
-        let appended = self.appended.partition_point(|item| self.key(item) < from);
-        let prefix = header.prefix_at()..at;
-        self.rest = Rest { at: at + below * each, end: at + keys.len(), width, prefix, appended };
-        self.arena.reserve((header.count - below) * (header.prefix_len + width));
-        self.items.reserve(header.count - below + self.appended.len() - appended);
-        Ok((tail, below + appended > 0))
-    }
-
-    /// Takes about `n` more items out of `page`, of which [`Self::begin`] has begun to; whether there were any.
-    pub(super) fn more(&mut self, page: &[u8], n: usize) -> bool {
-        let before = self.items.len();
-        let each = Hint::BYTES + self.rest.width;
-        while self.items.len() < before + n {
-            let next = page.get(self.rest.at..self.rest.at + each).filter(|_| self.rest.at < self.rest.end);
-            let Some(next) = next else { break };
-            let suffix = &next[Hint::BYTES..];
-            if let Some(appended) = self.appended.get(self.rest.appended) {
-                let order = appended.head.cmp(&head(suffix, 0));
-                let order = order.then_with(|| self.key(appended)[self.prefix_len..].cmp(suffix));
-                if order.is_le() {
-                    let item = *appended;
-                    self.rest.appended += 1;
-                    self.rest.at += if order.is_eq() { each } else { 0 };
-                    self.items.extend((!item.deleted).then_some(item));
-                    continue;
-                }
-            }
-            let (at, len) = (self.arena.len(), self.prefix_len + suffix.len());
-            self.arena.resize(at + len, 0);
-            let (start, end) = self.arena[at..].split_at_mut(self.prefix_len);
-            copy_short(start, &page[self.rest.prefix.clone()]);
-            copy_short(end, suffix);
-            let (head, hint) = (head(suffix, 0), Hint::read(next));
-            self.items.push(Item { head, at: at as u32, len: len as u16, deleted: false, hint });
-            self.rest.at += each;
-        }
-        if self.rest.at >= self.rest.end {
-            let rest = self.appended.get(self.rest.appended..).unwrap_or_default();
-            self.items.extend(rest.iter().filter(|item| !item.deleted));
-            self.rest.appended = self.appended.len();
-        }
-        self.items.len() > before
     }
 
     fn read_sorted(&mut self, header: &Header, page: &[u8]) -> Result<()> {
@@ -493,35 +422,6 @@ impl Content {
     }
 }
 
-/// Copies bytes of equal number, without a call where they are few.
-#[inline]
-fn copy_short(to: &mut [u8], from: &[u8]) {
-    let len = from.len();
-    match (to.first_chunk_mut::<8>(), from.first_chunk::<8>(), from.last_chunk::<8>()) {
-        (Some(first), Some(from), Some(last)) if len <= 16 => {
-            *first = *from;
-            if let Some(end) = to.last_chunk_mut::<8>() {
-                *end = *last;
-            }
-        }
-        _ if len < 8 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
-        _ => to.copy_from_slice(from),
-    }
-}
-
-/// How many of `keys`, which are `each` bytes long with their hints, have suffixes below `suffix`.
-fn first_from(keys: &[u8], each: usize, suffix: &[u8]) -> usize {
-    let (mut low, mut high) = (0, keys.len() / each);
-    while low < high {
-        let middle = low.midpoint(high);
-        match keys[middle * each + Hint::BYTES..(middle + 1) * each] < *suffix {
-            true => low = middle + 1,
-            false => high = middle,
-        }
-    }
-    low
-}
-
 /// Bytes of an appended entry with a suffix of `len` bytes.
 pub(super) fn entry_bytes(len: usize) -> usize {
     (ENTRY_HEAD + len).next_multiple_of(8)
@@ -534,7 +434,8 @@ fn entry_sum(sum: u32, at: usize, head: &[u8], suffix: &[u8]) -> u16 {
 }
 
 /// The suffix of the whole entry at `at`, and whether it says that its key is deleted.
-fn entry_at(sum: u32, page: &[u8], at: usize) -> Option<(&[u8], bool)> {
+#[inline]
+pub(super) fn entry_at(sum: u32, page: &[u8], at: usize) -> Option<(&[u8], bool)> {
     let entry = page.get(at..)?;
     let length = u16_at(entry, Hint::BYTES);
     let suffix = entry.get(ENTRY_HEAD..ENTRY_HEAD + usize::from(length & LENGTH))?;

@@ -11,6 +11,7 @@
 
 mod cursor;
 mod group;
+mod hand;
 mod keys;
 mod leaf;
 mod log;
@@ -22,6 +23,7 @@ mod root;
 mod shrink;
 mod split;
 mod verify;
+mod view;
 mod writer;
 
 #[cfg(all(test, not(loom)))]
@@ -32,7 +34,7 @@ pub use crate::env::TreeId;
 use crate::error::{Damage, Error, Result, Structure};
 use crate::media::Media;
 use crate::pages::PageKind;
-pub use cursor::Cursor;
+pub use cursor::{Ask, Cursor};
 use daxstore::sync::atomic::{AtomicBool, Ordering};
 use daxstore::sync::{Arc, Mutex, RwLock};
 use group::{Group, Read};
@@ -42,6 +44,7 @@ pub use pending::Change;
 use pending::Pending;
 pub use root::Page;
 pub use verify::Findings;
+pub use view::{Listed, Slot};
 use writer::Writer;
 
 /// The longest page, in bytes.
@@ -146,7 +149,7 @@ pub struct Ordered<S: Space> {
     top: RwLock<Top>,
     pending: Pending,
     /// Memory of cursors that are gone.
-    parts: Mutex<Vec<cursor::Parts>>,
+    parts: hand::Pool,
     writer: Mutex<Writer>,
     /// Whether leaves that a crash had torn have been replaced, so that what is torn now is damage.
     whole: AtomicBool,
