@@ -147,18 +147,31 @@ impl<M: Media> Core<M> {
         self.env.pages.read_all(self.media())?;
         let records = self.plan()?;
         let indexes = self.plan_vacating(&records)?;
-        records.iter().chain(&indexes).for_each(|chunk| self.env.pages.close_chunk(*chunk));
-        let emptied = self.shrink_indexes().and_then(|()| self.empty_all(&records));
-        for (chunks, of_records) in [(&records, true), (&indexes, false)] {
-            for chunk in chunks {
-                self.env.pages.open_chunk(self.media(), *chunk, of_records)?;
+        self.vacate(&records, &indexes)?;
+        // What left the chunks of records may have room among the rest now.
+        for _ in 0..ROUNDS {
+            let indexes = self.plan_vacating(&[])?;
+            if indexes.is_empty() {
+                break;
             }
+            self.vacate(&[], &indexes)?;
         }
-        emptied?;
         for chunk in self.env.pages.take_free_chunks() {
             self.env.chunks.give(self.media(), chunk)?;
         }
         self.env.chunks.release(self.media())
+    }
+
+    /// Empties these chunks, of records and of the indexes; meanwhile nobody is given pages of them.
+    fn vacate(&self, records: &[u64], indexes: &[u64]) -> Result<()> {
+        records.iter().chain(indexes).for_each(|chunk| self.env.pages.close_chunk(*chunk));
+        let emptied = self.shrink_indexes().and_then(|()| self.empty_all(records));
+        for (chunks, of_records) in [(records, true), (indexes, false)] {
+            for chunk in chunks {
+                self.env.pages.open_chunk(self.media(), *chunk, of_records)?;
+            }
+        }
+        emptied
     }
 
     /// Moves the records of these chunks elsewhere.

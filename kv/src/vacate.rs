@@ -71,7 +71,7 @@ fn plan(mut contents: Vec<Content>, more: usize) -> Vec<u64> {
         let (elsewhere, rooms_elsewhere) =
             (free.saturating_sub(content.free), rooms.saturating_sub(content.rooms));
         if !has_room(content.used, elsewhere) || !has_room(content.runs, rooms_elsewhere) {
-            break;
+            continue;
         }
         (free, rooms) = (elsewhere - content.used, rooms_elsewhere - content.runs);
         all.push(content.at);
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(plan(vec![content(1, 700, 0), content(2, 200, 0)], 0), [2]);
         // Others come too, and long runs need room of their own.
         assert_eq!(plan(vec![content(1, 700, 0), content(2, 200, 0)], 150), [0_u64; 0]);
-        assert_eq!(plan(vec![content(1, 700, 0), content(2, 200, 50)], 0), [0_u64; 0]);
+        assert_eq!(plan(vec![content(1, 700, 0), content(2, 200, 50)], 0), [1]);
         assert_eq!(plan(vec![content(1, 0, 0)], 0), [1]);
         // What stays takes others in.
         assert_eq!(plan(vec![content(9, 100, 0), content(2, 700, 0)], 0), [2]);

@@ -164,16 +164,16 @@ fn churn(records: u64, value: usize, most: &Most) {
     assert!(held.db.verify().unwrap().faults.is_empty());
 }
 
-/// Here a chunk is a hundredth of everything, and five that are not full are more than at a million records.
+/// A chunk is a twentieth of all of this: what differs by one is not looked at.
 #[test]
 fn records_of_100_bytes() {
-    churn(200_000, 100, &Most { own: 1.55, all: 1.64, file: 1.73, after: 1.64 });
+    churn(200_000, 100, &Most { own: 1.64, all: 1.73, file: 1.82, after: 1.64 });
 }
 
 #[test]
 #[ignore = "a million records take long: cargo test -p daxstore-kv --release --test space -- --ignored"]
 fn a_million_records_of_100_bytes() {
-    churn(1_000_000, 100, &Most { own: 1.485, all: 1.502, file: 1.52, after: 1.5 });
+    churn(1_000_000, 100, &Most { own: 1.47, all: 1.5, file: 1.51, after: 1.49 });
 }
 
 #[test]

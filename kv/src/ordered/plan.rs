@@ -8,7 +8,7 @@ use super::leaf::{Content, HEADER, Item, Shape};
 use std::ops::Range;
 
 /// In 32nds of their leaves, with how much neighbours are filled at most where one of them was too full.
-const MANY: u64 = 28;
+const MANY: u64 = 29;
 
 /// The items of one leaf and its length in bytes.
 pub(super) type Piece = (Range<usize>, u64);
