@@ -355,9 +355,8 @@ impl<'t, M: Media> Scan<'t, M> {
         if self.keys_only {
             return;
         }
-        if self.read > 0 {
-            self.bytes = ((self.records.len() / self.read) as u64).clamp(BYTES.0, BYTES.1);
-        }
+        let each = self.records.len().checked_div(self.read);
+        self.bytes = each.map_or(self.bytes, |each| (each as u64).clamp(BYTES.0, BYTES.1));
         match self.doubts {
             false if self.wrong * 4 > passed => (self.doubts, self.asked, self.hashed) = (true, 0, 0),
             true if self.wrong * 8 < passed => self.doubts = false,

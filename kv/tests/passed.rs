@@ -20,6 +20,9 @@ use std::time::Duration;
 
 const BYTES: u64 = 8 << 20;
 
+/// Which thread stops, whom it tells, and who lets it go on.
+type Stop = (ThreadId, Sender<()>, Receiver<()>);
+
 /// Simulated memory with a copy of what is durable for certain, in which a thread can be stopped before its fence.
 #[derive(Debug)]
 struct Memory {
@@ -27,7 +30,7 @@ struct Memory {
     durable: Mutex<Vec<u8>>,
     /// What each thread flushed since its last fence.
     flushed: Mutex<HashMap<ThreadId, Vec<(u64, u64)>>>,
-    stop: Mutex<Option<(ThreadId, Sender<()>, Receiver<()>)>>,
+    stop: Mutex<Option<Stop>>,
 }
 
 impl Memory {

@@ -61,10 +61,6 @@ pub(super) struct Part<'k> {
     pub most: usize,
 }
 
-impl Part<'_> {
-    pub(super) const ALL: Self = Self { from: &[], most: usize::MAX };
-}
-
 /// A leaf's keys.
 #[derive(Debug, Default)]
 pub(super) struct View {
