@@ -238,8 +238,9 @@ impl<'t, M: Media> Scan<'t, M> {
     /// Reads the next records: whether there are any.
     fn fetch(&mut self) -> Result<bool> {
         (self.lent, self.read) = (0, 0);
-        self.records.clear();
         while self.read == 0 {
+            // What was copied in vain, a long record of a key that is gone, leaves room for the next.
+            self.records.clear();
             if let Some(error) = self.error.take() {
                 return Err(error);
             }

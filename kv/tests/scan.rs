@@ -178,3 +178,16 @@ fn a_scan_beside_writers_sees_every_key_that_stays_once_and_whole() {
         writer.join().unwrap();
     });
 }
+
+/// A record that is longer than what is read together, of a key that is gone, was copied in vain over and over.
+#[test]
+fn a_long_record_of_a_deleted_key_is_passed() {
+    let sim = std::sync::Arc::new(daxstore::pmem::sim::Sim::new(32 << 20).unwrap());
+    let db = Db::open_sim(sim, &Options::new().create(true).seed(7)).unwrap();
+    db.put(b"a", &vec![1; 300_000]).unwrap();
+    db.put(b"b", b"small").unwrap();
+    db.delete(b"a").unwrap();
+    let mut scan = db.scan::<std::ops::RangeFull>(..);
+    assert_eq!(scan.next().unwrap(), Some((&b"b"[..], &b"small"[..])));
+    assert_eq!(scan.next().unwrap(), None);
+}
