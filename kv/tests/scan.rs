@@ -180,6 +180,7 @@ fn a_scan_beside_writers_sees_every_key_that_stays_once_and_whole() {
 }
 
 /// A record that is longer than what is read together, of a key that is gone, was copied in vain over and over.
+#[cfg(feature = "sim")]
 #[test]
 fn a_long_record_of_a_deleted_key_is_passed() {
     let sim = std::sync::Arc::new(daxstore::pmem::sim::Sim::new(32 << 20).unwrap());
