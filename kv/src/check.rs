@@ -149,7 +149,7 @@ impl Db {
     /// Copies the database as it is at one moment into a new one at `path` of `store`, in order and without gaps, while it is used.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there is a file already; those of reading and of the new database.
+    /// [`Error::BackupExists`] where there is a file already; those of reading and of the new database.
     pub fn backup(&self, store: &daxstore::Store, path: impl AsRef<std::path::Path>) -> Result<()> {
         if store.metadata(path.as_ref()).is_ok() {
             return Err(Error::BackupExists);
