@@ -122,9 +122,9 @@ fn beside(name: &'static str, upward: bool, change: fn(&Index, u64)) {
     });
 }
 
-/// So many keys in one leaf that it is split, and with it the group.
+/// So many keys in a few leaves that they are split, however much room their neighbours have, and with them the group.
 fn split(index: &Index, middle: u64) {
-    for n in 1..10 {
+    for n in (1..40).filter(|n| n % 10 != 0) {
         index.apply(Change::Insert, &key(middle + 100 + n), 8, 10_000 + n).expect("told");
     }
     assert!(index.cursor(Bound::Unbounded).next().expect("a sound index").is_some());
