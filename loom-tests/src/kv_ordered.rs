@@ -111,7 +111,7 @@ fn beside(name: &'static str, upward: bool, change: fn(&Index, u64)) {
         let (walker, writer) = (index.clone(), index.clone());
         let (tell, wait) = (begun.clone(), begun);
         together(vec![
-            part(move || walk(&walker, middle - 200, middle + 200, upward, &tell)),
+            part(move || walk(&walker, middle - 200, middle + 600, upward, &tell)),
             part(move || {
                 wait.wait();
                 change(&writer, middle);
