@@ -105,7 +105,7 @@ impl Epochs {
         Pin(slot)
     }
 
-    /// Begins a new epoch: the one that was, to be given to [`Self::is_over`].
+    /// Begins a new epoch: the one that was, which is over when [`Self::oldest`] is above it.
     pub fn advance(&self) -> u64 {
         self.global.fetch_add(1, Ordering::SeqCst)
     }
