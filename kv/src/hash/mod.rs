@@ -264,8 +264,8 @@ impl Index {
         }
     }
 
-    /// An entry that `hash` could have, if its first line says that it has none; else asks for the record that it most likely leads to. The caller
-    /// holds the key's lock.
+    /// An entry that `hash` could have, if its first line says that it has none; else asks for the record that it most likely leads to, and for the
+    /// next line where the first is full. The caller holds the key's lock.
     #[inline]
     pub fn free_at_once<M: Media>(&self, media: &M, hash: u64) -> Option<Free> {
         let segment = self.segment(media, hash).ok()?;
@@ -281,6 +281,9 @@ impl Index {
         if used < 8 && !doubt {
             let place = Place { at: line + used * 8, window: segment.window };
             return Some(Free { place, was: 0, passed: 0 });
+        }
+        if used == 8 {
+            media.prefetch(segment.line(segment.pair(hash << segment.depth), tag, 1));
         }
         for entry in entries.into_iter().filter(|entry| entry >> SLOT_BITS == tag && entry & SLOT > HELD) {
             let at = (entry & SLOT) * 8;

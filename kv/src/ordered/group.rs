@@ -10,13 +10,17 @@
 //!    the group retired, asks the top again.
 
 use super::corrupt;
-use super::keys::{Keys, common};
+use super::keys::Keys;
 use super::leaf::{Content, HEADER, Header, Place};
-use super::root::{Page, check_group, linked, links};
+use super::root::{LINKS_AT, Page, check_group, linked, links};
 use super::view::{Part, View};
 use crate::error::{Error, Result};
 use crate::media::Media;
 use daxstore::sync::RwLock;
+use smallvec::SmallVec;
+
+/// Bytes of a prefix that lie with what else is known of the leaf: there is no other miss for a key of the usual length.
+const PREFIX: usize = 16;
 
 /// What memory knows of a leaf.
 #[derive(Debug)]
@@ -32,7 +36,8 @@ pub(super) struct Leaf {
     pub live: i32,
     /// How many were deleted since it was written.
     pub deleted: i32,
-    pub prefix: Box<[u8]>,
+    /// What every key of its sorted part starts with.
+    pub prefix: SmallVec<[u8; PREFIX]>,
 }
 
 impl Leaf {
@@ -187,6 +192,13 @@ impl State {
         self.loaded && !self.retired && self.high.as_ref().is_none_or(|high| *key <= **high)
     }
 
+    /// Whether `key` lies below the leaf above that at `place`.
+    #[inline]
+    pub(super) fn is_below_next(&self, key: &[u8], place: usize) -> bool {
+        let is_below = self.keys.is_below(key, place + 1);
+        is_below.unwrap_or_else(|| self.high.as_ref().is_none_or(|high| *key < **high))
+    }
+
     /// The bound above the leaf at `place`.
     pub(super) fn high_of(&self, place: usize) -> Option<&[u8]> {
         self.keys.bound_of(place + 1).or(self.high.as_deref())
@@ -245,20 +257,24 @@ impl State {
 
     /// The links of the page that are not used.
     pub(super) fn free_links(&self) -> impl Iterator<Item = u64> + use<> {
+        let mut used = vec![false; self.capacity()];
+        let first = self.page.at + LINKS_AT;
         let damaged = self.damaged.iter().map(|damaged| damaged.link);
-        let mut used: Vec<_> = self.leaves.iter().map(|leaf| leaf.link).chain(damaged).collect();
-        used.sort_unstable();
-        links(self.page).filter(move |at| used.binary_search(at).is_err())
+        for link in self.leaves.iter().map(|leaf| leaf.link).chain(damaged) {
+            if let Some(used) = used.get_mut((link.wrapping_sub(first) / 8) as usize) {
+                *used = true;
+            }
+        }
+        links(self.page).zip(used).filter_map(|(at, used)| (!used).then_some(at))
     }
 
     /// How many leaves the group can link.
     pub(super) fn capacity(&self) -> usize {
-        links(self.page).count()
+        ((self.page.bytes - LINKS_AT) / 8) as usize
     }
 
     /// How much of `key` the prefix of the leaf at `place` does not say; `None` where the key does not share it.
     pub(super) fn suffix<'k>(&self, place: usize, key: &'k [u8]) -> Option<&'k [u8]> {
-        let prefix = &self.leaves[place].prefix;
-        (common(prefix, key) == prefix.len()).then(|| &key[prefix.len()..])
+        key.strip_prefix(&*self.leaves[place].prefix)
     }
 }

@@ -8,6 +8,7 @@
 //! 1. `heads[i]` is the big-endian head of bound `i` after the first `common` bytes, which bounds 1.. share.
 //! 2. Bounds are strictly ascending.
 
+use smallvec::SmallVec;
 use std::cmp::Ordering;
 
 /// The first eight bytes of `key` from `from` on as a number that orders as they do; missing bytes are zero.
@@ -34,7 +35,8 @@ pub(super) fn separator<'k>(left: &[u8], right: &'k [u8]) -> &'k [u8] {
 /// The low bounds of a node's places.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    shared: Vec<u8>,
+    /// What bounds 1.. start with; where keys are of the usual length it lies here, so that a search has a miss less.
+    shared: SmallVec<[u8; 16]>,
     heads: Vec<u64>,
     bounds: Vec<Box<[u8]>>,
 }
@@ -42,7 +44,7 @@ pub(super) struct Keys {
 impl Keys {
     /// Of `bounds`, strictly ascending.
     pub(super) fn new(bounds: Vec<Box<[u8]>>) -> Self {
-        let mut keys = Self { shared: Vec::new(), heads: Vec::new(), bounds };
+        let mut keys = Self { bounds, ..Self::default() };
         keys.reshape();
         keys
     }
@@ -63,8 +65,8 @@ impl Keys {
     /// Computes the heads anew.
     fn reshape(&mut self) {
         self.shared = match (self.bounds.get(1), self.bounds.last()) {
-            (Some(first), Some(last)) if self.bounds.len() > 2 => first[..common(first, last)].to_vec(),
-            _ => Vec::new(),
+            (Some(first), Some(last)) if self.bounds.len() > 2 => first[..common(first, last)].into(),
+            _ => SmallVec::new(),
         };
         let from = self.shared.len();
         self.heads = self.bounds.iter().map(|bound| head(bound, from)).collect();
@@ -74,7 +76,7 @@ impl Keys {
     #[inline]
     pub(super) fn find(&self, key: &[u8]) -> usize {
         let from = self.shared.len();
-        match key.get(..from).unwrap_or(key).cmp(&self.shared) {
+        match key.get(..from).unwrap_or(key).cmp(&*self.shared) {
             Ordering::Less => return 0,
             Ordering::Greater => return self.bounds.len() - 1,
             Ordering::Equal => {}
@@ -87,6 +89,21 @@ impl Keys {
         }
         let equal = rest[..place].partition_point(|head| *head < wanted);
         equal + self.bounds[1 + equal..=place].partition_point(|bound| **bound <= *key)
+    }
+
+    /// Whether `key` lies below the bound of `place`; `None` where there is no such bound.
+    #[inline]
+    pub(super) fn is_below(&self, key: &[u8], place: usize) -> Option<bool> {
+        let bound = self.bounds.get(place)?;
+        // Most times the heads tell, and the bound need not be looked at where it lies.
+        if place > 0 && key.starts_with(&self.shared) {
+            match head(key, self.shared.len()).cmp(&self.heads[place]) {
+                Ordering::Less => return Some(true),
+                Ordering::Greater => return Some(false),
+                Ordering::Equal => {}
+            }
+        }
+        Some(*key < **bound)
     }
 
     /// The place that keys just below `key` belong to.
@@ -158,6 +175,9 @@ mod tests {
                 let below = bounds.iter().skip(1).filter(|b| *b < key).count();
                 prop_assert_eq!(tested.find(key), place);
                 prop_assert_eq!(tested.find_below(key), below);
+                for place in 0..=bounds.len() {
+                    prop_assert_eq!(tested.is_below(key, place), bounds.get(place).map(|bound| key < bound));
+                }
             }
         }
     }

@@ -49,6 +49,10 @@ const PRESENT: u16 = 0x4000;
 const DELETED: u16 = 0x8000;
 const LENGTH: u16 = 0x3fff;
 pub(super) const ENTRY_HEAD: usize = Hint::BYTES + 4;
+/// The shortest and the longest of no keys.
+const NO_LENGTHS: (u16, u16) = (u16::MAX, 0);
+/// Keys of so many bytes are put together in one word.
+const SHORT: usize = 16;
 /// Below this many keys a leaf has no prefix: most keys that come would not share it.
 const PREFIX_FROM: usize = 16;
 
@@ -241,14 +245,23 @@ pub(super) struct Item {
 }
 
 /// The keys of a leaf in order, taken out of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Content {
     arena: Vec<u8>,
+    /// Bytes of the shortest and of the longest key of the arena.
+    lengths: (u16, u16),
     /// Bytes of the keys that the heads do not say.
     prefix_len: usize,
     pub items: Vec<Item>,
     appended: Vec<Item>,
     merged: Vec<Item>,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        let (arena, items, appended, merged) = Default::default();
+        Self { arena, lengths: NO_LENGTHS, prefix_len: 0, items, appended, merged }
+    }
 }
 
 /// What was found behind the sorted part.
@@ -270,7 +283,7 @@ impl Content {
         self.arena.clear();
         self.items.clear();
         self.appended.clear();
-        self.prefix_len = 0;
+        (self.lengths, self.prefix_len) = (NO_LENGTHS, 0);
     }
 
     /// Adds a key behind the others.
@@ -279,19 +292,38 @@ impl Content {
         self.items.push(item);
     }
 
-    /// Takes changes over what is there: keys with their hints, or `None` where they are deleted, in order.
-    pub(super) fn change<'k>(&mut self, changes: impl Iterator<Item = (&'k [u8], Option<Hint>)>) {
-        // Heads are comparable as long as they are of the same place in the key.
+    /// Adds the items of `other`, whose keys are all above.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.head_from_start();
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(&other.arena);
+        self.lengths = (self.lengths.0.min(other.lengths.0), self.lengths.1.max(other.lengths.1));
+        self.items.extend(other.items.iter().map(|item| Item {
+            head: head(other.key(item), 0),
+            at: start + item.at,
+            ..*item
+        }));
+    }
+
+    /// Makes heads those of whole keys: they are comparable as long as they are of the same place in the key.
+    fn head_from_start(&mut self) {
         if self.prefix_len > 0 {
             self.prefix_len = 0;
             let Self { items, arena, .. } = self;
-            items
-                .iter_mut()
-                .for_each(|item| item.head = head(&arena[item.at as usize..][..item.len.into()], 0));
+            let key = |item: &Item| &arena[item.at as usize..][..item.len.into()];
+            items.iter_mut().for_each(|item| item.head = head(key(item), 0));
+        }
+    }
+
+    /// Takes changes over what is there: keys with their hints, or `None` where they are deleted, in order.
+    pub(super) fn change<'k>(&mut self, changes: impl Iterator<Item = (&'k [u8], Option<Hint>)> + Clone) {
+        let shared = self.items.first().map_or(&[][..], |item| &self.key(item)[..self.prefix_len]);
+        if shared.is_empty() || !changes.clone().all(|(key, _)| key.starts_with(shared)) {
+            self.head_from_start();
         }
         for (key, hint) in changes {
             let item = self.take(&[], key, hint.unwrap_or_default(), hint.is_none());
-            self.appended.push(item);
+            self.appended.push(Item { head: head(key, self.prefix_len), ..item });
         }
         self.merge_appended();
     }
@@ -300,7 +332,9 @@ impl Content {
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(prefix);
         self.arena.extend_from_slice(suffix);
-        Item { head: head(suffix, 0), at, len: (prefix.len() + suffix.len()) as u16, deleted, hint }
+        let len = (prefix.len() + suffix.len()) as u16;
+        self.lengths = (self.lengths.0.min(len), self.lengths.1.max(len));
+        Item { head: head(suffix, 0), at, len, deleted, hint }
     }
 
     fn order(&self, a: &Item, b: &Item) -> Ordering {
@@ -332,7 +366,12 @@ impl Content {
         self.items.reserve(header.count + appended);
         let width = usize::from(header.width);
         if header.width != VARIES && prefix.len() + width > 0 {
-            return self.read_even(header, prefix, width, &page[at..end]);
+            let whole = at + header.count * (Hint::BYTES + width);
+            if whole > end {
+                return Err(corrupt(header.place.at, "the end of a leaf's key", end, whole));
+            }
+            self.read_even(header, prefix, width, &page[at..]);
+            return Ok(());
         }
         for _ in 0..header.count {
             let (from, len) = match header.width {
@@ -349,28 +388,36 @@ impl Content {
         Ok(())
     }
 
-    /// Takes `keys`, whose suffixes are all `width` bytes long: most leaves are so.
-    fn read_even(&mut self, header: &Header, prefix: &[u8], width: usize, keys: &[u8]) -> Result<()> {
+    /// Takes the keys at the start of `page`, what follows the prefix, whose suffixes are all `width` bytes long: most leaves are so.
+    fn read_even(&mut self, header: &Header, prefix: &[u8], width: usize, page: &[u8]) {
         let (each, len) = (Hint::BYTES + width, prefix.len() + width);
-        if keys.len() < header.count * each {
-            return Err(corrupt(header.place.at, "the end of a leaf's key", keys.len(), header.count * each));
-        }
-        self.arena.resize(header.count * len, 0);
+        self.lengths = (len as u16, len as u16);
         let Self { arena, items, .. } = self;
-        for (i, (to, from)) in arena.chunks_exact_mut(len).zip(keys.chunks_exact(each)).enumerate() {
-            let (start, rest) = to.split_at_mut(prefix.len());
+        let item = |i, head, hint| Item { head, at: (i * len) as u32, len: len as u16, deleted: false, hint };
+        if (1..=SHORT).contains(&width) && len <= SHORT {
+            // Words, not bytes: this is most of what is done for a leaf.
+            let mask = !0 >> (8 * (SHORT - width));
+            let mut start = [0; SHORT];
+            start[..prefix.len()].copy_from_slice(prefix);
+            let start = u128::from_le_bytes(start);
+            arena.resize(header.count * len + SHORT, 0);
+            for i in 0..header.count {
+                let from = page.get(i * each..).unwrap_or_default();
+                let suffix = from.get(Hint::BYTES..).and_then(|suffix| suffix.first_chunk());
+                let Some(suffix) = suffix.map(|suffix| u128::from_le_bytes(*suffix) & mask) else { break };
+                let key = suffix << (8 * prefix.len()) | start;
+                arena[i * len..i * len + SHORT].copy_from_slice(&key.to_le_bytes());
+                items.push(item(i, (suffix as u64).swap_bytes(), Hint::read(from)));
+            }
+        }
+        arena.resize(header.count * len, 0);
+        for i in items.len()..header.count {
+            let (start, rest) = arena[i * len..(i + 1) * len].split_at_mut(prefix.len());
+            let from = &page[i * each..(i + 1) * each];
             start.copy_from_slice(prefix);
             rest.copy_from_slice(&from[Hint::BYTES..]);
-            let at = (i * len) as u32;
-            items.push(Item {
-                head: head(rest, 0),
-                at,
-                len: len as u16,
-                deleted: false,
-                hint: Hint::read(from),
-            });
+            items.push(item(i, head(rest, 0), Hint::read(from)));
         }
-        Ok(())
     }
 
     fn read_appended(&mut self, header: &Header, page: &[u8]) -> Tail {
@@ -461,6 +508,8 @@ pub(super) fn encode_entry(out: &mut Vec<u8>, sum: u32, at: usize, suffix: &[u8]
 pub(super) struct Shape {
     pub prefix_len: usize,
     width: u16,
+    /// Bytes of the longest key.
+    pub longest: usize,
 }
 
 impl Shape {
@@ -470,15 +519,60 @@ impl Shape {
             (Some(a), Some(b)) if items.len() >= PREFIX_FROM => common(content.key(a), content.key(b)),
             _ => 0,
         };
-        let len = items.first().map_or(0, |item| item.len);
-        let width = if items.iter().all(|item| item.len == len) { len - prefix_len as u16 } else { VARIES };
-        Self { prefix_len, width }
+        let lengths = match content.lengths {
+            (least, most) if least == most && !items.is_empty() => (least, most),
+            _ => {
+                items.iter().fold(NO_LENGTHS, |(least, most), item| (item.len.min(least), item.len.max(most)))
+            }
+        };
+        let width = match lengths {
+            (least, most) if least >= most => most - prefix_len as u16,
+            _ => VARIES,
+        };
+        Self { prefix_len, width, longest: lengths.1.into() }
     }
 
     /// Bytes of `item` in the sorted part.
     pub(super) fn item_bytes(&self, item: &Item) -> usize {
-        usize::from(item.len) - self.prefix_len + Hint::BYTES + if self.width == VARIES { 2 } else { 0 }
+        self.key_bytes(item.len.into())
     }
+
+    /// The most that an item takes there.
+    pub(super) fn most_bytes(&self) -> usize {
+        self.key_bytes(self.longest)
+    }
+
+    /// Bytes that `items` take there.
+    pub(super) fn all_bytes(&self, items: &[Item]) -> usize {
+        match self.width {
+            VARIES => items.iter().map(|item| self.item_bytes(item)).sum(),
+            _ => items.len() * self.most_bytes(),
+        }
+    }
+
+    #[inline]
+    fn key_bytes(&self, len: usize) -> usize {
+        len - self.prefix_len + Hint::BYTES + if self.width == VARIES { 2 } else { 0 }
+    }
+}
+
+/// Appends hints and suffixes of `items`, of keys of at most [`SHORT`] bytes, word by word as far as it goes: how many.
+fn encode_short(out: &mut Vec<u8>, shape: Shape, content: &Content, items: &[Item]) -> usize {
+    if shape.width == VARIES || shape.prefix_len == SHORT {
+        return 0;
+    }
+    let (each, mut at, mut done) = (shape.most_bytes(), out.len(), 0);
+    out.resize(at + items.len() * each + SHORT, 0);
+    for item in items {
+        let Some(key) = content.arena[item.at as usize..].first_chunk() else { break };
+        let suffix = u128::from_le_bytes(*key) >> (8 * shape.prefix_len);
+        out[at..at + 8].copy_from_slice(&item.hint.0.to_le_bytes());
+        // What does not belong to the key is overwritten by what follows.
+        out[at + Hint::BYTES..at + Hint::BYTES + SHORT].copy_from_slice(&suffix.to_le_bytes());
+        (at, done) = (at + each, done + 1);
+    }
+    out.truncate(at);
+    done
 }
 
 /// Writes a leaf of `bytes` bytes with `items` of `content` into `out`, which it replaces; `None` where they do not fit.
@@ -497,7 +591,8 @@ pub(super) fn encode(
     out.resize(HEADER, 0);
     out.extend_from_slice(low);
     out.extend_from_slice(prefix);
-    for item in items {
+    let from = if shape.longest <= SHORT { encode_short(out, shape, content, items) } else { 0 };
+    for item in &items[from..] {
         item.hint.put(out);
         if shape.width == VARIES {
             out.extend_from_slice(&(item.len - shape.prefix_len as u16).to_le_bytes());

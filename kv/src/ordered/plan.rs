@@ -17,8 +17,7 @@ pub(super) type Piece = (Range<usize>, u64);
 fn needed(content: &Content, range: &Range<usize>, low: usize) -> usize {
     let items = &content.items[range.clone()];
     let shape = Shape::of(content, items);
-    let longest = items.iter().map(|item| content.key(item).len()).max().unwrap_or(0).max(low);
-    HEADER + 8 + longest + shape.prefix_len + items.iter().map(|item| shape.item_bytes(item)).sum::<usize>()
+    HEADER + 8 + shape.longest.max(low) + shape.prefix_len + shape.all_bytes(items)
 }
 
 /// Bytes that all of `content` takes.
@@ -86,15 +85,14 @@ impl Cap {
 pub(super) fn pieces(content: &Content, leaf: u64, low: usize, cap: Cap) -> Vec<Piece> {
     let items = &content.items;
     let shape = Shape::of(content, items);
-    let longest = items.iter().map(|item| content.key(item).len()).max().unwrap_or(0).max(low);
-    let fixed = HEADER + 8 + longest + shape.prefix_len;
-    let largest = items.iter().map(|item| shape.item_bytes(item)).max().unwrap_or(0);
+    let fixed = HEADER + 8 + shape.longest.max(low) + shape.prefix_len;
+    let largest = shape.most_bytes();
     let mut page = leaf;
     while page < MAX_PAGE && (fixed + 8 * largest) as u64 > page * 7 / 8 {
         page *= 2;
     }
     let most = cap.of(page) as usize;
-    let total: usize = items.iter().map(|item| shape.item_bytes(item)).sum();
+    let total = shape.all_bytes(items);
     let ranges = match cap {
         _ if total + fixed <= most => std::iter::once(0..items.len()).collect(),
         Cap::Ascending => cut(items, shape, most - fixed - largest),

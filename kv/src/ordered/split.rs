@@ -32,13 +32,6 @@ pub(super) struct Replacement {
 /// Leaves with their low bounds.
 type Leaves = Vec<(Box<[u8]>, Leaf)>;
 
-impl Content {
-    /// Adds the items of `other`, whose keys are all above.
-    pub(super) fn append(&mut self, other: &Self) {
-        other.items.iter().for_each(|item| self.push(other.key(item), item.hint));
-    }
-}
-
 impl<S: Space> Ordered<S> {
     /// Replaces the leaf at `place` of `state`, the group at `index`, by leaves with the changes of `run`.
     ///

@@ -8,7 +8,7 @@
 //!    the medium link the old pages, which nobody changes.
 //! 2. A page is used again when neither words on the medium nor a record of the log can lead to it or into it.
 
-use super::group::{Group, State};
+use super::group::{Group, Leaf, State};
 use super::leaf::{Content, encode_entry, entry_bytes};
 use super::log::Log;
 use super::mutation::{self, Mutation};
@@ -26,8 +26,12 @@ use std::ops::Range;
 const RUN: usize = 2;
 /// How many words of a record one such run may need.
 pub(super) const RUN_WORDS: usize = 96;
+/// How many changes are taken before readers of their group are let in again, but for those of one leaf.
+const TOGETHER: usize = 64;
 /// Fewer changes than that are not looked ahead for.
 const LOOK_AHEAD: usize = 4;
+/// Bytes of a leaf that are asked for ahead: all, where keys are short.
+const LEAF_BYTES: u64 = 2048;
 const LINE: u64 = 64;
 
 /// What the writer has in hand.
@@ -211,10 +215,7 @@ impl<S: Space> Ordered<S> {
         self.look_ahead(&batch);
         let (mut done, mut result) = (0, Ok(()));
         while done < batch.changes.len() && result.is_ok() {
-            match self.take_run(writer, &batch, done) {
-                Ok(next) => done = next,
-                Err(error) => result = Err(error),
-            }
+            result = self.take_some(writer, &batch, &mut done);
         }
         if std::mem::take(&mut writer.unfenced) && !mutation::is(Mutation::NoPageFence) {
             result = result.and(self.memory().fence());
@@ -233,37 +234,62 @@ impl<S: Space> Ordered<S> {
             return;
         }
         let top = self.top.read();
-        for change in &batch.changes {
-            let key = batch.key(change);
-            let state = top.groups[top.keys.find(key)].state.read();
-            if state.holds(key) {
-                let leaf = &state.leaves[state.keys.find(key)];
-                self.memory().prefetch(leaf.page.at + u64::from(leaf.tail.unwrap_or(0)));
+        let mut rest = &batch.changes[..];
+        while let Some(first) = rest.first() {
+            let index = top.keys.find(batch.key(first));
+            let is_here = |change: &&_| top.keys.is_below(batch.key(change), index + 1) != Some(false);
+            let (here, others) = rest.split_at(rest.iter().take_while(is_here).count().max(1));
+            rest = others;
+            let state = top.groups[index].state.read();
+            if !state.loaded {
+                continue;
+            }
+            for change in here {
+                let key = batch.key(change);
+                let Leaf { page, tail, prefix, .. } = &state.leaves[state.keys.find(key)];
+                let (tail, entry) =
+                    (u64::from(tail.unwrap_or(0)), entry_bytes(key.len() - prefix.len().min(key.len())));
+                match tail + entry as u64 <= page.bytes {
+                    true => self.memory().prefetch_bytes(page.at + tail, entry as u64),
+                    // It is read as a whole.
+                    false => self.memory().prefetch_bytes(page.at, page.bytes.min(LEAF_BYTES)),
+                }
             }
         }
     }
 
-    /// Takes the changes from `from` on that belong to one leaf: where the next ones begin.
-    fn take_run(&self, writer: &mut Writer, batch: &Batch, from: usize) -> Result<usize> {
-        let key = batch.key(&batch.changes[from]);
-        let (index, group) = self.group_of(key);
+    /// Takes changes from `done` on that belong to one group, which moves `done` behind them.
+    fn take_some(&self, writer: &mut Writer, batch: &Batch, done: &mut usize) -> Result<()> {
+        let from = *done;
+        let (index, group) = self.group_of(batch.key(&batch.changes[from]));
         let mut state = group.state.write();
         if state.load(self.memory(), self.tree).is_err() {
             self.renew(writer, index, &mut state)?;
         }
-        let place = state.keys.find(key);
-        let high = state.high_of(place);
-        let rest = batch.changes[from..].iter().take(RUN * state.capacity());
-        let below = |change: &&_| high.is_none_or(|high| batch.key(change) < high);
-        let run = from..from + rest.take_while(below).count();
-        if !self.append(writer, &mut state, place, batch, run.clone()) {
-            self.replace(writer, index, &mut state, place, batch, run.clone())?;
+        while let Some(change) = batch.changes.get(*done)
+            && *done < from + TOGETHER
+            && (*done == from || state.holds(batch.key(change)))
+        {
+            let key = batch.key(change);
+            let place = state.keys.find(key);
+            let rest = batch.changes[*done..].iter().take(RUN * state.capacity());
+            let below = |change: &&_| state.is_below_next(batch.key(change), place);
+            let run = *done..*done + rest.take_while(below).count();
+            let fits = self.append(writer, &mut state, place, batch, run.clone());
+            if !fits {
+                self.replace(writer, index, &mut state, place, batch, run.clone())?;
+            }
+            *done = run.end;
+            if !fits {
+                // The group may be another one now.
+                break;
+            }
         }
         drop(state);
         if writer.words.len() > Log::CAPACITY - RUN_WORDS {
             self.commit(writer)?;
         }
-        Ok(run.end)
+        Ok(())
     }
 
     /// Appends changes to the leaf at `place`, where they fit and the leaf is not better replaced.
