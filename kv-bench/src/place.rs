@@ -1,14 +1,21 @@
 //! Where do the databases lie?
 //!
+//! Memory that nobody used for a while may be the host's: then whoever touches it first waits for it, several times as long as for all else that a
+//! run does. So that this is nobody's, memory is touched before it is measured ([`Place::warm`]).
+//!
 //! Invariant: what was made is removed when a `Place` is dropped.
 
 use crate::error::{Context, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const SHM: &str = "/dev/shm";
+/// What the system calls a tmpfs.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// A directory for databases.
 pub struct Place {
@@ -43,6 +50,26 @@ impl Place {
     /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Where files lie in memory: takes about `bytes` bytes of it, at most half of what there is, and gives them back.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn warm(&self, bytes: u64) -> Result<()> {
+        let system = rustix::fs::statfs(self.path()).context("look at the file system")?;
+        if system.f_type != TMPFS {
+            return Ok(());
+        }
+        let free = system.f_bavail * system.f_bsize as u64;
+        let path = self.path().join("warm");
+        let mut file = File::create(&path).context("make a file")?;
+        let chunk = vec![0; 2 << 20];
+        let chunks = bytes.min(free / 2) / chunk.len() as u64;
+        let written = (0..chunks).try_for_each(|_| file.write_all(&chunk)).context("write a file");
+        drop(file);
+        std::fs::remove_file(&path).context("remove a file")?;
+        written
     }
 
     /// What it is on, for people.
@@ -89,6 +116,8 @@ mod tests {
         std::fs::create_dir(path.join("d")).unwrap();
         std::fs::write(path.join("d/f"), vec![1; 8192]).unwrap();
         assert!(footprint(&path).unwrap() >= 8192);
+        place.warm(4 << 20).unwrap();
+        assert!(!path.join("warm").exists());
         drop(place);
         assert!(!path.exists());
     }

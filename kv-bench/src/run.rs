@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How long the machine's own noise is looked at.
 const NOISE_TIME: Duration = Duration::from_millis(300);
 
+/// Bytes of the medium that a run takes for each byte of keys and values, about, at most.
+const MOST_MEDIA: u64 = 3;
+
 /// What a run gave.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Outcome {
@@ -109,6 +112,8 @@ pub struct Timed {
 /// Does one run in a directory of its own.
 pub fn measure(args: &Args, run: Run) -> Result<Outcome> {
     let place = Place::new(args.dir.as_deref())?;
+    let most = room(args.size(run), args);
+    place.warm(most.logical(most.records).saturating_mul(MOST_MEDIA))?;
     let dir = place.path().join("database");
     std::fs::create_dir(&dir).context("make a directory")?;
     if run.workload == Workload::Reopen {
