@@ -242,7 +242,7 @@ impl<M: Media> Core<M> {
             return Err(Error::TreeDropped);
         }
         let mut ready = Ready::default();
-        let prepared = self.prepare(&mut taken.session, items, order, &mut ready);
+        let prepared = self.prepare(&mut taken.session, items, order, locks, &mut ready);
         if !matches!(prepared, Ok(None)) {
             self.give_up(&mut taken.session, items, &ready)?;
             return prepared;
@@ -311,6 +311,7 @@ impl<M: Media> Core<M> {
         session: &mut Session,
         items: &[Item<'_>],
         order: &[(u64, u32)],
+        locks: &[usize],
         ready: &mut Ready,
     ) -> Result<Option<Missing>> {
         let media = self.media();
@@ -318,20 +319,20 @@ impl<M: Media> Core<M> {
         ready.spots.reserve(order.len());
         ready.records.resize(items.len(), Record::default());
         let mut free = Vec::with_capacity(order.len());
-        for number in 0..order.len() + AHEAD {
-            if let Some((ahead, _)) = order.get(number + 3 * AHEAD) {
-                self.index.prefetch(media, *ahead);
+        let mut number = 0;
+        while let Some((hash, item)) = order.get(number) {
+            while free.len() < order.len().min(number + AHEAD) {
+                if let Some((ahead, _)) = order.get(free.len() + 3 * AHEAD) {
+                    self.index.prefetch(media, *ahead);
+                }
+                free.push(self.index.free_at_once(media, order[free.len()].0));
             }
-            if let Some((ahead, _)) = order.get(number) {
-                free.push(self.index.free_at_once(media, *ahead));
-            }
-            let Some(number) = number.checked_sub(AHEAD) else { continue };
-            let (hash, item) = &order[number];
             let Item { key, value, .. } = &items[*item as usize];
             let look = match free[number] {
                 Some(free) => Look::Free(free),
                 None => self.index.look(media, key)?,
             };
+            number += 1;
             let found = match look {
                 Look::Found(found) => Some(found),
                 Look::Free(_) | Look::Full(_) => None,
@@ -344,6 +345,15 @@ impl<M: Media> Core<M> {
                 Ok(place) => {
                     ready.records[*item as usize].flags = BATCH | flags_of(live, value.is_some());
                     ready.spots.push(Spot { item: *item, place, found });
+                }
+                Err(full) if self.index.try_split(&self.env, &self.stripes, locks, (*hash, full))? => {
+                    // What was found in that segment lies elsewhere now.
+                    number = order.partition_point(|(other, _)| *other < full.first(*hash));
+                    free.truncate(number);
+                    let is_gone = |spot: &Spot| items[spot.item as usize].key.hash >= full.first(*hash);
+                    while let Some(spot) = ready.spots.pop_if(|spot| is_gone(spot)) {
+                        ready.records[spot.item as usize] = Record::default();
+                    }
                 }
                 // Every segment without room is found in one go.
                 Err(full) => room.push((*hash, full)),

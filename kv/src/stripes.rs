@@ -4,7 +4,7 @@
 //! nobody else while a range of locks is held (or the one lock that covers it).
 //!
 //! Invariant: locks are taken in ascending order, and nobody who holds one waits for anything but a greater one, the medium, or a
-//! lock that is held for a bounded time by who waits for none of these.
+//! lock that is held for a bounded time by who waits for none of these. Who holds some and wants others in between tries, and does without.
 
 use daxstore::sync::atomic::{AtomicU32, Ordering};
 use std::ops::Range;
@@ -43,6 +43,13 @@ pub const fn of(hash: u64) -> usize {
     (hash >> (64 - BITS)) as usize
 }
 
+/// The locks of all hashes that begin with the `depth` bits of `hash`.
+const fn prefix(hash: u64, depth: u32) -> Range<usize> {
+    let count = 1 << BITS.saturating_sub(depth);
+    let first = of(hash) / count * count;
+    first..first + count
+}
+
 impl Stripes {
     /// Waits for the lock of `hash`.
     #[inline]
@@ -54,11 +61,20 @@ impl Stripes {
 
     /// Waits for the locks of all hashes that begin with the `depth` bits of `hash`.
     pub fn lock_prefix(&self, hash: u64, depth: u32) -> Held<'_> {
-        let first = of(hash);
-        let count = 1 << BITS.saturating_sub(depth);
-        let first = first / count * count;
-        (first..first + count).for_each(|stripe| self.take(stripe));
-        Held { stripes: self, range: first..first + count }
+        let range = prefix(hash, depth);
+        range.clone().for_each(|stripe| self.take(stripe));
+        Held { stripes: self, range }
+    }
+
+    /// The locks of all hashes that begin with the `depth` bits of `hash`, but for those in `held`, which ascend; `None` where somebody has one.
+    pub fn try_lock_prefix(&self, hash: u64, depth: u32, held: &[usize]) -> Option<HeldList<'_>> {
+        let range = prefix(hash, depth);
+        let mut taken = HeldList { stripes: self, list: Vec::with_capacity(range.len()) };
+        for stripe in range.filter(|stripe| held.binary_search(stripe).is_err()) {
+            self.0[stripe].compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok()?;
+            taken.list.push(stripe);
+        }
+        Some(taken)
     }
 
     /// Waits for these locks, which ascend and differ.

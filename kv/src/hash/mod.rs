@@ -183,6 +183,14 @@ pub struct Full {
     word: u64,
 }
 
+impl Full {
+    /// The least of the hashes that the segment is for, one of which is `hash`.
+    pub const fn first(&self, hash: u64) -> u64 {
+        let rest = 64 - Segment::of(self.word).depth;
+        if rest < 64 { hash >> rest << rest } else { 0 }
+    }
+}
+
 /// Starts writing back the first `passed` lines where the entry of `hash` could have been: they are full, and must be so after a crash.
 fn flush_passed<M: Media>(media: &M, segment: &Segment, hash: u64, passed: u64) {
     let (tag, pair) = (tag_of(hash, segment.window), segment.pair(hash << segment.depth));

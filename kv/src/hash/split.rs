@@ -67,12 +67,15 @@ pub enum Room {
 pub(super) struct Image {
     segment: Segment,
     words: Vec<u64>,
+    /// How many words of each line are entries: the first ones.
+    filled: Vec<u8>,
 }
 
 impl Image {
     fn new(pages: u64, depth: u32, window: u32) -> Self {
         let segment = Segment { at: 0, pages, depth, window };
-        Self { segment, words: vec![0; (segment.bytes() / 8) as usize] }
+        let lines = (segment.bytes() / 64) as usize;
+        Self { segment, words: vec![0; lines * 8], filled: vec![0; lines] }
     }
 
     /// The first pair of an entry.
@@ -85,9 +88,11 @@ impl Image {
     fn enter(&mut self, entry: u64) -> bool {
         let (tag, pair) = (entry >> SLOT_BITS, self.pair(entry));
         for n in 0..LINES {
-            let line = (self.segment.line(pair, tag, n) / 8) as usize;
-            if let Some(free) = self.words[line..line + 8].iter_mut().find(|word| **word == 0) {
-                *free = entry;
+            let line = (self.segment.line(pair, tag, n) / 64) as usize;
+            let filled = usize::from(self.filled[line]);
+            if filled < 8 {
+                self.words[line * 8 + filled] = entry;
+                self.filled[line] += 1;
                 return true;
             }
         }
@@ -151,8 +156,8 @@ impl Image {
     /// Writes it, durable with this thread's next fence: the word that names it.
     fn write<M: Media>(&mut self, env: &Env<M>) -> Result<u64> {
         self.segment.at = env.alloc_pages(PageKind::Segment(self.segment.pages as u16))?;
-        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        env.media.write_through(self.segment.at, &bytes);
+        let bytes: Vec<_> = self.words.iter().map(|word| word.to_le_bytes()).collect();
+        env.media.write_through(self.segment.at, bytes.as_flattened());
         Ok(self.segment.word())
     }
 
@@ -244,6 +249,31 @@ impl Index {
         let _held = stripes.lock_prefix(hash, segment.depth);
         let images = self.images(env, segment, hash, room)?;
         self.install(env, hash, segment, images)
+    }
+
+    /// As [`Self::split`], with [`Room::More`], for who has `locks`, which ascend, that of `hash` among them: whether it was done. Entries that are
+    /// held in the segment are not in what replaces it. Where somebody else has locks, or space has to be looked for, nothing is done.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn try_split<M: Media>(
+        &self,
+        env: &Env<M>,
+        stripes: &Stripes,
+        locks: &[usize],
+        (hash, full): (u64, Full),
+    ) -> Result<bool> {
+        let Some(_one) = self.splitting.try_lock() else { return Ok(false) };
+        let segment = self.segment(&env.media, hash)?;
+        let Some(_rest) = stripes.try_lock_prefix(hash, segment.depth, locks) else { return Ok(false) };
+        if segment.word() != full.word {
+            return Ok(false);
+        }
+        let done = self.images(env, segment, hash, Room::More);
+        match done.and_then(|images| self.install(env, hash, segment, images)) {
+            Err(Error::NoSpace { .. }) => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 
     /// Puts `images` in the place of `segment`, that of `hash`. The caller has the locks of all its hashes, and nobody else splits.

@@ -37,8 +37,12 @@ impl Segment {
 
     /// Its entries that name records.
     pub(super) fn named<M: Media>(&self, media: &M) -> Vec<u64> {
-        let lines = (0..self.bytes() / 64).map(|line| media.load_line(self.at + line * 64));
-        lines.flatten().filter(|entry| entry & SLOT > HELD).collect()
+        let mut named = Vec::with_capacity((self.bytes() / 8) as usize);
+        for line in (self.at..self.at + self.bytes()).step_by(64) {
+            media.prefetch(line + 16 * 64);
+            named.extend(media.load_line(line).into_iter().filter(|entry| entry & SLOT > HELD));
+        }
+        named
     }
 }
 
