@@ -244,16 +244,18 @@ impl<S: Space> Ordered<S> {
             if !state.loaded {
                 continue;
             }
-            for change in here {
-                let key = batch.key(change);
-                let Leaf { page, tail, prefix, .. } = &state.leaves[state.keys.find(key)];
+            let mut keys = here.iter().map(|change| batch.key(change)).peekable();
+            while let Some(key) = keys.next() {
+                let place = state.keys.find(key);
+                let Leaf { page, tail, prefix, .. } = &state.leaves[place];
                 let (tail, entry) =
-                    (u64::from(tail.unwrap_or(0)), entry_bytes(key.len() - prefix.len().min(key.len())));
-                match tail + entry as u64 <= page.bytes {
-                    true => self.memory().prefetch_bytes(page.at + tail, entry as u64),
-                    // It is read as a whole.
-                    false => self.memory().prefetch_bytes(page.at, page.bytes.min(LEAF_BYTES)),
-                }
+                    (u64::from(tail.unwrap_or(0)), entry_bytes(key.len().saturating_sub(prefix.len())));
+                let fits = tail + entry as u64 <= page.bytes;
+                // A leaf without room is read as a whole.
+                let (at, len) =
+                    if fits { (page.at + tail, entry as u64) } else { (page.at, page.bytes.min(LEAF_BYTES)) };
+                self.memory().prefetch_bytes(at, len);
+                while keys.next_if(|key| state.is_below_next(key, place)).is_some() {}
             }
         }
     }
