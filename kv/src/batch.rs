@@ -21,6 +21,7 @@ use crate::hash::{Found, Full, Look, Place, Room};
 use crate::heap::class_of;
 use crate::layout::PAGE;
 use crate::media::Media;
+use crate::mutation::{self, Mutation};
 use crate::pages::PageKind;
 use crate::record::{self, BATCH, Head, Key, MAX_VALUE, TOMBSTONE};
 use crate::ring::Note;
@@ -348,10 +349,12 @@ impl<M: Media> Core<M> {
                 }
                 Err(full) if self.index.try_split(&self.env, &self.stripes, locks, (*hash, full))? => {
                     // What was found in that segment lies elsewhere now.
-                    number = order.partition_point(|(other, _)| *other < full.first(*hash));
+                    let rule = mutation::is(Mutation::KeepSpots);
+                    let first = if rule { *hash } else { full.first(*hash) };
+                    number = order.partition_point(|(other, _)| *other < first);
                     free.truncate(number);
-                    let is_gone = |spot: &Spot| items[spot.item as usize].key.hash >= full.first(*hash);
-                    while let Some(spot) = ready.spots.pop_if(|spot| is_gone(spot)) {
+                    let is_gone = |spot: &mut Spot| items[spot.item as usize].key.hash >= first;
+                    while let Some(spot) = ready.spots.pop_if(is_gone) {
                         ready.records[spot.item as usize] = Record::default();
                     }
                 }

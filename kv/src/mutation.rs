@@ -29,6 +29,8 @@ pub enum Mutation {
     SplitFirst,
     /// K11: the superblock names a directory before it is durable.
     DirectoryFirst,
+    /// K11: what a batch found in a segment counts although the batch has split that since.
+    KeepSpots,
     /// K12: sequence numbers start again where the last record was found, not at the limit.
     NoLimit,
     /// K13: space is given back while readers look at it.

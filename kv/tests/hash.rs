@@ -87,6 +87,29 @@ fn a_directory_that_is_named_before_it_is_durable_is_noticed() {
     assert!(deep(Some(Mutation::DirectoryFirst)).is_err());
 }
 
+/// Batches with more new keys than segments have room for: each splits some while it is looked up, and goes on.
+fn splits(rule: Option<Mutation>) -> Result<common::Counts, String> {
+    let key = |n: u64| format!("key {n:04}").into_bytes();
+    let change = |n: u64, with: u8| (key(n * 7 % 1000), (n % 11 > 0).then(|| vec![with; 8]));
+    let setup = [Op::Batch(0, (0..300).map(|n| change(n, 1)).collect())];
+    let batch = |from: u64| Op::Batch(0, (from..from + 200).map(|n| change(n, 2)).collect());
+    let mut ops: Vec<_> = (1..7).map(|n| batch(n * 110)).collect();
+    ops.extend((0..10).map(|n| Op::Put(0, key(n * 30 + 1), vec![4; 8])));
+    crashes_in(&small(true), &setup, &ops, Effort { images: 40, first: 8, seed: 3, further: 23 }, rule)
+}
+
+#[test]
+fn batches_split_segments_at_any_crash() {
+    let counts = splits(None).unwrap();
+    println!("{counts:?}");
+    assert!(counts.images > 1000 && counts.nested > 0, "{counts:?}");
+}
+
+#[test]
+fn what_a_batch_found_before_a_split_is_looked_for_again() {
+    assert!(splits(Some(Mutation::KeepSpots)).is_err());
+}
+
 /// Most keys go, and the indexes of small parts shrink: segments and groups are merged, and pages move.
 fn shrinks(rule: Option<Mutation>) -> Result<common::Counts, String> {
     let key = |n: u64| format!("key {n:04}").into_bytes();

@@ -80,6 +80,35 @@ fn two_put_while_a_segment_is_split() {
     });
 }
 
+/// A batch splits the segment while it has locks, where it can have the others too, and else gives everything up and tries again.
+#[test]
+fn a_batch_splits_a_segment_beside_a_put() {
+    let count = first_to_split();
+    let pool = filled(count);
+    explore("kv core: a batch that splits beside a put", move || {
+        let sim = pool.copy();
+        let db = open(sim.clone());
+        let (writer, other) = (db.clone(), db.clone());
+        together(vec![
+            part(move || {
+                let mut batch = Batch::new();
+                [0, 1].iter().for_each(|n| batch.put(&key(count + n), &value(1)));
+                writer.write(&batch).expect("written");
+            }),
+            part(move || other.put(&key(count + 2), &value(1)).expect("put")),
+        ]);
+        let check = |db: &Base| {
+            for n in 0..count + 3 {
+                let expected = value(u64::from(n >= count));
+                assert_eq!(db.get(&key(n)).expect("sound").as_deref(), Some(&expected[..]), "{n}");
+            }
+        };
+        check(&db);
+        drop(db);
+        check(&open(sim));
+    });
+}
+
 /// Two sessions supersede each other's records: what one of them holds at the end is what recovery finds.
 #[test]
 fn rings_whose_tails_move_lead_to_the_newest() {

@@ -286,12 +286,6 @@ impl Content {
         (self.lengths, self.prefix_len) = (NO_LENGTHS, 0);
     }
 
-    /// Adds a key behind the others.
-    pub(super) fn push(&mut self, key: &[u8], hint: Hint) {
-        let item = self.take(&[], key, hint, false);
-        self.items.push(item);
-    }
-
     /// Adds the items of `other`, whose keys are all above.
     pub(super) fn append(&mut self, other: &Self) {
         self.head_from_start();

@@ -9,7 +9,7 @@
 
 use super::group::{Damaged, Group, Leaf, State};
 use super::keys::{Keys, separator};
-use super::leaf::{Content, Place, encode};
+use super::leaf::{Place, encode};
 use super::open::write_leaf;
 use super::pending::Batch;
 use super::plan::{self, Cap, Fill, Piece};
