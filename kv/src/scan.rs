@@ -27,6 +27,8 @@ const MOST: usize = 24;
 const ENOUGH: usize = 64 << 10;
 /// How many keys ahead a record is asked for.
 const FAR: usize = 16;
+/// How many records are copied before one is looked at.
+const LATER: usize = 2;
 /// Keys of which something is remembered until their records are read: twice [`FAR`] are ahead of [`MOST`].
 const RING: usize = 64;
 /// Bytes of a record that are asked for until one was seen, and at most.
@@ -76,6 +78,25 @@ fn take<M: Media>(core: &Core<M>) -> u64 {
 struct Guess {
     hash: u64,
     at: u64,
+}
+
+/// Which of the keys that are read together do not have their record where it was expected.
+#[derive(Debug, Default)]
+struct Missed {
+    nth: [u8; MOST],
+    count: usize,
+}
+
+impl Missed {
+    #[inline]
+    fn add(&mut self, nth: usize) {
+        self.nth[self.count] = nth as u8;
+        self.count += 1;
+    }
+
+    fn each(&self) -> &[u8] {
+        &self.nth[..self.count]
+    }
 }
 
 /// Whose snapshot a scan sees.
@@ -266,11 +287,16 @@ impl<'t, M: Media> Scan<'t, M> {
         }
         let core = self.tree.core();
         let _pin = core.env.pin();
-        let mut passed = self.copy(core, most, self.left > in_hand);
-        let (missed, misses) = self.check(core, passed);
+        let goes_on = self.left > in_hand;
+        let mut missed = Missed::default();
+        self.wrong = 0;
+        let mut passed = match self.doubts {
+            false => self.read_hinted(core, most, goes_on, &mut missed),
+            true => self.read_named(core, most, &mut missed),
+        };
         self.read = passed;
-        if misses > 0 {
-            passed = self.read_missed(core, passed, &missed[..misses]);
+        if missed.count > 0 {
+            passed = self.read_missed(core, passed, missed.each());
         }
         self.cursor.pass(passed);
         self.first += passed;
@@ -279,35 +305,42 @@ impl<'t, M: Media> Scan<'t, M> {
         self.doubt(passed);
     }
 
-    /// Copies the records of up to `most` of the keys in hand out, and asks for what comes after: of how many keys. They are looked at
-    /// afterwards: a processor that loads what it stores just now waits.
-    fn copy(&mut self, core: &Core<M>, most: usize, goes_on: bool) -> usize {
-        if self.doubts {
-            return self.copy_named(core, most);
-        }
-        let media = core.media();
+    /// Copies the records of up to `most` of the keys in hand out, and asks for what comes after: of how many keys. Each is compared with what it
+    /// was expected to be a little later: a processor that loads what it stores just now waits, and one that only asks waits for memory.
+    fn read_hinted(&mut self, core: &Core<M>, most: usize, goes_on: bool, missed: &mut Missed) -> usize {
+        let (media, tree) = (core.media(), self.tree.id());
         let mut leaf = if goes_on { std::mem::take(self.cursor.unasked()) } else { 0..0 };
         let (listed, ahead) = self.cursor.listed();
         let hand = listed.slots;
         let known = (hand.len() + ahead.len()).min(self.left);
-        let mut copied = 0;
-        for (slot, start) in hand.iter().zip(&mut self.starts).take(most) {
-            if self.records.len() >= ENOUGH {
+        let (mut copied, mut checked) = (0, 0);
+        loop {
+            let goes_on = copied < most && self.records.len() < ENOUGH;
+            if goes_on {
+                while self.asked < known.min(copied + FAR + 1) {
+                    let slot = hand.get(self.asked).or_else(|| ahead.get(self.asked - hand.len()));
+                    media.prefetch_bytes(slot.map_or(0, |slot| slot.hint.at()), self.bytes);
+                    self.asked += 1;
+                }
+                if !leaf.is_empty() {
+                    media.prefetch_bytes(leaf.start, LINES_A_KEY);
+                    leaf.start += LINES_A_KEY;
+                }
+                let from = self.records.len() as u32;
+                let may_be = core.append_hinted(hand[copied].hint, self.seen, &mut self.records);
+                self.starts[copied] = if may_be { from } else { NONE };
+                copied += 1;
+                if copied <= LATER {
+                    continue;
+                }
+            } else if checked == copied {
                 break;
             }
-            while self.asked < known.min(copied + FAR + 1) {
-                let slot = hand.get(self.asked).or_else(|| ahead.get(self.asked - hand.len()));
-                media.prefetch_bytes(slot.map_or(0, |slot| slot.hint.at()), self.bytes);
-                self.asked += 1;
+            let record = self.records.get(self.starts[checked] as usize..).unwrap_or_default();
+            if !core.is_newest(tree, hand[checked].hint.at(), record, |key| listed.is(checked, key)) {
+                missed.add(checked);
             }
-            if !leaf.is_empty() {
-                media.prefetch_bytes(leaf.start, LINES_A_KEY);
-                leaf.start += LINES_A_KEY;
-            }
-            let from = self.records.len() as u32;
-            let may_be = core.append_hinted(slot.hint, self.seen, &mut self.records);
-            *start = if may_be { from } else { NONE };
-            copied += 1;
+            checked += 1;
         }
         if goes_on {
             *self.cursor.unasked() = leaf;
@@ -316,7 +349,7 @@ impl<'t, M: Media> Scan<'t, M> {
     }
 
     /// The same, where the hash index says that they lie.
-    fn copy_named(&mut self, core: &Core<M>, most: usize) -> usize {
+    fn read_named(&mut self, core: &Core<M>, most: usize, missed: &mut Missed) -> usize {
         let mut copied = 0;
         while copied < most && self.records.len() < ENOUGH {
             self.ask_by_hash(core, copied);
@@ -325,30 +358,16 @@ impl<'t, M: Media> Scan<'t, M> {
             self.starts[copied] = if may_be { from } else { NONE };
             copied += 1;
         }
-        copied
-    }
-
-    /// Compares the records of the next `copied` keys that were copied out: which are not what they were expected to be, and how many.
-    fn check(&mut self, core: &Core<M>, copied: usize) -> ([u8; MOST], usize) {
         let (tree, (listed, _)) = (self.tree.id(), self.cursor.listed());
-        let (mut missed, mut misses) = ([0; MOST], 0);
-        self.wrong = 0;
         for (nth, (slot, start)) in listed.slots.iter().zip(&self.starts).take(copied).enumerate() {
             let record = self.records.get(*start as usize..).unwrap_or_default();
-            let is_key = |key: &[u8]| listed.is(nth, key);
-            let is = if self.doubts {
-                let Guess { hash, at } = self.ring[(self.first + nth) % RING];
-                self.wrong += usize::from(at != slot.hint.at() || !Head::of(record).is(TOLD));
-                core.is_seen(tree, (hash, at), record, is_key)
-            } else {
-                core.is_newest(tree, slot.hint.at(), record, is_key)
-            };
-            if !is {
-                missed[misses] = nth as u8;
-                misses += 1;
+            let Guess { hash, at } = self.ring[(self.first + nth) % RING];
+            self.wrong += usize::from(at != slot.hint.at() || !Head::of(record).is(TOLD));
+            if !core.is_seen(tree, (hash, at), record, |key| listed.is(nth, key)) {
+                missed.add(nth);
             }
         }
-        (missed, misses)
+        copied
     }
 
     /// Learns from what was read of `passed` keys.

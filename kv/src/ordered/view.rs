@@ -340,8 +340,9 @@ impl Even {
     #[inline]
     fn slot(self, page: &[u8], n: usize) -> (Slot, u64) {
         let at = self.start + n * self.each;
-        let bytes = page.get(at..at + Self::HEADED).and_then(|bytes| bytes.first_chunk());
-        let bytes: [u8; Self::HEADED] = *bytes.unwrap_or(&[0; Self::HEADED]);
+        // Each word from where it lies: a copy of both would be loaded again across two stores, which a processor waits for.
+        let bytes: &[u8; Self::HEADED] =
+            page.get(at..).and_then(|bytes| bytes.first_chunk()).unwrap_or(&[0; Self::HEADED]);
         let word = |n: usize| bytes[n..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let slot = Slot { hint: Hint::of_word(word(0)), at: (at + Hint::BYTES) as u32, len: self.width };
         let head = word(Hint::BYTES).swap_bytes();
