@@ -50,7 +50,12 @@ impl<M: Media> Db<M> {
         report.faults.extend(walked.err());
         for tree in self.all_trees() {
             if !core.read_only {
-                report.faults.extend(tree.state().ordered.verify()?.errors);
+                match tree.state().ordered.verify() {
+                    Ok(findings) => report.faults.extend(findings.errors),
+                    // Where changes that wait are to go can not be read.
+                    Err(error @ Error::Damage(_)) => report.faults.push(error),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(report)

@@ -53,6 +53,8 @@ pub enum Mutation {
     NoMark,
     /// K15: the mark is not flushed with its group.
     NoMarkFlush,
+    /// K14: changes do not wait until the ordered indexes have what was replayed, and the rings are empty.
+    NoFinish,
     /// K15: replay does not tell the ordered index of tombstones, nor of the newest record of a key.
     NoRetelling,
     /// K8: replay does not look at the checksum of a record.

@@ -73,7 +73,7 @@ impl<M: Media> Core<M> {
         if mutation::is(Mutation::NoRetelling) && (newest.is(TOMBSTONE) || !newest.is(TOLD)) {
             return Ok(());
         }
-        tree.ordered.apply(ordered::Change::Insert, key.bytes, at, newest.sequence())
+        tree.ordered.announce(ordered::Change::Insert, key.bytes, at, newest.sequence())
     }
 
     /// Makes durable what the session's group told.

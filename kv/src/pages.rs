@@ -36,6 +36,8 @@ pub enum PageKind {
     List(u16),
     /// Of the ordered index, so many pages.
     Ordered(u16),
+    /// The same, and read at every open: not where slabs leave pages, which is in every chunk of records.
+    Group(u16),
     /// A slab of slots for records, of this class.
     Slab(u16),
     /// A run that holds one record, of so many pages.
@@ -54,7 +56,7 @@ impl PageKind {
             Self::Segment(n) => 0x1000 | n,
             Self::Directory(n) => 0x2000 | n,
             Self::List(n) => 0x3000 | n,
-            Self::Ordered(n) => 0x4000 | n,
+            Self::Ordered(n) | Self::Group(n) => 0x4000 | n,
             Self::Slab(class) => 0x5000 | class,
             Self::Record(n) => 0x8000 | n,
         }
@@ -88,9 +90,12 @@ impl PageKind {
         match self {
             Self::Map => 1,
             Self::Slab(_) => SLAB_PAGES as usize,
-            Self::Segment(n) | Self::Directory(n) | Self::List(n) | Self::Ordered(n) | Self::Record(n) => {
-                n as usize
-            }
+            Self::Segment(n)
+            | Self::Directory(n)
+            | Self::List(n)
+            | Self::Ordered(n)
+            | Self::Group(n)
+            | Self::Record(n) => n as usize,
         }
     }
 }
@@ -197,7 +202,7 @@ impl Pages {
         if let Some((chunk, page)) = state.find_read(media, count)? {
             return Ok(state.take(media, kind, chunk, page));
         }
-        if matches!(kind, PageKind::Ordered(1) | PageKind::Segment(_))
+        if matches!(kind, PageKind::Ordered(1) | PageKind::Group(1) | PageKind::Segment(_))
             && let Some(at) = self.records.lock().take_last(media, kind)
         {
             return Ok(at);

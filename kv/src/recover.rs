@@ -1,13 +1,14 @@
 //! What is there after a crash?
 //!
 //! Nothing is read but the fixed first chunk, the table of chunks and the maps of pages, and what the rings lead to: at most some hundred
-//! notes a session. Each note's record is entered into the index, unless that names a later one of its key.
+//! notes a session. Each note's record is entered into the index, unless that names a later one of its key. The ordered indexes are told, and take
+//! what they were told when somebody looks, or before the first change: for each key, they read the start of every leaf of a group.
 //!
 //! Invariants:
 //! 1. K8: a note is replayed when the record at its place has its sequence number and is right: else the slot was given to another change
 //!    later, which could only be after this one had become durable in the index.
 //! 2. K9: the greater sequence number wins. So the order of notes and rings does not matter, and a replay may be repeated.
-//! 3. The tails move when what was replayed is durable. Nothing is given out before.
+//! 3. The tails move when what was replayed is durable, in both indexes. Nothing is changed or given out before.
 
 use crate::batch::read_list;
 use crate::core::{Core, Parts};
@@ -26,6 +27,7 @@ use crate::superblock::{Superblock, store};
 use crate::sweep::Sweep;
 use crate::trees::Trees;
 use daxstore::sync::Arc;
+use daxstore::sync::atomic::Ordering;
 
 /// What an open did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,6 +112,7 @@ impl<M: Media> Core<M> {
             core.trees.write_counts(core.media(), false);
             core.media().fence()?;
             if repair {
+                core.finish_replay()?;
                 recovery.rebuilt = core.repair()?;
             }
             for tree in dropping {
@@ -119,7 +122,7 @@ impl<M: Media> Core<M> {
         Ok(Ok((core, recovery)))
     }
 
-    /// Replays every ring, and empties it.
+    /// Replays every ring.
     fn replay(&self, recovery: &mut Recovery) -> Result<()> {
         let mut ends = Vec::new();
         for taken in self.sessions.each() {
@@ -130,15 +133,33 @@ impl<M: Media> Core<M> {
             }
             ends.push(end);
         }
+        self.media().fence()?;
+        *self.replayed.lock() = ends;
+        self.has_replayed.store(true, Ordering::Release);
+        if recovery.notes == 0 { self.finish_replay() } else { Ok(()) }
+    }
+
+    /// Makes what was replayed durable in the ordered indexes, and empties the rings, unless that was done.
+    ///
+    /// # Errors
+    /// As [`Self::write_back`]: then it is tried again.
+    #[cold]
+    pub(crate) fn finish_replay(&self) -> Result<()> {
+        let mut ends = self.replayed.lock();
+        if ends.is_empty() {
+            return Ok(());
+        }
         self.write_back_all_order()?;
         self.media().fence()?;
-        for (mut taken, end) in self.sessions.each().zip(ends) {
+        for (mut taken, end) in self.sessions.each().zip(ends.iter().copied()) {
             if taken.session.ring.tail(self.media())? != end {
                 taken.session.ring.set_tail(self.media(), end);
             }
             taken.session.position = end;
         }
         self.media().fence()?;
+        ends.clear();
+        self.has_replayed.store(false, Ordering::Release);
         self.env.collect()
     }
 

@@ -112,7 +112,7 @@ impl Space {
                 PageKind::Record(_) => self.runs += bytes,
                 PageKind::Segment(_) => self.hash += bytes,
                 PageKind::Directory(_) => self.directory += bytes,
-                PageKind::Ordered(_) => self.ordered += bytes,
+                PageKind::Ordered(_) | PageKind::Group(_) => self.ordered += bytes,
                 PageKind::List(_) => self.lists += bytes,
                 PageKind::Map => self.maps += bytes,
             }

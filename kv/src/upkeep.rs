@@ -83,6 +83,7 @@ impl<M: Media> Core<M> {
     /// # Errors
     /// As [`Self::drain`].
     pub(crate) fn drain_all(&self) -> Result<()> {
+        self.finish_replay()?;
         // What one takes out of the index is another group's: until nothing is left, or nothing can go.
         for _ in 0..4 {
             for mut taken in self.sessions.each() {

@@ -8,7 +8,7 @@ mod crash {
     pub mod structure;
 }
 
-use common::{Effort, Op, crashes};
+use common::{Effort, Op, Setting, crashes, crashes_in};
 use daxstore_kv::mutation::Mutation;
 
 const EFFORT: Effort = Effort { images: 6, first: 0, seed: 1, further: 401 };
@@ -72,6 +72,30 @@ fn groups_are_written_back_and_slots_used_again() {
 fn sessions_supersede_each_others_records() {
     let effort = Effort { images: 3, ..EFFORT };
     crashes(&mixture(7, 40, 10, 1), &mixture(8, 420, 10, 3), effort, None).unwrap();
+}
+
+/// Changes of a database whose process was killed: the first one waits for what recovery left to be done, and power is cut in that too.
+fn go_on(rule: Option<Mutation>) -> Result<u64, String> {
+    let setting = Setting { killed: true, ..Setting::default() };
+    let mut images = 0;
+    for seed in 0..3 {
+        let setup = mixture(seed + 20, 150, 20, 3);
+        let counts = crashes_in(&setting, &setup, &mixture(seed + 30, 100, 20, 3), EFFORT, rule)?;
+        images += counts.images + counts.nested;
+    }
+    Ok(images)
+}
+
+#[test]
+fn changes_go_on_after_a_kill() {
+    let images = go_on(None).unwrap();
+    println!("{images} images");
+    assert!(images > 3000, "{images}");
+}
+
+#[test]
+fn a_change_before_what_was_replayed_is_durable_is_noticed() {
+    assert!(go_on(Some(Mutation::NoFinish)).is_err());
 }
 
 /// New keys up to where the first segment of the index is replaced, and over it.

@@ -71,6 +71,14 @@ pub trait Space: Send + Sync + 'static {
     /// [`Error::NoSpace`], before anything changed.
     fn take(&self, bytes: u64) -> Result<u64>;
 
+    /// As [`Self::take`], of a group: whoever opens the index reads all of these, so that they lie together as far as that can be.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    fn take_group(&self, bytes: u64) -> Result<u64> {
+        self.take(bytes)
+    }
+
     /// Gives a page back. Nothing durable links it, and nobody reads it.
     ///
     /// # Errors
@@ -92,6 +100,10 @@ impl<M: Media> Space for Env<M> {
 
     fn take(&self, bytes: u64) -> Result<u64> {
         self.alloc_pages(PageKind::Ordered(bytes.div_ceil(crate::layout::PAGE) as u16))
+    }
+
+    fn take_group(&self, bytes: u64) -> Result<u64> {
+        self.alloc_pages(PageKind::Group(bytes.div_ceil(crate::layout::PAGE) as u16))
     }
 
     fn give(&self, page: Page) -> Result<()> {

@@ -7,7 +7,7 @@ use super::group::{Group, read_header};
 use super::keys::Keys;
 use super::leaf::{Content, Place, encode};
 use super::log::{self, Log};
-use super::root::{self, LINKS_AT, Page, check_group, linked, links};
+use super::root::{self, LINKS_AT, Page, check_group, linked, links, low_of_group};
 use super::writer::Writer;
 use super::{Sizes, Space, Top, corrupt};
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub(super) fn create<S: Space>(space: &S, tree: u32, sizes: Sizes) -> Result<u64
     let [root, log, group, leaf] = [taken[0], taken[1], taken[2], taken[3]];
     let media = space.memory();
     write_leaf(media, tree, leaf, &[], false);
-    root::write_group(media, tree, group, sizes, std::iter::once(Some(leaf)));
+    root::write_group(media, tree, group, sizes, &[], std::iter::once(Some(leaf)));
     media.write_through(log.at, &vec![0; log.bytes as usize]);
     root::write_root(media, tree, root, log.at, sizes);
     media.fence()?;
@@ -63,8 +63,7 @@ pub(super) fn open<M: Media>(media: &M, tree: u32, root: u64) -> Result<(Top, Wr
         }
     }
     groups.iter().for_each(|(page, _)| media.prefetch(page.at));
-    groups.iter().for_each(|(page, _)| prefetch_first(media, *page));
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(groups.len());
     for (page, link) in groups {
         match low_of(media, tree, page) {
             Ok(low) => found.push((low, page, link)),
@@ -84,18 +83,12 @@ pub(super) fn open<M: Media>(media: &M, tree: u32, root: u64) -> Result<(Top, Wr
     Ok((Top { keys, groups, damaged }, Writer::new(root, tables, free, log)))
 }
 
-fn prefetch_first<M: Media>(media: &M, page: Page) {
-    let at = page.at + LINKS_AT;
-    if page.at + page.bytes <= media.len()
-        && let Ok(Some(leaf)) = linked(media.load(at), at)
-    {
-        media.prefetch(leaf.at);
-    }
-}
-
-/// The low bound of a group: that of its first leaf; where it can not be read, the lowest of those that can.
+/// The low bound of a group; where that can not be read there, that of its first leaf, or the lowest of those that can.
 fn low_of<M: Media>(media: &M, tree: u32, page: Page) -> Result<Box<[u8]>> {
     check_group(media, tree, page)?;
+    if let Some(low) = low_of_group(media, tree, page) {
+        return Ok(low);
+    }
     let at = page.at + LINKS_AT;
     let mut bytes = Vec::new();
     if let Ok(Some(leaf)) = linked(media.load(at), at)

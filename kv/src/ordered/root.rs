@@ -26,7 +26,10 @@
 //! | 8 | 4 | `magic` | 0x70756f72 |
 //! | 12 | 4 | `tree` | the tree it belongs to |
 //! | 16 | 8 | `bytes` | of the page |
-//! | 24 | 40 | | zeros |
+//! | 24 | 16 | | zeros, lengths as in the root |
+//! | 40 | 1 | `low_len` | bytes of the low bound, and 1; 0 where it is not here: it is longer, or an older program wrote the group |
+//! | 41 | 3 | `low_sum` | hash of the low bound, salted with tree and offset |
+//! | 44 | 20 | `low` | the low bound of its first leaf, and zeros |
 //! | 64 | 8 each | | link to a leaf, or 0; the first links the leaf with the lowest keys |
 //!
 //! A link: the page's offset, a multiple of 256; in its low 4 bits the logarithm of the page's 256ths; in its high 16 bits a
@@ -43,6 +46,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Where links begin.
 pub(super) const LINKS_AT: u64 = 64;
 const NEXT_AT: u64 = 40;
+/// Where a group has its low bound, and how long that is at most.
+const LOW_AT: usize = 40;
+const MAX_LOW: usize = LINKS_AT as usize - LOW_AT - 4;
 const ROOT: u32 = 0x746f_6f72;
 const TABLE: u32 = 0x6c62_6174;
 const GROUP: u32 = 0x7075_6f72;
@@ -112,17 +118,38 @@ pub(super) fn write_table<M: Media>(media: &M, tree: u32, page: Page, sizes: Siz
     write_empty(media, page, header(TABLE, Place { tree, at: page.at }, page.bytes, 0, sizes));
 }
 
-/// Writes a group with `leaves` in its first places, durable after this thread's fence; `None` is a leaf that can not be
+/// The first four bytes of a low bound on the medium.
+fn low_word(place: Place, low: &[u8]) -> u32 {
+    low.len() as u32 + 1 | (xxh3_64_with_seed(low, place.seed()) as u32) << 8
+}
+
+/// The low bound of the group at `page`, if it has it: who opens an index needs no leaf then.
+pub(super) fn low_of_group<M: Media>(media: &M, tree: u32, page: Page) -> Option<Box<[u8]>> {
+    let mut bytes = [0; 4 + MAX_LOW];
+    media.read(page.at + LOW_AT as u64, &mut bytes);
+    let (word, low) = bytes.split_first_chunk()?;
+    let word = u32::from_le_bytes(*word);
+    let low = low.get(..(word as usize & 0xff).checked_sub(1)?)?;
+    (word == low_word(Place { tree, at: page.at }, low)).then(|| low.into())
+}
+
+/// Writes a group with the low bound `low` and `leaves` in its first places, durable after this thread's fence; `None` is a leaf that can not be
 /// found any more.
 pub(super) fn write_group<M: Media>(
     media: &M,
     tree: u32,
     page: Page,
     sizes: Sizes,
+    low: &[u8],
     leaves: impl Iterator<Item = Option<Page>>,
 ) {
     let mut bytes = vec![0; page.bytes as usize];
-    bytes[..40].copy_from_slice(&header(GROUP, Place { tree, at: page.at }, page.bytes, 0, sizes));
+    let place = Place { tree, at: page.at };
+    bytes[..40].copy_from_slice(&header(GROUP, place, page.bytes, 0, sizes));
+    if low.len() <= MAX_LOW {
+        bytes[LOW_AT..LOW_AT + 4].copy_from_slice(&low_word(place, low).to_le_bytes());
+        bytes[LOW_AT + 4..LOW_AT + 4 + low.len()].copy_from_slice(low);
+    }
     for (leaf, at) in leaves.zip((LINKS_AT..page.bytes).step_by(8)) {
         let word = leaf.map_or(LOST, |leaf| link(leaf, page.at + at));
         bytes[at as usize..][..8].copy_from_slice(&word.to_le_bytes());

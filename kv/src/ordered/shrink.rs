@@ -140,7 +140,7 @@ impl<S: Space> Ordered<S> {
             return Ok(());
         }
         if !self.merge_group(writer, index, state)? && self.space.is_leaving(state.page) {
-            let pages = writer.take_pages(&*self.space, std::iter::once(state.page.bytes))?;
+            let pages = writer.take_pages(&*self.space, std::iter::empty(), 1)?;
             writer.give_up_group(std::mem::replace(&mut state.page, pages[0]));
             self.write_group(writer, state);
         }
@@ -157,7 +157,7 @@ impl<S: Space> Ordered<S> {
         if !is_whole || (state.leaves.len() + upper.leaves.len()) * 4 > state.capacity() * 3 {
             return Ok(false);
         }
-        let pages = writer.take_pages(&*self.space, std::iter::once(state.page.bytes))?;
+        let pages = writer.take_pages(&*self.space, std::iter::empty(), 1)?;
         writer.give_up_group(std::mem::replace(&mut state.page, pages[0]));
         state.leaves.append(&mut upper.leaves);
         state.keys.append(std::mem::take(&mut upper.keys));

@@ -130,14 +130,12 @@ impl<S: Space> Ordered<S> {
         state: &mut State,
         new: Replacement,
     ) -> Result<()> {
-        let sizes = writer.root.sizes;
         let after = state.leaves.len() - new.places.len() + new.pieces.len() + state.damaged.len();
         let overflows = after > state.capacity();
         let groups = if overflows { 2 } else { 0 };
-        let lengths =
-            new.pieces.iter().map(|(_, bytes)| *bytes).chain(std::iter::repeat_n(sizes.group, groups));
+        let lengths = new.pieces.iter().map(|(_, bytes)| *bytes);
         let link = if overflows { writer.take_link(&*self.space, self.tree)? } else { 0 };
-        let pages = match writer.take_pages(&*self.space, lengths) {
+        let pages = match writer.take_pages(&*self.space, lengths, groups) {
             Ok(pages) => pages,
             Err(error) => {
                 writer.free_links.extend((link > 0).then_some(link));
@@ -220,7 +218,8 @@ impl<S: Space> Ordered<S> {
         let pages: Vec<_> = state.leaves.iter().map(|leaf| Some(leaf.page)).collect();
         let damaged = state.damaged.iter().map(|damaged| damaged.page);
         let all = pages.into_iter().chain(damaged);
-        write_group(self.memory(), self.tree, state.page, writer.root.sizes, all);
+        let low = state.keys.get(0);
+        write_group(self.memory(), self.tree, state.page, writer.root.sizes, low, all);
         writer.unfenced = true;
         let places = (state.page.at + LINKS_AT..).step_by(8);
         let links = state.leaves.iter_mut().map(|leaf| &mut leaf.link);
@@ -254,16 +253,16 @@ impl<S: Space> Ordered<S> {
     /// index is built anew, and its leaf says so.
     pub(super) fn renew(&self, writer: &mut Writer, index: usize, state: &mut State) -> Result<()> {
         let sizes = writer.root.sizes;
-        let pages = writer.take_pages(&*self.space, [sizes.group, sizes.leaf].into_iter())?;
+        let pages = writer.take_pages(&*self.space, std::iter::once(sizes.leaf), 1)?;
         let low: Box<[u8]> = self.top.read().keys.get(index).into();
         let media = self.memory();
-        write_leaf(media, self.tree, pages[1], &low, true);
+        write_leaf(media, self.tree, pages[0], &low, true);
         let mut bytes = Vec::new();
-        let header = super::group::read_header(media, self.tree, pages[1], &mut bytes)?;
+        let header = super::group::read_header(media, self.tree, pages[0], &mut bytes)?;
         let old = state.page;
         writer.words.retain(|at, _| !(old.at..old.at + old.bytes).contains(at));
-        state.page = pages[0];
-        state.leaves = vec![Leaf::new(pages[1], 0, &header, &bytes)];
+        state.page = pages[1];
+        state.leaves = vec![Leaf::new(pages[0], 0, &header, &bytes)];
         state.keys = Keys::new(vec![low]);
         state.damaged = Vec::new();
         state.loaded = true;

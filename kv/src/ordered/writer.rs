@@ -100,7 +100,7 @@ impl Writer {
         Ok(Page { at, bytes })
     }
 
-    /// Pages of these lengths, or none.
+    /// Pages of these lengths, then pages for so many groups, or none.
     ///
     /// # Errors
     /// As [`Self::take_page`].
@@ -108,10 +108,15 @@ impl Writer {
         &mut self,
         space: &S,
         lengths: impl Iterator<Item = u64>,
+        groups: usize,
     ) -> Result<Vec<Page>> {
         let mut taken = Vec::new();
-        for bytes in lengths {
-            match self.take_page(space, bytes) {
+        for bytes in lengths.map(Some).chain(std::iter::repeat_n(None, groups)) {
+            let page = match bytes {
+                Some(bytes) => self.take_page(space, bytes),
+                None => self.take_group(space),
+            };
+            match page {
                 Ok(page) => taken.push(page),
                 Err(error) => {
                     taken.into_iter().for_each(|page| self.give_up(page));
@@ -120,6 +125,14 @@ impl Writer {
             }
         }
         Ok(taken)
+    }
+
+    /// A page for a group: none that was a leaf's, which may lie anywhere.
+    fn take_group<S: Space>(&mut self, space: &S) -> Result<Page> {
+        let bytes = self.root.sizes.group;
+        let at = space.take_group(bytes)?;
+        self.fresh.insert(at);
+        Ok(Page { at, bytes })
     }
 
     /// Pages that are linked by nothing and not given back.

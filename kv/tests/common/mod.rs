@@ -159,11 +159,13 @@ pub struct Setting {
     pub len: u64,
     /// Whether the database itself is made in the trace; there is no setup then.
     pub made: bool,
+    /// Whether who did the setup was killed: the trace begins with recovery.
+    pub killed: bool,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { options: Options::new().create(true).seed(7), len: BYTES, made: false }
+        Self { options: Options::new().create(true).seed(7), len: BYTES, made: false, killed: false }
     }
 }
 
@@ -235,7 +237,10 @@ pub fn crashes_in(
             op.run(&db)?;
             op.apply(&mut state);
         }
-        db.close().map_err(|error| error.to_string())?;
+        match setting.killed {
+            true => std::mem::forget(db),
+            false => db.close().map_err(|error| error.to_string())?,
+        }
         primary.len = primary.len.max(Growing::reached(&primary.sim));
     }
     let scratch = Host { sim: Arc::new(primary.sim.fork().expect("memory")), ..primary.clone() };

@@ -5,6 +5,7 @@
 use super::memory::Random;
 use super::model::{Model, TREE, assert_same, fresh, tell};
 use crate::error::Error;
+use crate::media::Media;
 use crate::ordered::{Change, Ordered, Page, Sizes};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -72,4 +73,27 @@ fn no_flipped_bit_goes_unnoticed_or_takes_the_rest_down() {
         assert_same(&Ordered::open(&pages, TREE, root).unwrap(), &model);
     }
     assert!(noticed > 20, "{noticed}");
+}
+
+/// What a group says of its low bound is a copy: where that is damaged, or was never written, its first leaf is asked.
+#[test]
+fn a_low_bound_that_is_damaged_is_looked_for_elsewhere() {
+    for word in [40, 48, 56] {
+        let (pages, index) = fresh(1 << 20, Sizes::SMALL);
+        let mut model = Model::new();
+        for n in 0..1500_u64 {
+            tell(&index, &mut model, &(n * 7919 % 1500).to_be_bytes(), Some(8 * n), n);
+        }
+        index.write_back(0).unwrap();
+        let mut groups = Vec::new();
+        index.pages(|page| groups.push(page)).unwrap();
+        groups.retain(|page| pages.memory.load(page.at + 8) & 0xffff_ffff == 0x7075_6f72);
+        assert!(groups.len() > 3, "{groups:?}");
+        drop(index);
+        let is_there = |page: &&Page| pages.memory.load(page.at + word) != 0;
+        let damaged: Vec<_> = groups.iter().filter(is_there).collect();
+        assert!(word > 40 || damaged.len() == groups.len(), "{damaged:?}");
+        damaged.iter().for_each(|page| pages.memory.damage(page.at + word, 3));
+        assert_same(&Ordered::open(&pages, TREE, 256).unwrap(), &model);
+    }
 }
