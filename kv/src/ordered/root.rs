@@ -120,7 +120,7 @@ pub(super) fn write_table<M: Media>(media: &M, tree: u32, page: Page, sizes: Siz
 
 /// The first four bytes of a low bound on the medium.
 fn low_word(place: Place, low: &[u8]) -> u32 {
-    low.len() as u32 + 1 | (xxh3_64_with_seed(low, place.seed()) as u32) << 8
+    (low.len() as u32 + 1) | (xxh3_64_with_seed(low, place.seed()) as u32) << 8
 }
 
 /// The low bound of the group at `page`, if it has it: who opens an index needs no leaf then.
