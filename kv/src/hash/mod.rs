@@ -290,10 +290,12 @@ impl Index {
             let place = Place { at: line + used * 8, window: segment.window };
             return Some(Free { place, was: 0, passed: 0 });
         }
-        if used == 8 {
+        let mut alike =
+            entries.into_iter().filter(|entry| entry >> SLOT_BITS == tag && entry & SLOT > HELD).peekable();
+        if used == 8 && alike.peek().is_none() {
             media.prefetch(segment.line(segment.pair(hash << segment.depth), tag, 1));
         }
-        for entry in entries.into_iter().filter(|entry| entry >> SLOT_BITS == tag && entry & SLOT > HELD) {
+        for entry in alike {
             let at = (entry & SLOT) * 8;
             media.prefetch(at);
             media.prefetch(at + 32);
