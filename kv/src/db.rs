@@ -337,6 +337,7 @@ impl<M: Media> Db<M> {
             return Err(Error::ReadOnly);
         }
         let Some(tree) = core.trees.by_name(name) else { return Ok(false) };
+        core.finish_replay()?;
         core.trees.begin_drop(core.media(), &tree)?;
         // What is put by a change that did not see that, is there to be deleted.
         core.sessions.wait_for(core.last_sequence() + 1);

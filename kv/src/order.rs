@@ -87,9 +87,9 @@ impl<M: Media> Core<M> {
         Ok(())
     }
 
-    /// Makes durable what was told.
+    /// Makes durable what was told, also of trees that were dropped: by their order their records are found and deleted.
     pub(crate) fn write_back_all_order(&self) -> Result<()> {
-        self.trees.each().iter().try_for_each(|tree| tree.ordered.write_back(0))
+        self.trees.each_with_records().iter().try_for_each(|tree| tree.ordered.write_back(0))
     }
 
     /// The tree with this name, made if there is none.

@@ -8,7 +8,7 @@
 //! 1. K8: a note is replayed when the record at its place has its sequence number and is right: else the slot was given to another change
 //!    later, which could only be after this one had become durable in the index.
 //! 2. K9: the greater sequence number wins. So the order of notes and rings does not matter, and a replay may be repeated.
-//! 3. The tails move when what was replayed is durable, in both indexes. Nothing is changed or given out before.
+//! 3. The tails move when what was replayed is durable, in both indexes. No key is changed, no tree dropped and no slot swept before.
 
 use crate::batch::read_list;
 use crate::core::{Core, Parts};

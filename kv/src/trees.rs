@@ -145,6 +145,11 @@ impl<M: Media> Trees<M> {
         all.iter().flatten().filter(|tree| !tree.dropped.load(Ordering::Acquire)).cloned().collect()
     }
 
+    /// All whose records are not all deleted: also those that were dropped, by number.
+    pub fn each_with_records(&self) -> Vec<Arc<TreeState<M>>> {
+        self.all.read().iter().flatten().cloned().collect()
+    }
+
     /// The tree with this name; it is made if there is none, and has records from the sequence number on that `next` says. Durable on return.
     ///
     /// # Errors

@@ -93,6 +93,19 @@ fn changes_go_on_after_a_kill() {
     assert!(images > 3000, "{images}");
 }
 
+/// The keys that only a ring tells of are found when their tree is dropped, and when power is cut in that.
+#[test]
+fn a_tree_is_dropped_after_a_kill() {
+    let setting = Setting { killed: true, ..Setting::default() };
+    let some = |from: u64| (from..from + 12).map(|n| (key(n), Some(value(n, 1)))).collect();
+    let setup = [Op::Make("one"), Op::In("one", some(0)), Op::In("one", some(12))];
+    let ops = [Op::Drop("one"), Op::Make("one"), Op::In("one", some(3)), Op::Compact(0)];
+    let counts =
+        crashes_in(&setting, &setup, &ops, Effort { images: 12, further: 13, ..EFFORT }, None).unwrap();
+    println!("{counts:?}");
+    assert!(counts.images > 200 && counts.nested > 0, "{counts:?}");
+}
+
 #[test]
 fn a_change_before_what_was_replayed_is_durable_is_noticed() {
     assert!(go_on(Some(Mutation::NoFinish)).is_err());

@@ -12,7 +12,7 @@ use super::hand::{Hand, Kept};
 use super::leaf::Hint;
 use super::mutation::{self, Mutation};
 use super::view::{Listed, Part, Slot};
-use super::{Ordered, Page, Space, corrupt};
+use super::{LEAF_BYTES, Ordered, Page, Space, corrupt};
 use crate::error::{Error, Result};
 use crate::media::Media;
 use daxstore::sync::Arc;
@@ -20,8 +20,6 @@ use std::ops::{Bound, Range};
 
 /// How many records ahead are asked for by who takes keys one by one.
 const AHEAD: usize = 8;
-/// Bytes of a leaf that are asked for ahead: all, where keys are short.
-const LEAF_BYTES: u64 = 2048;
 
 /// Where a cursor lies before it has a leaf.
 #[derive(Clone, Copy, Debug)]

@@ -49,6 +49,8 @@ use writer::Writer;
 
 /// The longest page, in bytes.
 const MAX_PAGE: u64 = 64 << 10;
+/// Bytes of a leaf that are asked for ahead: all, where keys are short.
+const LEAF_BYTES: u64 = 2048;
 /// How many changes wait at most before somebody takes them into the leaves.
 const WAITING: usize = 256;
 

@@ -14,7 +14,7 @@ use super::log::Log;
 use super::mutation::{self, Mutation};
 use super::pending::Batch;
 use super::root::{self, Page, Root, links};
-use super::{Ordered, Space};
+use super::{LEAF_BYTES, Ordered, Space};
 use crate::error::Result;
 use crate::media::Media;
 use daxstore::sync::Arc;
@@ -30,8 +30,6 @@ pub(super) const RUN_WORDS: usize = 96;
 const TOGETHER: usize = 64;
 /// Fewer changes than that are not looked ahead for.
 const LOOK_AHEAD: usize = 4;
-/// Bytes of a leaf that are asked for ahead: all, where keys are short.
-const LEAF_BYTES: u64 = 2048;
 const LINE: u64 = 64;
 
 /// What the writer has in hand.
