@@ -1,14 +1,14 @@
 //! How long does an engine take to open after SIGKILL?
 //!
 //! A child loads all records, says so, and puts until it is killed. Then this process opens what it left, gets a
-//! record, and looks at a sample of all.
+//! record, puts a new one, scans, and looks at a sample of all.
 
 use crate::args::{Args, Run};
 use crate::draw::{Rng, Zipf};
 use crate::engine::{Engine, Size};
 use crate::error::{Context, Failure, Result};
 use crate::run::{Outcome, blank, load, room};
-use crate::workload::{Inserted, Shared, Worker, Workload};
+use crate::workload::{Inserted, SCAN, Shared, Worker, Workload};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -29,6 +29,11 @@ pub struct Reopened {
     pub open_seconds: f64,
     /// And then until the first record was got.
     pub first_get_seconds: f64,
+    /// How long the first change after that took, a new key: what an engine left for later is done then.
+    pub first_put_seconds: f64,
+    /// And the first scan of 100 records after that; `None` of an engine that can not scan.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_scan_seconds: Option<f64>,
     /// Records that were looked at, and were right.
     pub checked: u64,
 }
@@ -63,20 +68,35 @@ pub fn measure(args: &Args, run: Run, dir: &Path, medium: &str) -> Result<Outcom
         inserted: &inserted,
     };
     let mut worker = Worker::new(shared, 0);
-    let begun = Instant::now();
-    worker.get(size.records / 2)?;
-    let first_get_seconds = begun.elapsed().as_secs_f64();
+    let middle = size.records / 2;
+    let first_get_seconds = timed(|| worker.get(middle))?;
+    let first_put_seconds = timed(|| worker.insert())?;
+    let can_scan = run.engine.is_ordered();
+    let first_scan_seconds = can_scan.then(|| timed(|| worker.scan(middle, SCAN))).transpose()?;
     let mut rng = Rng::new(args.seed, 1);
     for _ in 0..SAMPLE {
         worker.get(rng.below(size.records))?;
     }
     let mut outcome = blank(args, run, &*engine, medium);
-    outcome.reopened = Some(Reopened { open_seconds, first_get_seconds, checked: SAMPLE });
+    outcome.reopened = Some(Reopened {
+        open_seconds,
+        first_get_seconds,
+        first_put_seconds,
+        first_scan_seconds,
+        checked: SAMPLE,
+    });
     outcome.seconds = open_seconds;
     outcome.operations = 1;
     outcome.counters = engine.counters();
     outcome.measure_media(&*engine, dir)?;
     Ok(outcome)
+}
+
+/// How long `what` takes, in seconds.
+fn timed(what: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let begun = Instant::now();
+    what()?;
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 fn kill_a_child(args: &Args, run: Run, dir: &Path) -> Result<()> {

@@ -269,7 +269,8 @@ impl<'a> Worker<'a> {
         self.engine.put(&scattered(index), value)
     }
 
-    fn insert(&mut self) -> Result<()> {
+    /// Puts a new record.
+    pub fn insert(&mut self) -> Result<()> {
         self.put(self.inserted.next(self.thread))?;
         self.inserted.done(self.thread);
         Ok(())
@@ -284,7 +285,8 @@ impl<'a> Worker<'a> {
         Err(wrong("get", index))
     }
 
-    fn scan(&mut self, index: u64, limit: usize) -> Result<()> {
+    /// Scans up to `limit` records from the one of `index` on, which must be there.
+    pub fn scan(&mut self, index: u64, limit: usize) -> Result<()> {
         let from = scattered(index);
         let mut last: Option<Key> = None;
         let (mut in_order, mut whole, mut touched) = (true, true, 0);
