@@ -72,20 +72,20 @@ impl Epochs {
     /// Pins the current epoch. Held for the length of a call; waits where 256 are held.
     #[inline]
     pub fn pin(&self) -> Pin<'_> {
-        let first = thread_number();
+        // Models begin with the last: whoever comes next is in one below, which counts as known then.
+        let first = if cfg!(loom) { SLOTS - 1 } else { thread_number() };
         let mut tries = 0;
         loop {
             let at = (first + tries) % SLOTS;
             let slot = &self.slots[at].0;
+            // Before the pin stands: who made the slot known did so before it, then, and who looks for pins after it knows the slot.
+            let is_known = at < self.used.load(Ordering::Acquire);
             let epoch = self.global.load(Ordering::SeqCst);
             if slot.load(Ordering::Relaxed) == 0
                 && slot.compare_exchange(0, epoch, Ordering::SeqCst, Ordering::Relaxed).is_ok()
             {
                 full_fence();
-                if at >= self.used.load(Ordering::Relaxed) {
-                    return self.first_use(at, epoch);
-                }
-                return Pin(slot);
+                return if is_known { Pin(slot) } else { self.first_use(at) };
             }
             tries += 1;
             if tries.is_multiple_of(SLOTS) {
@@ -96,7 +96,7 @@ impl Epochs {
 
     /// Makes a slot known to who looks for pins, before it is relied upon.
     #[cold]
-    fn first_use(&self, at: usize, _epoch: u64) -> Pin<'_> {
+    fn first_use(&self, at: usize) -> Pin<'_> {
         self.used.fetch_max(at + 1, Ordering::SeqCst);
         let slot = &self.slots[at].0;
         // Known now: what this pin protects is looked at only from here on, so the epoch is taken again.
