@@ -56,8 +56,7 @@ pub struct Core<M: Media> {
     limit: AtomicU64,
     moving_limit: Mutex<()>,
     poisoned: AtomicBool,
-    /// Where the rings' notes end that were replayed and are in the rings still, and whether there are any.
-    pub(crate) replayed: Mutex<Vec<u64>>,
+    /// Whether ordered indexes may not have what was replayed, in their leaves.
     pub(crate) has_replayed: AtomicBool,
     /// Held while space is looked for that can go back to the pool.
     pub(crate) compacting: Mutex<()>,
@@ -125,7 +124,6 @@ impl<M: Media> Core<M> {
             limit: AtomicU64::new(limit),
             moving_limit: Mutex::default(),
             poisoned: AtomicBool::new(false),
-            replayed: Mutex::default(),
             has_replayed: AtomicBool::new(false),
             compacting: Mutex::default(),
             read_only: parts.read_only,
@@ -165,8 +163,8 @@ impl<M: Media> Core<M> {
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(Error::Poisoned);
         }
-        if self.has_replayed.load(Ordering::Acquire) && !mutation::is(Mutation::NoFinish) {
-            self.finish_replay()?;
+        if self.has_replayed.load(Ordering::Relaxed) {
+            self.finish_some()?;
         }
         let mut taken = self.sessions.take();
         if taken.session.is_due() {

@@ -337,7 +337,8 @@ impl<M: Media> Db<M> {
             return Err(Error::ReadOnly);
         }
         let Some(tree) = core.trees.by_name(name) else { return Ok(false) };
-        core.finish_replay()?;
+        // By its order its records are found: that is to have what only a ring tells of, also when power is cut.
+        core.drain_all()?;
         core.trees.begin_drop(core.media(), &tree)?;
         // What is put by a change that did not see that, is there to be deleted.
         core.sessions.wait_for(core.last_sequence() + 1);

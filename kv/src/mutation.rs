@@ -49,12 +49,16 @@ pub enum Mutation {
     FreeFull,
     /// K14: the ordered index is not told of new keys.
     NoOrder,
+    /// O1, K1: who takes changes into leaves, and leaves it to others to make them durable, does not wait for the pages that he took and wrote.
+    NoTakerFence,
     /// K15: a superseded record that the ordered index was told of is not marked.
     NoMark,
     /// K15: the mark is not flushed with its group.
     NoMarkFlush,
-    /// K14: changes do not wait until the ordered indexes have what was replayed, and the rings are empty.
-    NoFinish,
+    /// K14: notes that were replayed are gone from a ring although the ordered indexes do not have their keys durably.
+    ForgetReplayed,
+    /// K7: nobody knows of the notes that were replayed that they are in the rings.
+    YoungReplayed,
     /// K15: replay does not tell the ordered index of tombstones, nor of the newest record of a key.
     NoRetelling,
     /// K8: replay does not look at the checksum of a record.

@@ -17,7 +17,7 @@ use std::ops::Bound;
 
 /// A key that waits for want of space is seen nevertheless, and its group is not written back before it was taken: that says so.
 #[inline]
-fn waits(told: Result<()>) -> Result<()> {
+pub(crate) fn waits(told: Result<()>) -> Result<()> {
     match told {
         Err(Error::NoSpace { .. }) => Ok(()),
         told => told,
@@ -85,11 +85,6 @@ impl<M: Media> Core<M> {
             session.told.pop();
         }
         Ok(())
-    }
-
-    /// Makes durable what was told, also of trees that were dropped: by their order their records are found and deleted.
-    pub(crate) fn write_back_all_order(&self) -> Result<()> {
-        self.trees.each_with_records().iter().try_for_each(|tree| tree.ordered.write_back(0))
     }
 
     /// The tree with this name, made if there is none.

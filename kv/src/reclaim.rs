@@ -146,6 +146,7 @@ impl<M: Media> Db<M> {
     pub fn free_lost(&self) -> Result<()> {
         let core = self.core();
         let _one = core.compacting.lock();
+        core.drain_all()?;
         core.free_lost_slots()?;
         core.free_lost_pages()
     }

@@ -2,13 +2,15 @@
 //!
 //! Nothing is read but the fixed first chunk, the table of chunks and the maps of pages, and what the rings lead to: at most some hundred
 //! notes a session. Each note's record is entered into the index, unless that names a later one of its key. The ordered indexes are told, and take
-//! what they were told when somebody looks, or before the first change: for each key, they read the start of every leaf of a group.
+//! what they were told when somebody looks, or some with each change: for each key, they may read the start of every leaf of a group. The notes that
+//! were replayed are of their sessions' groups: when such a group is written back, as any other, they are gone.
 //!
 //! Invariants:
 //! 1. K8: a note is replayed when the record at its place has its sequence number and is right: else the slot was given to another change
 //!    later, which could only be after this one had become durable in the index.
 //! 2. K9: the greater sequence number wins. So the order of notes and rings does not matter, and a replay may be repeated.
-//! 3. The tails move when what was replayed is durable, in both indexes. No key is changed, no tree dropped and no slot swept before.
+//! 3. What was replayed is durable in the hash index before anything is changed, and in the ordered ones before the tails move. Until then a session
+//!    says which note is the oldest in its ring, as for those of its own (K6, K7); and no tree is dropped.
 
 use crate::batch::read_list;
 use crate::core::{Core, Parts};
@@ -19,6 +21,7 @@ use crate::layout::superblock::{self as at, CLEAN};
 use crate::layout::{CHUNK, CHUNK_TABLE, MAGIC, SESSIONS, TREE_BYTES, TREES};
 use crate::media::Media;
 use crate::mutation::{self, Mutation};
+use crate::order::waits;
 use crate::record::{self, Key, Whole};
 use crate::ring::{Note, Ring};
 use crate::sealed::seal;
@@ -41,6 +44,11 @@ pub struct Recovery {
     /// Ordered indexes that were built anew from the records.
     pub rebuilt: u64,
 }
+
+/// One in so many of the keys that were replayed is taken into an ordered index with each change, and this many at least: each may have a group of
+/// leaves read, some tens of microseconds.
+const SOME: usize = 32;
+const FEW: usize = 4;
 
 impl<M: Media> Core<M> {
     /// Makes a database in memory that has none. Durable on return; a crash before leaves none.
@@ -112,7 +120,7 @@ impl<M: Media> Core<M> {
             core.trees.write_counts(core.media(), false);
             core.media().fence()?;
             if repair {
-                core.finish_replay()?;
+                core.drain_all()?;
                 recovery.rebuilt = core.repair()?;
             }
             for tree in dropping {
@@ -122,45 +130,54 @@ impl<M: Media> Core<M> {
         Ok(Ok((core, recovery)))
     }
 
-    /// Replays every ring.
+    /// Replays every ring. The hash index has all of it durably then; the ordered indexes are told, and have it durably when the sessions' groups
+    /// are written back, which what was replayed is part of.
     fn replay(&self, recovery: &mut Recovery) -> Result<()> {
         let mut ends = Vec::new();
         for taken in self.sessions.each() {
             let (notes, end) = taken.session.ring.pending(self.media())?;
             recovery.notes += notes.len() as u64;
-            for note in notes {
-                recovery.replayed += self.replay_note(note)?;
+            for note in &notes {
+                recovery.replayed += self.replay_note(*note)?;
             }
-            ends.push(end);
+            ends.push((end, notes));
         }
         self.media().fence()?;
-        *self.replayed.lock() = ends;
-        self.has_replayed.store(true, Ordering::Release);
-        if recovery.notes == 0 { self.finish_replay() } else { Ok(()) }
+        for (mut taken, (end, notes)) in self.sessions.each().zip(ends) {
+            let told = if notes.is_empty() || mutation::is(Mutation::ForgetReplayed) {
+                Vec::new()
+            } else {
+                self.trees.each_with_records().iter().map(|tree| tree.id).collect()
+            };
+            taken.session.go_on(end, notes.len() as u64, told);
+            let oldest = notes.iter().map(|note| note.sequence).min();
+            if !mutation::is(Mutation::YoungReplayed) {
+                taken.seen.oldest.store(oldest.unwrap_or(u64::MAX), Ordering::Release);
+            }
+        }
+        self.has_replayed.store(recovery.notes > 0, Ordering::Release);
+        Ok(())
     }
 
-    /// Makes what was replayed durable in the ordered indexes, and empties the rings, unless that was done.
+    /// Takes some of what was replayed into the ordered indexes; when they have all, empties the rings of sessions that nobody uses. Each change
+    /// does so, as long as anything is left: so none of them waits for long, and the rings are empty soon.
     ///
     /// # Errors
-    /// As [`Self::write_back`]: then it is tried again.
+    /// As [`Self::write_back`], but where there is no space: what waits for it waits, and so do the rings.
     #[cold]
-    pub(crate) fn finish_replay(&self) -> Result<()> {
-        let mut ends = self.replayed.lock();
-        if ends.is_empty() {
-            return Ok(());
-        }
-        self.write_back_all_order()?;
-        self.media().fence()?;
-        for (mut taken, end) in self.sessions.each().zip(ends.iter().copied()) {
-            if taken.session.ring.tail(self.media())? != end {
-                taken.session.ring.set_tail(self.media(), end);
+    pub(crate) fn finish_some(&self) -> Result<()> {
+        for tree in self.trees.each_with_records() {
+            let most = (tree.ordered.waiting() / SOME).max(FEW);
+            match tree.ordered.settle_some(most) {
+                Ok(true) => return Ok(()),
+                Ok(false) | Err(Error::NoSpace { .. }) => {}
+                Err(error) => return Err(error),
             }
-            taken.session.position = end;
         }
-        self.media().fence()?;
-        ends.clear();
-        self.has_replayed.store(false, Ordering::Release);
-        self.env.collect()
+        if self.has_replayed.swap(false, Ordering::AcqRel) {
+            waits(self.drain_free())?;
+        }
+        Ok(())
     }
 
     fn replay_note(&self, note: Note) -> Result<u64> {

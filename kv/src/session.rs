@@ -24,6 +24,9 @@ use std::collections::VecDeque;
 /// Changes of a group.
 pub const GROUP: u64 = if cfg!(loom) { 2 } else { 64 };
 
+/// So many notes may be in a ring that was replayed without counting for the group that they belong to.
+const REPLAYED: u64 = 192;
+
 /// A slot that was superseded, or a tombstone that may leave the index.
 #[derive(Clone, Copy, Debug)]
 pub struct Old {
@@ -134,6 +137,14 @@ impl Session {
             wanted: None,
             told: Vec::new(),
         }
+    }
+
+    /// What was replayed of its ring, so many notes up to `end`, is its group so far; these trees' ordered indexes were told of it, and what it
+    /// changed in the hash index is durable. A group is full when the ring holds [`REPLAYED`] notes more than a full group: so whoever is killed again
+    /// and again finds room in it.
+    pub fn go_on(&mut self, end: u64, notes: u64, told: Vec<TreeId>) {
+        (self.position, self.told) = (end, told);
+        self.changes = notes.saturating_sub(REPLAYED);
     }
 
     /// Whether the group is to be written back before the next change.

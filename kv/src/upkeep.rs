@@ -41,6 +41,14 @@ impl<M: Media> Core<M> {
         Ok(())
     }
 
+    /// Writes everything back of the sessions that nobody uses at the moment.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub(crate) fn drain_free(&self) -> Result<()> {
+        self.sessions.each_free().try_for_each(|mut taken| self.drain(&mut taken))
+    }
+
     /// Writes back what other sessions left, that nobody uses at the moment.
     fn drain_others(&self, own: &Session) -> Result<()> {
         let first = own.waiting.front().map_or(0, |first| first.sequence);
@@ -83,7 +91,6 @@ impl<M: Media> Core<M> {
     /// # Errors
     /// As [`Self::drain`].
     pub(crate) fn drain_all(&self) -> Result<()> {
-        self.finish_replay()?;
         // What one takes out of the index is another group's: until nothing is left, or nothing can go.
         for _ in 0..4 {
             for mut taken in self.sessions.each() {

@@ -74,13 +74,13 @@ fn sessions_supersede_each_others_records() {
     crashes(&mixture(7, 40, 10, 1), &mixture(8, 420, 10, 3), effort, None).unwrap();
 }
 
-/// Changes of a database whose process was killed: the first one waits for what recovery left to be done, and power is cut in that too.
+/// Changes of a database whose process was killed: each does some of what recovery left to be done, and power is cut in that too.
 fn go_on(rule: Option<Mutation>) -> Result<u64, String> {
     let setting = Setting { killed: true, ..Setting::default() };
     let mut images = 0;
     for seed in 0..3 {
         let setup = mixture(seed + 20, 150, 20, 3);
-        let counts = crashes_in(&setting, &setup, &mixture(seed + 30, 100, 20, 3), EFFORT, rule)?;
+        let counts = crashes_in(&setting, &setup, &mixture(seed + 30, 140, 20, 3), EFFORT, rule)?;
         images += counts.images + counts.nested;
     }
     Ok(images)
@@ -107,8 +107,31 @@ fn a_tree_is_dropped_after_a_kill() {
 }
 
 #[test]
-fn a_change_before_what_was_replayed_is_durable_is_noticed() {
-    assert!(go_on(Some(Mutation::NoFinish)).is_err());
+fn what_was_replayed_and_forgotten_is_noticed() {
+    assert!(go_on(Some(Mutation::ForgetReplayed)).is_err());
+}
+
+/// A key that only the ring of a killed session tells of is deleted by another one, whose groups come and go until nothing of it is left.
+fn delete_what_was_replayed(session: u8, rule: Option<Mutation>) -> Result<common::Counts, String> {
+    let setting = Setting { killed: true, ..Setting::default() };
+    // Nobody else wants a slot of this size.
+    let setup = [Op::Put(0, key(0), vec![7; 77])];
+    let others = (0..280).map(|n| Op::Put(session, key(1 + n % 5), vec![1; 8]));
+    let ops: Vec<_> = std::iter::once(Op::Delete(session, key(0))).chain(others).collect();
+    crashes_in(&setting, &setup, &ops, Effort { images: 2, first: 200, ..EFFORT }, rule)
+}
+
+#[test]
+fn what_was_replayed_and_deleted_does_not_come_back() {
+    let counts = delete_what_was_replayed(1, None).unwrap();
+    assert!(counts.images > 300, "{counts:?}");
+}
+
+#[test]
+fn a_ring_of_which_nobody_knows_that_it_has_notes_is_noticed() {
+    // One of the two has another ring than who was killed.
+    let rule = Some(Mutation::YoungReplayed);
+    assert!((1..=2).any(|session| delete_what_was_replayed(session, rule).is_err()));
 }
 
 /// New keys up to where the first segment of the index is replaced, and over it.
@@ -129,6 +152,28 @@ fn segments_are_replaced() {
 #[test]
 fn a_segment_that_is_named_before_it_is_durable_is_noticed() {
     assert!(replace_segments(Some(Mutation::SplitFirst)).is_err());
+}
+
+/// New keys by turns of two sessions, beside `there` that are there: what one takes into the leaves of the ordered index with its last change before
+/// the other's group is full, the other makes durable.
+fn insert_by_turns(there: u64, rule: Option<Mutation>) -> Result<common::Counts, String> {
+    let setup = [Op::Batch(0, (0..there).map(|n| (key(n), Some(vec![1; 8]))).collect())];
+    let new = |n: u64| there + n * 37 % 140;
+    let ops: Vec<_> = (0..140).map(|n| Op::Put((n % 2) as u8, key(new(n)), vec![2; 8])).collect();
+    let effort = Effort { images: 6, first: 120, further: 97, ..EFFORT };
+    crashes(&setup, &ops, effort, rule)
+}
+
+#[test]
+fn sessions_write_each_others_leaves_back() {
+    let images: u64 = (0..12).map(|n| insert_by_turns(n * 8, None).unwrap().images).sum();
+    println!("{images} images");
+    assert!(images > 5000, "{images}");
+}
+
+#[test]
+fn leaves_that_their_writer_does_not_wait_for_are_noticed() {
+    assert!((0..12).any(|n| insert_by_turns(n * 8, Some(Mutation::NoTakerFence)).is_err()));
 }
 
 /// Fails unless a crash of one of some mixtures shows that the rule is broken.

@@ -6,7 +6,7 @@
 //!
 //! The mutations `IgnorePins` and `NoSettle` are shown by `kv/tests/pins.rs`, which stops threads where it matters.
 
-use crate::kv_memory::{Base, filled, first_to_split, key, open, value};
+use crate::kv_memory::{Base, filled, first_to_split, key, killed, open, value};
 use crate::{explore, part, pick, together};
 use daxstore_kv::Batch;
 use std::sync::Arc;
@@ -156,5 +156,35 @@ fn a_snapshot_sees_all_of_a_batch_or_nothing() {
                 }
             }),
         ]);
+    });
+}
+
+/// Two change a database whose process was killed: both do some of what recovery left, and one empties the rings beside the other. A walk
+/// finds all keys meanwhile, and so does the next recovery.
+#[test]
+fn changes_go_on_beside_what_was_replayed() {
+    let pool = killed(3);
+    explore("kv core: changes beside what was replayed", move || {
+        let sim = pool.copy();
+        let db = open(sim.clone());
+        let keys = |db: &Base| db.range(..).expect("sound").map(|one| one.expect("a record").0.to_vec());
+        let put = |n: u64| {
+            let db = db.clone();
+            part(move || db.put(&key(n), &value(1)).expect("put"))
+        };
+        let walker = db.clone();
+        let walk = part(move || {
+            let found: Vec<_> = keys(&walker).collect();
+            assert!((0..3).all(|n| found.contains(&key(n).to_vec())), "{found:?}");
+        });
+        together(vec![put(0), put(3), walk]);
+        let died = Arc::new(sim.fork().expect("memory"));
+        let again = open(died);
+        assert_eq!(keys(&again).count(), 4);
+        for n in 0..4 {
+            let expected = value(u64::from(n % 3 == 0));
+            assert_eq!(again.get(&key(n)).expect("sound").as_deref(), Some(&expected[..]), "{n}");
+        }
+        assert_eq!(again.verify().expect("sound").faults.len(), 0);
     });
 }

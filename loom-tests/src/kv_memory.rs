@@ -119,6 +119,16 @@ pub fn filled(count: u64) -> Arc<Pool> {
     })
 }
 
+/// The same, but that who put them was killed.
+#[must_use]
+pub fn killed(count: u64) -> Arc<Pool> {
+    Pool::new(BYTES, move |sim| {
+        let db = open(sim);
+        (0..count).for_each(|n| db.put(&key(n), &value(0)).expect("put"));
+        std::mem::forget(db);
+    })
+}
+
 /// The number of the key that does not find room in the first segment of the index.
 #[must_use]
 pub fn first_to_split() -> u64 {

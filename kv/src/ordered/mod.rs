@@ -51,7 +51,9 @@ use writer::Writer;
 const MAX_PAGE: u64 = 64 << 10;
 /// Bytes of a leaf that are asked for ahead: all, where keys are short.
 const LEAF_BYTES: u64 = 2048;
-/// How many changes wait at most before somebody takes them into the leaves.
+/// So many changes wait before somebody takes so many into the leaves: few, as he has a change of his own to make meanwhile.
+const SOME: usize = 32;
+/// How many wait at most where others take some at the moment: who comes then waits for them, and takes all.
 const WAITING: usize = 256;
 
 fn corrupt(at: u64, what: &'static str, expected: impl TryInto<u64>, found: impl TryInto<u64>) -> Error {
@@ -264,13 +266,35 @@ impl<S: Space> Ordered<S> {
         self.pending.push_all(keys, sequence);
     }
 
-    /// Takes what waits into the leaves, if that is much.
+    /// Takes some of what waits into the leaves, if that is much.
     ///
     /// # Errors
     /// As [`Self::apply`].
     #[inline]
     pub fn settle_many(&self) -> Result<()> {
-        if self.pending.len() >= WAITING { self.settle() } else { Ok(()) }
+        match self.pending.len() {
+            ..SOME => Ok(()),
+            SOME..WAITING => self.settle_some(SOME).map(drop),
+            _ => self.settle(),
+        }
+    }
+
+    /// Takes up to `most` of the changes that wait into the leaves, unless somebody else is at that: whether any wait still.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn settle_some(&self, most: usize) -> Result<bool> {
+        if !self.pending.is_empty()
+            && let Some(mut writer) = self.writer.try_lock()
+        {
+            self.take_readable(&mut writer, most)?;
+        }
+        Ok(!self.pending.is_empty())
+    }
+
+    /// How many changes wait.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
     }
 
     /// Makes durable what the index was told of before, by whomever: with a fence where anything changed, and another where
@@ -290,14 +314,14 @@ impl<S: Space> Ordered<S> {
     }
 
     fn make_durable(&self, writer: &mut Writer) -> Result<()> {
-        let taken = self.take_pending(writer);
+        let taken = self.take_pending(writer, usize::MAX);
         taken.and(self.commit(writer))
     }
 
     /// Takes what waits into the leaves, where readers see it.
     #[cold]
     fn settle_waiting(&self) -> Result<()> {
-        self.take_pending(&mut self.writer.lock())
+        self.take_readable(&mut self.writer.lock(), usize::MAX)
     }
 
     #[inline]

@@ -44,6 +44,22 @@ impl List {
         self.keys.extend_from_slice(key);
         self.notes.push(Note { change, len: key.len() as u16, at, record, sequence });
     }
+
+    /// Moves the first notes out, at most so many, and their keys into `keys`, which is empty: those come in the order of the notes.
+    fn take(&mut self, most: usize, keys: &mut Vec<u8>) -> std::vec::Drain<'_, Note> {
+        match (self.notes.first(), self.notes.get(most)) {
+            (Some(first), Some(rest)) => {
+                let (start, end) = (first.at, rest.at);
+                keys.extend_from_slice(&self.keys[start as usize..end as usize]);
+                self.notes[..most].iter_mut().for_each(|note| note.at -= start);
+                self.notes.drain(..most)
+            }
+            _ => {
+                std::mem::swap(&mut self.keys, keys);
+                self.notes.drain(..)
+            }
+        }
+    }
 }
 
 /// A change that is being taken into the leaves.
@@ -156,19 +172,22 @@ impl Pending {
         self.len() == 0
     }
 
-    /// Takes all into `batch`, whose memory is used again. They count as waiting until [`Self::settled`].
-    pub(super) fn take(&self, batch: &mut Batch) -> usize {
+    /// Takes up to `most` into `batch`, whose memory is used again. They count as waiting until [`Self::settled`].
+    pub(super) fn take(&self, batch: &mut Batch, most: usize) -> usize {
         batch.changes.clear();
         batch.keys.resize_with(self.lists.len(), Vec::new);
         for (i, list) in self.lists.iter().enumerate() {
-            batch.keys[i].clear();
+            let keys = &mut batch.keys[i];
+            keys.clear();
             let mut list = list.lock();
-            std::mem::swap(&mut list.keys, &mut batch.keys[i]);
-            let keys = &batch.keys[i];
-            batch.changes.extend(list.notes.drain(..).map(|note| {
+            let notes = list.take(most - batch.changes.len(), keys);
+            batch.changes.extend(notes.map(|note| {
                 let start = note.at as usize;
                 Taken { head: head(&keys[start..start + usize::from(note.len)], 0), list: i as u16, note }
             }));
+            if batch.changes.len() == most {
+                break;
+            }
         }
         let taken = batch.changes.len();
         batch.settle();

@@ -210,16 +210,31 @@ impl<S: Space> Ordered<S> {
         (index, top.groups[index].clone())
     }
 
-    /// Takes what waits into the leaves.
+    /// Takes up to `most` of what waits into the leaves, where readers see it. A commit follows some time, by anybody.
+    ///
+    /// # Errors
+    /// As [`Self::take_pending`].
+    pub(super) fn take_readable(&self, writer: &mut Writer, most: usize) -> Result<()> {
+        let taken = self.take_pending(writer, most);
+        // What this thread wrote past the cache, and the codes of the pages that it took, are durable by a fence of its own only.
+        if std::mem::take(&mut writer.unfenced)
+            && !crate::mutation::is(crate::mutation::Mutation::NoTakerFence)
+        {
+            return taken.and(self.memory().fence());
+        }
+        taken
+    }
+
+    /// Takes up to `most` of what waits into the leaves. [`Self::commit`] follows, by the same thread.
     ///
     /// # Errors
     /// [`crate::Error::NoSpace`]: what was not taken waits again; the medium's.
-    pub(super) fn take_pending(&self, writer: &mut Writer) -> Result<()> {
+    pub(super) fn take_pending(&self, writer: &mut Writer, most: usize) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut writer.batch);
-        let mut taken = self.pending.take(&mut batch);
+        let mut taken = self.pending.take(&mut batch, most);
         if mutation::is(Mutation::SettleEarly) {
             self.pending.settled(std::mem::take(&mut taken));
         }
@@ -227,9 +242,6 @@ impl<S: Space> Ordered<S> {
         let (mut done, mut result) = (0, Ok(()));
         while done < batch.changes.len() && result.is_ok() {
             result = self.take_some(writer, &batch, &mut done);
-        }
-        if std::mem::take(&mut writer.unfenced) && !mutation::is(Mutation::NoPageFence) {
-            result = result.and(self.memory().fence());
         }
         match &result {
             Ok(()) => self.pending.settled(taken),

@@ -58,18 +58,25 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// What may be left, by `random`: nothing uncertain, all, any word, or any start of each line's stores.
+    /// What may be left, by `random`: nothing uncertain, all, any word, any 256 bytes, or any start of each line's stores.
     pub fn image(&self, random: &mut Random) -> Memory {
         let mut words = self.words.durable.clone();
-        let mode = random.below(6);
+        let mode = random.below(7);
         let salt = random.next();
         for (i, (word, value, _)) in self.words.stores.iter().enumerate() {
-            let unit = if mode < 4 { *word as u64 } else { (*word / 8) as u64 };
+            let unit = *word as u64
+                / if mode < 4 {
+                    1
+                } else if mode < 6 {
+                    8
+                } else {
+                    32
+                };
             let hash = Random(salt ^ unit.wrapping_mul(0x1234_5678_9abc_def1)).next();
             let kept = match mode {
                 0 => false,
                 1 => true,
-                2 => hash.is_multiple_of(2),
+                2 | 6 => hash.is_multiple_of(2),
                 3 => Random(salt ^ i as u64).next().is_multiple_of(2),
                 _ => (i as u64) < hash % (self.words.stores.len() as u64 + 1),
             };

@@ -187,7 +187,7 @@ fn random_keys_take_at_most_22_bytes_and_few_fences() {
     // As dense as a million keys of twelve digits are.
     let (bytes, fences) = cost(60_000, || format!("user{:012}", random.below(60_000_000_000)).into_bytes());
     assert!(bytes < 22.0, "{bytes} bytes a key");
-    assert!(fences < 3.0 / 64.0, "{fences} fences a key");
+    assert!(fences < 3.1 / 64.0, "{fences} fences a key");
 }
 
 #[test]
