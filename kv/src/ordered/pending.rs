@@ -199,12 +199,73 @@ impl Pending {
         self.waiting.fetch_sub(taken, Ordering::AcqRel);
     }
 
-    /// Puts the changes of `batch` from `first` on back, of `taken` that were taken. Changes of the same keys that came since decide by their numbers.
+    /// Puts the changes of `batch` from `first` on back, of `taken` that were taken: before those that came since, which may be of the same keys.
     pub(super) fn put_back(&self, batch: &Batch, first: usize, taken: usize) {
-        for change in &batch.changes[first..] {
-            let note = change.note;
-            self.push(note.change, batch.key(change), note.record, note.sequence);
+        let rest = &batch.changes[first..];
+        self.waiting.fetch_add(rest.len(), Ordering::AcqRel);
+        for (number, list) in self.lists.iter().enumerate() {
+            let mut list = list.lock();
+            let mut whole = List::default();
+            for change in rest.iter().filter(|change| usize::from(change.list) == number) {
+                let Note { change: what, record, sequence, .. } = change.note;
+                whole.push(what, batch.key(change), record, sequence);
+            }
+            for note in &list.notes {
+                let key = &list.keys[note.at as usize..][..usize::from(note.len)];
+                whole.push(note.change, key, note.record, note.sequence);
+            }
+            *list = whole;
         }
         self.settled(taken);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// What waits, one by one as it is taken: the key and the number.
+    fn drain(pending: &Pending, most: usize) -> Vec<(Vec<u8>, u64)> {
+        let (mut batch, mut all) = (Batch::default(), Vec::new());
+        while !pending.is_empty() {
+            let taken = pending.take(&mut batch, most);
+            assert!((1..=most).contains(&taken));
+            all.extend(batch.changes.iter().map(|change| (batch.key(change).to_vec(), change.note.sequence)));
+            pending.settled(taken);
+        }
+        all
+    }
+
+    #[test]
+    fn changes_of_a_key_are_taken_in_order_also_when_few_are_taken() {
+        let key = |n: u64| format!("key {n}").into_bytes();
+        for most in [1, 3, 7, usize::MAX] {
+            let pending = Pending::new(4);
+            (0..90).for_each(|n| pending.push(Change::Insert, &key(n % 30), 8 * n, n));
+            let taken = drain(&pending, most);
+            for n in 0..30 {
+                let numbers: Vec<_> =
+                    taken.iter().filter(|(k, _)| *k == key(n)).map(|(_, number)| *number).collect();
+                assert!(numbers.is_sorted() && numbers.last() == Some(&(n + 60)), "{most}: {numbers:?}");
+            }
+        }
+    }
+
+    /// A deletion that found no space would take away the key that was put since.
+    #[test]
+    fn what_is_put_back_comes_before_what_came_since() {
+        let (pending, mut batch) = (Pending::new(2), Batch::default());
+        (0..20_u64).for_each(|n| pending.push(Change::Delete, &n.to_be_bytes(), 8, n));
+        let taken = pending.take(&mut batch, 15);
+        (0..20_u64).for_each(|n| pending.push(Change::Insert, &n.to_be_bytes(), 16, 100 + n));
+        pending.put_back(&batch, 4, taken);
+        assert_eq!(pending.len(), 36);
+        let all = drain(&pending, 1);
+        assert_eq!(all.len(), 36);
+        for n in 0..20_u64 {
+            let numbers: Vec<_> =
+                all.iter().filter(|(key, _)| *key == n.to_be_bytes()).map(|(_, number)| *number).collect();
+            assert!(numbers == [n, 100 + n] || numbers == [100 + n], "{numbers:?}");
+        }
     }
 }
