@@ -17,8 +17,7 @@ use std::process::{Command, Stdio};
 /// Measures what `args` say and prints it.
 ///
 /// # Errors
-/// What an engine or the system says. Runs before the failing one have been printed to standard error where that is a
-/// terminal.
+/// What an engine or the system says. What each run before the failing one gave is a line of standard error where that is no terminal.
 pub fn main(args: &Args) -> Result<()> {
     let runs = args.runs();
     match runs[..] {
@@ -55,6 +54,7 @@ fn several(args: &Args, runs: &[Run]) -> Result<Vec<Outcome>> {
             note(&format!("round {round} of {rounds}: {}, {}", run.workload.name(), run.engine.name()));
             let mut outcome = in_a_process(args, *run, place.path())?;
             place.medium().clone_into(&mut outcome.medium);
+            tell(&outcome);
             outcomes.push(outcome);
         }
     }
@@ -68,6 +68,21 @@ fn note(text: &str) {
     if stderr.is_terminal() {
         // Nobody needs it if it can not be written.
         let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
+    }
+}
+
+/// One line with what a run gave, for a log: who is interrupted has that.
+fn tell(outcome: &Outcome) {
+    let mut stderr = std::io::stderr().lock();
+    if !stderr.is_terminal() {
+        let Outcome { workload, engine, threads, value_size, .. } = outcome;
+        let (figure, times) = (table::shown(table::figure(outcome)), outcome.latency);
+        // Nobody needs it if it can not be written.
+        let _ = writeln!(
+            stderr,
+            "{workload}, {engine}, {threads} threads, {value_size} bytes: {figure}; p99.9 {}",
+            table::seconds(times.p999)
+        );
     }
 }
 
