@@ -313,3 +313,22 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::ring::NOTES;
+
+    /// The group that was replayed, the one before it and what comes until both are written back have room in a ring.
+    #[test]
+    fn a_ring_that_was_replayed_is_due_before_it_is_full() {
+        let is_due = |notes| {
+            let mut session = Session::new(Ring { number: 0, salt: 7 });
+            session.go_on(notes, notes, Vec::new());
+            session.is_due()
+        };
+        assert!(!is_due(0) && !is_due(REPLAYED + GROUP - 1));
+        assert!(is_due(REPLAYED + GROUP) && is_due(NOTES));
+        const { assert!(REPLAYED + 3 * GROUP < NOTES) };
+    }
+}

@@ -50,7 +50,7 @@ fn rings_have_room_however_short_lives_are() {
     }
 }
 
-/// A database of which a killed process left notes is changed by few changes, each a little, and closed, or read only.
+/// One change takes some of what a killed process left into the order; the close that follows makes all of it durable.
 #[test]
 fn what_was_replayed_is_durable_when_a_database_is_closed() {
     let sim = Arc::new(Sim::new(16 << 20).unwrap());

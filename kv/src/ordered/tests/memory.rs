@@ -64,14 +64,8 @@ impl Moment {
         let mode = random.below(7);
         let salt = random.next();
         for (i, (word, value, _)) in self.words.stores.iter().enumerate() {
-            let unit = *word as u64
-                / if mode < 4 {
-                    1
-                } else if mode < 6 {
-                    8
-                } else {
-                    32
-                };
+            let words_of_a_unit = [1, 1, 1, 1, 8, 8, 32][mode as usize];
+            let unit = *word as u64 / words_of_a_unit;
             let hash = Random(salt ^ unit.wrapping_mul(0x1234_5678_9abc_def1)).next();
             let kept = match mode {
                 0 => false,
