@@ -357,6 +357,7 @@ impl<M: Media> Core<M> {
                     session.touched(old.at + 8);
                 }
             }
+            self.stripes.supersede(key.hash);
             self.supersede(session, &old, sequence);
         }
         let is_tombstone = flags & TOMBSTONE != 0;

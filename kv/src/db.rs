@@ -11,6 +11,7 @@ use crate::hash::Found;
 use crate::iter::Seen;
 use crate::layout::{CHUNK, MAX_CHUNKS};
 use crate::media::{Mapped, Media};
+use crate::ordered::copies::Copies;
 use crate::record;
 use crate::recover::Recovery;
 use crate::sizes::Sizes;
@@ -27,6 +28,9 @@ pub type Key = Vec<u8>;
 /// A value, copied out.
 pub type Value = Vec<u8>;
 
+/// Bytes of copies for scans, unless said otherwise.
+const SCAN_MEMORY: u64 = 256 << 20;
+
 /// How a database is opened. The default: to be read and written, and it must be there.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -41,6 +45,7 @@ pub struct Options {
     large: Option<u64>,
     huge: bool,
     repair: bool,
+    scan: Option<u64>,
 }
 
 impl Options {
@@ -109,6 +114,14 @@ impl Options {
         self
     }
 
+    /// Bytes of the process's own memory in which records of leaves that are scanned again and again are kept side by side, so that such scans are
+    /// faster. The default is 256 MiB; with 0 none are kept.
+    #[must_use]
+    pub const fn scan_memory(mut self, bytes: u64) -> Self {
+        self.scan = Some(bytes);
+        self
+    }
+
     /// Whether each value that is read is compared with its checksum: the default is yes.
     #[must_use]
     pub const fn check_on_get(mut self, check: bool) -> Self {
@@ -130,6 +143,7 @@ impl Options {
 struct Shared<M: Media> {
     core: Core<M>,
     recovery: Recovery,
+    copies: Copies,
     trust: bool,
     alone: bool,
     closed: daxstore::sync::atomic::AtomicBool,
@@ -267,7 +281,8 @@ impl<M: Media> Db<M> {
         let closed = daxstore::sync::atomic::AtomicBool::new(false);
         core.env.set_large(options.large);
         let Options { trust, alone, .. } = *options;
-        let shared = Arc::new(Shared { core, recovery, trust, alone, closed });
+        let copies = Copies::new(options.scan.unwrap_or(SCAN_MEMORY));
+        let shared = Arc::new(Shared { core, recovery, copies, trust, alone, closed });
         Ok(Self { tree: Tree { shared, state } })
     }
 
@@ -356,6 +371,10 @@ impl<M: Media> Db<M> {
 }
 
 impl<M: Media> Tree<M> {
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.shared.copies
+    }
+
     pub(crate) fn core(&self) -> &Core<M> {
         &self.shared.core
     }

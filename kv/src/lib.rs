@@ -33,6 +33,7 @@ pub mod ordered;
 mod ordered;
 mod page_chunk;
 mod pages;
+mod prefetch;
 mod reach;
 mod reclaim;
 mod record;

@@ -5,16 +5,22 @@
 //!
 //! Invariant: locks are taken in ascending order, and nobody who holds one waits for anything but a greater one, the medium, or a
 //! lock that is held for a bounded time by who waits for none of these. Who holds some and wants others in between tries, and does without.
+//!
+//! Beside each lock is counted how many records of its keys were superseded, when that can be seen: who looks at the count first, and then at a
+//! record that is the newest of its key, knows that it still is as long as the count stays.
 
-use daxstore::sync::atomic::{AtomicU32, Ordering};
+use daxstore::sync::atomic::{AtomicU64, Ordering};
 use std::ops::Range;
 
 /// Bits of a hash that choose its lock.
 pub const BITS: u32 = if cfg!(loom) { 1 } else { 12 };
 
+/// A lock is the lowest bit of its word; above it is the count.
+const LOCKED: u64 = 1;
+
 /// The locks of keys.
 #[derive(Debug)]
-pub struct Stripes(Box<[AtomicU32]>);
+pub struct Stripes(Box<[AtomicU64]>);
 
 /// Locks that are held: of a range, given back when it goes.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ impl Drop for Held<'_> {
 
 impl Default for Stripes {
     fn default() -> Self {
-        Self((0..1usize << BITS).map(|_| AtomicU32::new(0)).collect())
+        Self((0..1usize << BITS).map(|_| AtomicU64::new(0)).collect())
     }
 }
 
@@ -71,7 +77,7 @@ impl Stripes {
         let range = prefix(hash, depth);
         let mut taken = HeldList { stripes: self, list: Vec::with_capacity(range.len()) };
         for stripe in range.filter(|stripe| held.binary_search(stripe).is_err()) {
-            self.0[stripe].compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok()?;
+            self.try_take(stripe).then_some(())?;
             taken.list.push(stripe);
         }
         Some(taken)
@@ -85,9 +91,8 @@ impl Stripes {
 
     #[inline]
     fn take(&self, stripe: usize) {
-        let lock = &self.0[stripe];
         let mut tries = 0_u32;
-        while lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while !self.try_take(stripe) {
             tries += 1;
             if tries < 64 && !cfg!(loom) {
                 std::hint::spin_loop();
@@ -99,7 +104,27 @@ impl Stripes {
 
     #[inline]
     fn unlock(&self, stripe: usize) {
-        self.0[stripe].store(0, Ordering::Release);
+        let word = self.0[stripe].load(Ordering::Relaxed);
+        self.0[stripe].store(word & !LOCKED, Ordering::Release);
+    }
+
+    #[inline]
+    fn try_take(&self, stripe: usize) -> bool {
+        let word = self.0[stripe].load(Ordering::Relaxed) & !LOCKED;
+        self.0[stripe].compare_exchange(word, word | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Counts that a record of a key with this hash is superseded: it is marked, and the index names its successor. The caller has the lock.
+    #[inline]
+    pub fn supersede(&self, hash: u64) {
+        let word = self.0[of(hash)].load(Ordering::Relaxed);
+        self.0[of(hash)].store(word.wrapping_add(2 * LOCKED), Ordering::Release);
+    }
+
+    /// How many records of keys with this lock were superseded. What is looked at afterwards is as new as the count.
+    #[inline]
+    pub fn superseded(&self, stripe: usize) -> u64 {
+        self.0[stripe].load(Ordering::Acquire) >> 1
     }
 }
 

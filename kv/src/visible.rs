@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::iter::Seen;
 use crate::media::Media;
 use crate::ordered::Hint;
+use crate::ordered::copies::{Origin, Source};
 use crate::record::{self, Head, Key, TOLD, TOMBSTONE};
 
 /// A record is looked at where it may lie only with so many bytes behind it: its header lies within.
@@ -40,10 +41,10 @@ impl<M: Media> Core<M> {
         })
     }
 
-    /// Appends what may be the record at `hint`, whole, to `buf`, if it has the hint's number, and that is not above `sequence`: whether
-    /// something was appended. The caller is pinned, and goes on with [`Self::is_newest`].
+    /// Appends what may be the record at `hint`, whole, to `buf`, if it has the hint's number, that is not above `sequence`, and it has at most
+    /// `most` bytes: whether something was appended. The caller is pinned, and goes on with [`Self::is_newest`].
     #[inline]
-    pub(crate) fn append_hinted(&self, hint: Hint, sequence: u64, buf: &mut Vec<u8>) -> bool {
+    pub(crate) fn append_hinted(&self, hint: Hint, sequence: u64, most: u64, buf: &mut Vec<u8>) -> bool {
         let (media, at) = (self.media(), hint.at());
         let len = media.len();
         if at == 0 || at > len - LEAST {
@@ -51,7 +52,7 @@ impl<M: Media> Core<M> {
         }
         let head = Head::load(media, at);
         let is_seen = head.is(TOLD) && head.sequence() <= sequence && hint.is_of(head.sequence());
-        if is_seen && head.fits(at, len) {
+        if is_seen && head.fits(at, len) && head.bytes() <= most {
             media.append_to(at, head.bytes() as usize, buf);
             return true;
         }
@@ -100,6 +101,17 @@ impl<M: Media> Core<M> {
     /// Whether the record at `guess`, as for [`Self::append_named`], is what the snapshot sees of `key`; its value is not read.
     pub(crate) fn is_named(&self, key: &Key<'_>, guess: u64, sequence: u64) -> bool {
         self.head_named(guess, sequence).is_some_and(|head| head.is_of(self.media(), guess, key))
+    }
+
+    /// Whether the record that was copied from `origin` is the newest of its key, whose hash is `hash`, still. The caller is pinned.
+    #[inline]
+    pub(crate) fn is_still(&self, origin: &Origin, hash: u64) -> bool {
+        let is_found = match origin.source {
+            Source::Told => true,
+            Source::Named => self.index.guess(self.media(), hash, origin.at) == origin.at,
+            Source::Unknown => false,
+        };
+        is_found && Head::load(self.media(), origin.at) == origin.head
     }
 
     #[inline]

@@ -62,11 +62,12 @@ impl Engine for Daxstore {
         let mut seen = 0;
         let range = (Bound::Included(from.as_slice()), Bound::Unbounded);
         let mut records = self.db.scan(range).limit(limit);
-        while seen < limit {
-            let Some((key, value)) = records.next().context("scan")? else { break };
+        let scanned = records.for_each_while(|key, value| {
             each(key, value);
             seen += 1;
-        }
+            true
+        });
+        scanned.context("scan")?;
         Ok(seen)
     }
 

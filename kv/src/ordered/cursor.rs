@@ -7,7 +7,8 @@
 //! Invariant: keys that are there from before a cursor passes to after are met once, in order. Of keys that come and go
 //! meanwhile each is met or not.
 
-use super::group::{Damaged, Group, State};
+use super::copies::{Answer, LeafCopy, Wanted as Make};
+use super::group::{Damaged, Group, Leaf, State};
 use super::hand::{Hand, Kept};
 use super::leaf::Hint;
 use super::mutation::{self, Mutation};
@@ -49,10 +50,12 @@ pub struct Ask {
     pub records: usize,
     /// About how many bytes each has.
     pub bytes: u64,
+    /// Copies of leaves are read, and made, of records with sequence numbers up to this one.
+    pub copies: Option<u64>,
 }
 
 impl Ask {
-    const ALL: Self = Self { keys: usize::MAX, records: 0, bytes: 0 };
+    const ALL: Self = Self { keys: usize::MAX, records: 0, bytes: 0, copies: None };
 }
 
 /// A place between two keys of an index.
@@ -153,8 +156,8 @@ impl<S: Space> Ordered<S> {
     }
 
     /// Takes `keys` keys of the leaf above that in `hand` into `next`. Where nothing was split or merged, it lies in the next place of the group.
-    fn take_above(&self, hand: &Hand, next: &mut Hand, keys: usize) {
-        let (key, ask) = (&*hand.high.key, Ask { keys, ..Ask::ALL });
+    fn take_above(&self, hand: &Hand, next: &mut Hand, keys: usize, ask: Ask) {
+        let (key, ask) = (&*hand.high.key, Ask { keys, records: 0, ..ask });
         if let Some((group, place)) = &hand.spot {
             let state = group.state.read();
             if state.holds(key) && state.keys.bound_of(place + 1) == Some(key) {
@@ -177,18 +180,21 @@ impl<S: Space> Ordered<S> {
         part: Part<'_>,
         ask: Ask,
     ) {
-        let (media, leaf) = (self.memory(), &state.leaves[place]);
-        let read = leaf.view(media, self.tree, &mut hand.view, part, |view| {
-            for hint in (0..ask.records).map_while(|n| view.hint(n)) {
-                media.prefetch_bytes(hint.at(), ask.bytes);
+        let leaf = &state.leaves[place];
+        match ask.copies.map_or(Answer::No, |seen| leaf.copy.ask(seen, &self.clock)) {
+            Answer::Read(copy) => {
+                if let Some(above) = state.leaves.get(place + 1) {
+                    above.copy.prefetch();
+                }
+                hand.places = copy.below(part.from)..copy.len();
+                hand.copy = Some(copy);
             }
-        });
-        match read {
-            Ok(read) if self.misses(&read) => {
-                hand.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1));
+            Answer::Make(make) => {
+                self.take_view(hand, leaf, Part { from: &[], most: usize::MAX }, Ask { records: 0, ..ask });
+                hand.places.start = hand.view.below(part.from);
+                hand.make = hand.errors.is_empty().then_some(make);
             }
-            Ok(_) => {}
-            Err(error) => hand.errors.push(error),
+            Answer::No => self.take_view(hand, leaf, part, ask),
         }
         if place == 0 {
             hand.errors.extend(state.damaged.iter().map(Damaged::error));
@@ -209,6 +215,24 @@ impl<S: Space> Ordered<S> {
         hand.high.set(state.high_of(place));
         let above = state.leaves.get(place + 1).map_or(Page { at: 0, bytes: 0 }, |leaf| leaf.page);
         hand.above = above.at..above.at + above.bytes.min(LEAF_BYTES);
+    }
+
+    /// Takes `part` of the keys of `leaf` into `hand`, and asks for the first records.
+    fn take_view(&self, hand: &mut Hand, leaf: &Leaf, part: Part<'_>, ask: Ask) {
+        let media = self.memory();
+        let read = leaf.view(media, self.tree, &mut hand.view, part, |view| {
+            for hint in (0..ask.records).map_while(|n| view.hint(n)) {
+                media.prefetch_bytes(hint.at(), ask.bytes);
+            }
+        });
+        match read {
+            Ok(read) if self.misses(&read) => {
+                hand.errors.push(corrupt(leaf.page.at, "a leaf of which nothing was lost", 0, 1));
+            }
+            Ok(_) => {}
+            Err(error) => hand.errors.push(error),
+        }
+        hand.places = 0..hand.view.len();
     }
 }
 
@@ -240,7 +264,7 @@ impl<S: Space> Cursor<'_, S> {
     /// As [`Self::next`].
     pub fn prev(&mut self) -> Result<Option<(&[u8], u64)>> {
         self.begin()?;
-        while self.at == 0 {
+        while self.at == self.kept.hand.places.start {
             if !self.kept.hand.low.is {
                 return Ok(None);
             }
@@ -248,7 +272,7 @@ impl<S: Space> Cursor<'_, S> {
             let parts = &mut *self.kept;
             let key = std::mem::take(&mut parts.hand.low.key);
             self.ordered.take(&mut parts.hand, &key, Wanted::Below, Ask::ALL);
-            self.at = parts.hand.view.below(&key);
+            self.at = parts.hand.below(&key);
             self.tell()?;
         }
         self.at -= 1;
@@ -273,13 +297,13 @@ impl<S: Space> Cursor<'_, S> {
     /// As [`Self::next`].
     pub fn turn(&mut self) -> Result<bool> {
         self.begin()?;
-        while self.at >= self.kept.hand.view.len() {
+        while self.at >= self.kept.hand.places.end {
             if !self.look_ahead(usize::MAX) {
                 return Ok(false);
             }
             let parts = &mut *self.kept;
             std::mem::swap(&mut parts.hand, &mut parts.ahead);
-            (self.at, self.is_ahead) = (0, false);
+            (self.at, self.is_ahead) = (parts.hand.places.start, false);
             self.tell()?;
         }
         Ok(true)
@@ -289,7 +313,7 @@ impl<S: Space> Cursor<'_, S> {
     pub fn look_ahead(&mut self, keys: usize) -> bool {
         let parts = &mut *self.kept;
         if !self.is_ahead && parts.hand.high.is {
-            self.ordered.take_above(&parts.hand, &mut parts.ahead, keys);
+            self.ordered.take_above(&parts.hand, &mut parts.ahead, keys, self.ask);
             parts.ahead.end_at(&self.end);
             self.is_ahead = true;
         }
@@ -299,13 +323,56 @@ impl<S: Space> Cursor<'_, S> {
     /// How many keys in hand were not passed.
     #[inline]
     pub fn in_hand(&self) -> usize {
-        self.kept.hand.view.len() - self.at
+        self.kept.hand.places.end - self.at
     }
 
-    /// How many keys are known that were not passed.
+    /// How many keys are known that were not passed, of leaves without a copy.
     #[inline]
     pub fn known(&self) -> usize {
-        self.in_hand() + if self.is_ahead { self.kept.ahead.view.len() } else { 0 }
+        self.in_hand() + self.ahead().map_or(0, |ahead| ahead.places.len())
+    }
+
+    /// The leaf above, if it was brought and has no copy.
+    #[inline]
+    fn ahead(&self) -> Option<&Hand> {
+        Some(&self.kept.ahead).filter(|ahead| self.is_ahead && ahead.is_view())
+    }
+
+    /// The copy of the leaf in hand, and the places of its records that were not passed.
+    #[inline]
+    pub fn copied(&self) -> Option<(&LeafCopy, Range<usize>)> {
+        let hand = &self.kept.hand;
+        Some((hand.copy.as_ref()?, self.at..hand.places.end))
+    }
+
+    /// The copy of the leaf in hand.
+    #[inline]
+    pub fn copy(&self) -> Option<&LeafCopy> {
+        self.kept.hand.copy.as_deref()
+    }
+
+    /// The copy of the leaf above, if that was brought and has one, and its first place.
+    #[inline]
+    pub fn copy_ahead(&self) -> Option<(&LeafCopy, usize)> {
+        let ahead = &self.kept.ahead;
+        Some((ahead.copy.as_deref().filter(|_| self.is_ahead)?, ahead.places.start))
+    }
+
+    /// The copy that is to be made of the leaf in hand, once; [`Self::whole`] has its keys then.
+    #[inline]
+    pub fn wanted_copy(&mut self) -> Option<Make> {
+        self.kept.hand.make.take()
+    }
+
+    /// All keys of the leaf in hand.
+    pub fn whole(&self) -> Listed<'_> {
+        let view = &self.kept.hand.view;
+        view.listed(0..view.len())
+    }
+
+    /// Puts the copy that was made in place of the leaf in hand.
+    pub fn take_copy(&mut self, copy: Arc<LeafCopy>) {
+        self.kept.hand.copy = Some(copy);
     }
 
     /// Where the record of the key that is `n` keys ahead of the cursor may lie; `None` where that key is not known.
@@ -325,15 +392,15 @@ impl<S: Space> Cursor<'_, S> {
     /// The keys in hand that were not passed, and those of the leaf above, if that was brought.
     #[inline]
     pub fn listed(&self) -> (Listed<'_>, &[Slot]) {
-        let ahead = if self.is_ahead { self.kept.ahead.view.slots() } else { &[] };
-        (self.kept.hand.view.listed(self.at), ahead)
+        let ahead = self.ahead().map_or(&[][..], |ahead| ahead.view.slots(ahead.places.clone()));
+        (self.kept.hand.view.listed(self.at..self.kept.hand.places.end), ahead)
     }
 
     #[inline]
     fn nth(&self, n: usize) -> (&Hand, usize) {
         let (parts, at) = (&*self.kept, self.at + n);
-        match at.checked_sub(parts.hand.view.len()) {
-            Some(at) if self.is_ahead => (&parts.ahead, at),
+        match (at.checked_sub(parts.hand.places.end), self.ahead()) {
+            (Some(at), Some(ahead)) => (ahead, at),
             _ => (&parts.hand, at),
         }
     }
@@ -352,7 +419,7 @@ impl<S: Space> Cursor<'_, S> {
     /// Passes `n` keys, at most those in hand.
     #[inline]
     pub fn pass(&mut self, n: usize) {
-        self.at = (self.at + n).min(self.kept.hand.view.len());
+        self.at = (self.at + n).min(self.kept.hand.places.end);
     }
 
     /// Memory for who reads with the cursor, empty.
@@ -376,14 +443,15 @@ impl<S: Space> Cursor<'_, S> {
         match start {
             Start::Before | Start::Behind => {
                 self.ordered.take(&mut parts.hand, &parts.wanted, Wanted::Of, self.ask);
-                let is_passed = matches!(start, Start::Behind) && parts.hand.view.is(0, &parts.wanted);
-                self.at = usize::from(is_passed);
+                self.at = parts.hand.places.start;
+                self.at +=
+                    usize::from(matches!(start, Start::Behind) && parts.hand.is(self.at, &parts.wanted));
             }
             Start::End => self.take_last(),
         }
         let parts = &mut *self.kept;
         parts.hand.end_at(&self.end);
-        self.at = self.at.min(parts.hand.view.len());
+        self.at = self.at.min(parts.hand.places.end);
         self.tell()
     }
 
@@ -406,6 +474,6 @@ impl<S: Space> Cursor<'_, S> {
             }
             key.clone_from(&parts.hand.high.key);
         }
-        self.at = parts.hand.view.len();
+        self.at = parts.hand.places.end;
     }
 }

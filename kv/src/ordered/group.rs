@@ -9,6 +9,7 @@
 //! 2. A group holds the keys from its low bound to `high`, the low bound of the next group. Who finds his key outside, or
 //!    the group retired, asks the top again.
 
+use super::copies::OfLeaf;
 use super::corrupt;
 use super::keys::Keys;
 use super::leaf::{Content, HEADER, Header, Place};
@@ -38,12 +39,23 @@ pub(super) struct Leaf {
     pub deleted: i32,
     /// What every key of its sorted part starts with.
     pub prefix: SmallVec<[u8; PREFIX]>,
+    /// Its records in memory, where it was scanned.
+    pub copy: OfLeaf,
 }
 
 impl Leaf {
     pub(super) fn new(page: Page, link: u64, header: &Header, bytes: &[u8]) -> Self {
         let prefix = header.prefix(bytes).into();
-        Self { page, link, sum: header.sum, tail: None, live: header.count as i32, deleted: 0, prefix }
+        Self {
+            page,
+            link,
+            sum: header.sum,
+            tail: None,
+            live: header.count as i32,
+            deleted: 0,
+            prefix,
+            copy: OfLeaf::default(),
+        }
     }
 
     /// Whether a leaf that holds so many keys, after so many deletions, is to be merged with a neighbour.

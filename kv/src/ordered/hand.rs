@@ -3,6 +3,7 @@
 //! A leaf with its bounds. The memory of cursors that are gone is kept for the next ones, so that a scan of few records allocates
 //! nothing for its leaves.
 
+use super::copies::{LeafCopy, Wanted};
 use super::group::Group;
 use super::view::View;
 use crate::error::Error;
@@ -32,7 +33,13 @@ impl Edge {
 /// A leaf in hand.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
+    /// The keys, unless there is a copy.
     pub view: View,
+    /// The copy of the leaf's records; or that one is to be made: then the view has all keys of the leaf.
+    pub copy: Option<Arc<LeafCopy>>,
+    pub make: Option<Wanted>,
+    /// Which of its keys are between the bounds of who reads.
+    pub places: Range<usize>,
     /// Keys from `low` on and below `high` are in the view, as far as they can be read; without a bound there is nothing beyond.
     pub low: Edge,
     pub high: Edge,
@@ -47,10 +54,30 @@ pub(super) struct Hand {
 impl Hand {
     pub(super) fn clear(&mut self) {
         self.view.clear();
+        (self.copy, self.make, self.places) = (None, None, 0..0);
         self.low.set(None);
         self.high.set(None);
         self.errors.clear();
         (self.spot, self.above) = (None, 0..0);
+    }
+
+    /// How many keys are below `key`.
+    pub(super) fn below(&self, key: &[u8]) -> usize {
+        self.copy.as_ref().map_or_else(|| self.view.below(key), |copy| copy.below(key))
+    }
+
+    /// Whether the `n`-th key is `key`.
+    pub(super) fn is(&self, n: usize, key: &[u8]) -> bool {
+        match &self.copy {
+            Some(copy) => n < copy.len() && copy.key(n) == key,
+            None => self.view.is(n, key),
+        }
+    }
+
+    /// Whether its keys are listed and its records lie where they lie.
+    #[inline]
+    pub(super) fn is_view(&self) -> bool {
+        self.copy.is_none() && self.make.is_none()
     }
 
     /// Leaves the keys beyond `end` out, and whatever lies above.
@@ -63,8 +90,9 @@ impl Hand {
         if self.high.is && (self.high.key < *key || (included && self.high.key == *key)) {
             return;
         }
-        let below = self.view.below(key);
-        self.view.truncate(below + usize::from(included && self.view.is(below, key)));
+        let below = self.below(key);
+        let end = below + usize::from(included && self.is(below, key));
+        self.places.end = end.clamp(self.places.start, self.places.end);
         (self.high.is, self.above) = (false, 0..0);
     }
 }
@@ -104,8 +132,9 @@ impl<'o> Kept<'o> {
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
         let Some(mut parts) = self.parts.take() else { return };
-        parts.hand.spot = None;
-        parts.ahead.spot = None;
+        for hand in [&mut parts.hand, &mut parts.ahead] {
+            (hand.spot, hand.copy, hand.make) = (None, None, None);
+        }
         if cfg!(loom) || parts.bytes.capacity() > KEPT_BYTES {
             return;
         }

@@ -9,6 +9,7 @@
 //!
 //! `docs/kv-ordered.md` has the invariants O1 to O9, the bytes, and what it costs.
 
+pub mod copies;
 mod cursor;
 mod group;
 mod hand;
@@ -164,6 +165,8 @@ pub struct Ordered<S: Space> {
     tree: u32,
     top: RwLock<Top>,
     pending: Pending,
+    /// Leaves whose records are in memory.
+    clock: copies::Clock,
     /// Memory of cursors that are gone.
     parts: hand::Pool,
     writer: Mutex<Writer>,
@@ -202,6 +205,7 @@ impl<S: Space> Ordered<S> {
             tree: tree.0,
             top,
             pending: Pending::new(lists),
+            clock: copies::Clock::default(),
             parts: Mutex::default(),
             writer,
             whole: AtomicBool::new(false),

@@ -188,7 +188,8 @@ impl<S: Space> Ordered<S> {
                 .ok_or_else(|| corrupt(page.at, "bytes of a new leaf", *bytes, *bytes + 1))?;
             media.write_through(page.at, &writer.buf);
             let tail = Some(header.sorted_end as u32);
-            written.push((low, Leaf { tail, ..Leaf::new(*page, 0, &header, &writer.buf) }));
+            let leaf = Leaf::new(*page, 0, &header, &writer.buf);
+            written.push((low, Leaf { tail, ..leaf }));
         }
         writer.unfenced = true;
         Ok(written)

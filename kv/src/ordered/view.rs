@@ -102,11 +102,6 @@ impl View {
         self.slots.len()
     }
 
-    /// Takes the keys from `n` on out of the list.
-    pub(super) fn truncate(&mut self, n: usize) {
-        self.slots.truncate(n);
-    }
-
     /// Where the record of the `n`-th key may lie.
     #[inline]
     pub(super) fn hint(&self, n: usize) -> Option<Hint> {
@@ -129,21 +124,22 @@ impl View {
 
     /// Whether the `n`-th key is `key`.
     pub(super) fn is(&self, n: usize, key: &[u8]) -> bool {
-        self.listed(0).is(n, key)
+        self.listed(n..n + 1).is(0, key)
     }
 
-    /// The keys from `n` on.
+    /// The keys in these places.
     #[inline]
-    pub(super) fn listed(&self, n: usize) -> Listed<'_> {
+    pub(super) fn listed(&self, places: Range<usize>) -> Listed<'_> {
         let prefix = self.prefix();
         let start = self.page.get(self.prefix.start..).and_then(|bytes| bytes.first_chunk());
         let mask = if prefix.len() < 8 { !(!0 << (8 * prefix.len())) } else { !0 };
         let word = start.map_or(0, |word| u64::from_le_bytes(*word)) & mask;
-        Listed { page: &self.page, prefix, word, mask, slots: self.slots.get(n..).unwrap_or_default() }
+        Listed { page: &self.page, prefix, word, mask, slots: self.slots.get(places).unwrap_or_default() }
     }
 
-    pub(super) fn slots(&self) -> &[Slot] {
-        &self.slots
+    /// Those in these places, without what they begin with.
+    pub(super) fn slots(&self, places: Range<usize>) -> &[Slot] {
+        self.slots.get(places).unwrap_or_default()
     }
 
     /// How many keys are below `key`.
@@ -374,6 +370,15 @@ pub struct Listed<'v> {
 }
 
 impl Listed<'_> {
+    /// Appends the `n`-th key to `out`.
+    #[inline]
+    pub fn append_key(&self, n: usize, out: &mut Vec<u8>) {
+        if let Some(slot) = self.slots.get(n) {
+            out.extend_from_slice(self.prefix);
+            out.extend_from_slice(slot.suffix(self.page));
+        }
+    }
+
     /// Whether the `n`-th key is `key`.
     #[inline]
     #[must_use]

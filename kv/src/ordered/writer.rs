@@ -353,6 +353,7 @@ impl<S: Space> Ordered<S> {
         }
         let leaf = &mut state.leaves[place];
         (leaf.tail, leaf.live, leaf.deleted) = (Some(tail), live, leaf.deleted + deleted);
+        leaf.copy.change();
         true
     }
 

@@ -2,11 +2,14 @@
 //!
 //! A [`Scan`] walks a tree's ordered index as one snapshot sees it. Where a record lies the hint of the ordered index says; by the record's mark
 //! (K15) it is seen whether it is the newest of its key still. Else the hash index is asked, and asked first where that happens often. Records
-//! are asked for some keys ahead, and some are copied out together, whole, and checked; what is lent lies in the copies.
+//! are asked for some keys ahead, and some are copied out together, whole, and checked; what is lent lies in the copies. Leaves that are scanned
+//! again and again have copies of their records in memory ([`crate::ordered::copies`]), which are lent instead.
 //!
 //! Invariants:
 //! 1. Records are looked up and copied out under a pin, some at a time; what is lent lies in the scan's own memory.
 //! 2. A key that the snapshot does not see is passed over; damage is told once, in its place, and passed.
+
+mod copied;
 
 use crate::core::Core;
 use crate::db::Tree;
@@ -17,7 +20,7 @@ use crate::mutation::{self, Mutation};
 use crate::ordered::{Ask, Cursor};
 use crate::record::{self, Head, Key, TOLD};
 use daxstore::sync::Arc;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 /// Keys that are looked up under one pin.
 const TOGETHER: usize = 16;
@@ -37,6 +40,8 @@ const BYTES: (u64, u64) = (136, 640);
 const LINES_A_KEY: u64 = 128;
 /// That nothing is lent in this place.
 const NONE: u32 = u32::MAX;
+/// That the record is in the copy in hand: its place there is the rest.
+const COPIED: u32 = 1 << 31;
 
 /// The number of a snapshot, that is given back.
 #[derive(Debug)]
@@ -118,6 +123,7 @@ pub struct Scan<'t, M: Media> {
     /// Up to which it shows what the tree has.
     seen: u64,
     cursor: Cursor<'t, Env<M>>,
+    ask: Ask,
     /// How many more records may be wanted.
     left: usize,
     /// Whether the hash index is asked first: hints were wrong.
@@ -142,6 +148,8 @@ pub struct Scan<'t, M: Media> {
     starts: [u32; MOST],
     lent: usize,
     read: usize,
+    /// Places of records of the copy in hand that are lent first, in order.
+    run: Range<usize>,
     /// A key.
     key: Vec<u8>,
     /// What is told after what was read was lent.
@@ -183,14 +191,18 @@ impl<'t, M: Media> Scan<'t, M> {
         high: Bound<Vec<u8>>,
     ) -> Self {
         let mut cursor = tree.state().ordered.cursor_between(low, high);
-        cursor.ask_first(Ask { keys: usize::MAX, records: FAR, bytes: BYTES.0 });
+        let seen = tree.state().seen_by(sequence);
+        let copies = Some(seen).filter(|_| tree.copies().are_made());
+        let ask = Ask { keys: usize::MAX, records: FAR, bytes: BYTES.0, copies };
+        cursor.ask_first(ask);
         let records = cursor.take_bytes();
         Self {
             tree,
             moment,
             sequence,
-            seen: tree.state().seen_by(sequence),
+            seen,
             cursor,
+            ask,
             left: usize::MAX,
             doubts: false,
             keys_only: false,
@@ -204,6 +216,7 @@ impl<'t, M: Media> Scan<'t, M> {
             starts: [0; MOST],
             lent: 0,
             read: 0,
+            run: 0..0,
             key: Vec::new(),
             error: None,
         }
@@ -213,7 +226,8 @@ impl<'t, M: Media> Scan<'t, M> {
     #[must_use]
     pub fn keys_only(mut self) -> Self {
         (self.keys_only, self.doubts, self.asked, self.bytes) = (true, true, 0, 1);
-        self.cursor.ask_first(Ask { keys: self.left, records: 0, bytes: 0 });
+        self.ask = Ask { keys: self.left, records: 0, bytes: 0, copies: None };
+        self.cursor.ask_first(self.ask);
         self
     }
 
@@ -222,7 +236,8 @@ impl<'t, M: Media> Scan<'t, M> {
     pub fn limit(mut self, n: usize) -> Self {
         self.left = n;
         self.asked = self.asked.min(n);
-        self.cursor.ask_first(Ask { keys: n, records: self.asked, bytes: BYTES.0 });
+        (self.ask.keys, self.ask.records) = (n, self.asked);
+        self.cursor.ask_first(self.ask);
         self
     }
 
@@ -233,13 +248,41 @@ impl<'t, M: Media> Scan<'t, M> {
     #[allow(clippy::should_implement_trait, reason = "what it lends lives until the next call")]
     #[inline]
     pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        if self.lent == self.read && !self.fetch()? {
+        if self.run.is_empty() && self.lent == self.read && !self.fetch()? {
             return Ok(None);
         }
-        let record = self.records.get(self.starts[self.lent] as usize..).unwrap_or_default();
+        if let Some(n) = self.run.next() {
+            return Ok(self.cursor.copy().map(|copy| copy.lend(n)));
+        }
+        let start = self.starts[self.lent];
         self.lent += 1;
+        if start & COPIED != 0 {
+            return Ok(self.cursor.copy().map(|copy| copy.record((start & !COPIED) as usize)));
+        }
+        let record = self.records.get(start as usize..).unwrap_or_default();
         let (_, key, value) = Head::of(record).parts(record);
         Ok(Some((key, value)))
+    }
+
+    /// Calls `each` for one record after the other until it says that it wants no more, or there are none: a little faster than [`Self::next`].
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn for_each_while(&mut self, mut each: impl FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        loop {
+            if let Some(copy) = self.cursor.copy() {
+                while let Some(n) = self.run.next() {
+                    let (key, value) = copy.lend(n);
+                    if !each(key, value) {
+                        return Ok(());
+                    }
+                }
+            }
+            let Some((key, value)) = self.next()? else { return Ok(()) };
+            if !each(key, value) {
+                return Ok(());
+            }
+        }
     }
 
     /// Puts the next record's key and value in place of what `key` and `value` held: whether there was one. It allocates only where they
@@ -259,7 +302,7 @@ impl<'t, M: Media> Scan<'t, M> {
     /// Reads the next records: whether there are any.
     fn fetch(&mut self) -> Result<bool> {
         (self.lent, self.read) = (0, 0);
-        while self.read == 0 {
+        while self.read == 0 && self.run.is_empty() {
             // What was copied in vain, a long record of a key that is gone, leaves room for the next.
             self.records.clear();
             if let Some(error) = self.error.take() {
@@ -268,9 +311,15 @@ impl<'t, M: Media> Scan<'t, M> {
             if self.left == 0 || !self.cursor.turn()? {
                 return Ok(false);
             }
-            self.read_together();
+            if let Some(wanted) = self.cursor.wanted_copy() {
+                self.make_copy(&wanted);
+            }
+            match self.cursor.copy() {
+                Some(_) => self.read_copied(),
+                None => self.read_together(),
+            }
         }
-        self.left -= self.read;
+        self.left -= self.read + self.run.len();
         Ok(true)
     }
 
@@ -327,7 +376,7 @@ impl<'t, M: Media> Scan<'t, M> {
                     leaf.start += LINES_A_KEY;
                 }
                 let from = self.records.len() as u32;
-                let may_be = core.append_hinted(hand[copied].hint, self.seen, &mut self.records);
+                let may_be = core.append_hinted(hand[copied].hint, self.seen, u64::MAX, &mut self.records);
                 self.starts[copied] = if may_be { from } else { NONE };
                 copied += 1;
                 if copied <= LATER {
@@ -410,12 +459,17 @@ impl<'t, M: Media> Scan<'t, M> {
                 break;
             }
         }
+        self.close_up(passed);
+        passed
+    }
+
+    /// Only what is there of the first `passed` is lent.
+    fn close_up(&mut self, passed: usize) {
         self.read = 0;
         for nth in 0..passed {
             self.starts[self.read] = self.starts[nth];
             self.read += usize::from(self.starts[nth] != NONE);
         }
-        passed
     }
 
     /// Reads what the snapshot sees of the key that is `nth` keys ahead, wherever it is: whether it sees anything.
@@ -437,17 +491,7 @@ impl<'t, M: Media> Scan<'t, M> {
         if self.keys_only && core.is_named(&key, at, sequence) {
             return Ok(append_alone(&key, &mut self.records));
         }
-        let Some((at, head)) = core.find_at(&key, sequence)? else { return Ok(false) };
-        if self.keys_only {
-            return Ok(append_alone(&key, &mut self.records));
-        }
-        head.append(&key, &mut self.records);
-        if let Err(error) = self.tree.read_value(&key, (at, head), &mut self.records) {
-            self.records.truncate(start);
-            return Err(error);
-        }
-        self.records.resize(self.records.len().next_multiple_of(8), 0);
-        Ok(true)
+        append_newest(self.tree, &key, sequence, self.keys_only, &mut self.records)
     }
 
     /// Asks for what the keys after the `nth` need, where the hash index is asked first.
@@ -482,6 +526,28 @@ impl<'t, M: Media> Scan<'t, M> {
         guess.at = core.index.guess(core.media(), guess.hash, hint);
         core.media().prefetch_bytes(guess.at, self.bytes);
     }
+}
+
+/// Appends what a snapshot sees of `key`, without its value with `keys_only`: whether it sees anything. The caller is pinned.
+fn append_newest<M: Media>(
+    tree: &Tree<M>,
+    key: &Key<'_>,
+    sequence: u64,
+    keys_only: bool,
+    to: &mut Vec<u8>,
+) -> Result<bool> {
+    let Some((at, head)) = tree.core().find_at(key, sequence)? else { return Ok(false) };
+    if keys_only {
+        return Ok(append_alone(key, to));
+    }
+    let start = to.len();
+    head.append(key, to);
+    if let Err(error) = tree.read_value(key, (at, head), to) {
+        to.truncate(start);
+        return Err(error);
+    }
+    to.resize(to.len().next_multiple_of(8), 0);
+    Ok(true)
 }
 
 /// Appends a record of `key` without a value.

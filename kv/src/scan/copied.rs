@@ -1,0 +1,239 @@
+//! How are the records of a leaf read that lie in memory, side by side, and how do they come there?
+//!
+//! Invariants:
+//! 1. What is lent of a copy was seen to be what the snapshot sees, after the snapshot was taken: when that was, every change that it shows had been
+//!    counted (invariant 2 of [`crate::ordered::copies`]). Keys of which that can not be said are looked up.
+//! 2. A copy is made under one pin, of a leaf that was read whole: each of its keys has an entry.
+
+use super::{COPIED, FAR, MOST, Missed, NONE, Scan, append_newest};
+use crate::core::Core;
+use crate::db::Tree;
+use crate::error::Result;
+use crate::media::Media;
+use crate::ordered::Hint;
+use crate::ordered::copies::{Draft, LeafCopy, Origin, Source, Wanted};
+use crate::record::{self, Head, Key, TOLD};
+use crate::stripes;
+
+/// Bytes of a record that is copied, at most; the keys of longer ones are looked up.
+const LONG: u64 = 8 << 10;
+
+/// So many records before the end of a copy, what lies above is asked for.
+const TAIL: usize = 12;
+
+/// A record of the copy of an earlier state of a leaf.
+type Old<'c> = Option<(&'c LeafCopy, usize)>;
+
+impl<M: Media> Scan<'_, M> {
+    /// Finds the next records of the copy in hand that can be lent.
+    pub(super) fn read_copied(&mut self) {
+        let core = self.tree.core();
+        let Some((_, mut places)) = self.cursor.copied() else { return };
+        if places.len() > TAIL {
+            // The rest when what lies above is on its way.
+            places.end -= TAIL;
+        } else if places.len() < self.left {
+            self.cursor.look_ahead(self.left - places.len());
+            if let Some((above, first)) = self.cursor.copy_ahead() {
+                above.ask(first);
+            }
+        }
+        let Some((copy, _)) = self.cursor.copied() else { return };
+        places.end = places.end.min(places.start.saturating_add(self.left));
+        let same = copy.unchanged(places.clone(), &core.stripes);
+        (self.asked, self.hashed) = (0, 0);
+        let passed = if same > 0 {
+            self.run = places.start..places.start + same;
+            if self.first == 0 {
+                copy.ask(places.start);
+            }
+            same
+        } else {
+            self.read_counted(core, places.start, places.len().min(MOST))
+        };
+        self.cursor.pass(passed);
+        self.first += passed;
+    }
+
+    /// Looks at where the first `most` records of the copy in hand from the place `first` on lie: how many keys are passed.
+    #[cold]
+    fn read_counted(&mut self, core: &Core<M>, first: usize, most: usize) -> usize {
+        let Some(copy) = self.cursor.copy() else { return 0 };
+        let _pin = core.env.pin();
+        let origins = || (first..first + most).filter_map(|n| copy.origin(n));
+        origins().for_each(|origin| core.media().prefetch(origin.at));
+        let mut missed = Missed::default();
+        for (nth, origin) in origins().enumerate() {
+            let n = first + nth;
+            let count = copy.count_of(n, &core.stripes);
+            if core.is_still(origin, record::hash(core.salt, self.tree.id(), copy.key(n))) {
+                copy.is_newest(n, count);
+                self.starts[nth] = n as u32 | COPIED;
+            } else {
+                missed.add(nth);
+            }
+        }
+        self.read = most;
+        match missed.count {
+            0 => most,
+            _ => self.read_stale(core, (first, most), missed.each()),
+        }
+    }
+
+    /// Looks the keys up whose records are not what was copied, of the first `passed` from the place `first` on: how many of these are passed then.
+    fn read_stale(&mut self, core: &Core<M>, (first, mut passed): (usize, usize), missed: &[u8]) -> usize {
+        let Some(copy) = self.cursor.copy() else { return 0 };
+        copy.missed(missed.len());
+        let tree = self.tree.id();
+        let hash = |nth: u8| record::hash(core.salt, tree, copy.key(first + usize::from(nth)));
+        missed.iter().for_each(|nth| core.index.prefetch(core.media(), hash(*nth)));
+        for nth in missed {
+            let key = Key { tree, bytes: copy.key(first + usize::from(*nth)), hash: hash(*nth) };
+            let start = &mut self.starts[usize::from(*nth)];
+            *start = self.records.len() as u32;
+            match append_newest(self.tree, &key, self.seen, self.keys_only, &mut self.records) {
+                Ok(true) => {}
+                Ok(false) => *start = NONE,
+                Err(error) => {
+                    (*start, self.error) = (NONE, Some(error));
+                    passed = usize::from(*nth) + 1;
+                    break;
+                }
+            }
+            if self.records.len() >= super::ENOUGH {
+                passed = usize::from(*nth) + 1;
+                break;
+            }
+        }
+        self.close_up(passed);
+        passed
+    }
+
+    /// Makes the copy of the leaf in hand that is wanted, if there is room for it.
+    #[cold]
+    pub(super) fn make_copy(&mut self, wanted: &Wanted) {
+        let copies = self.tree.copies();
+        if !copies.may_make() {
+            return;
+        }
+        let copy = self.draft(wanted.old.as_deref()).map(|draft| copies.finish(draft));
+        self.key.clear();
+        self.cursor.whole().append_key(0, &mut self.key);
+        self.tree.state().ordered.take_copy_in(&self.key, wanted, copy.as_ref());
+        self.tree.make_room();
+        if let Some(copy) = copy.filter(|copy| copy.newest() <= self.seen) {
+            self.cursor.take_copy(copy);
+        }
+    }
+
+    /// Copies the records of all keys of the leaf in hand, those that `old` has from there; `None` where they are too many bytes.
+    fn draft(&mut self, old: Option<&LeafCopy>) -> Option<Draft> {
+        let core = self.tree.core();
+        let _pin = core.env.pin();
+        let (media, tree) = (core.media(), self.tree.id());
+        let bytes = self.bytes;
+        let listed = self.cursor.whole();
+        let slots = listed.slots;
+        let mut olds = old
+            .into_iter()
+            .flat_map(|copy| (0..).take_while(|n| copy.origin(*n).is_some()).map(move |n| (copy, n)));
+        let mut olds = olds.by_ref().peekable();
+        let bytes_each = slots.len() * self.bytes as usize;
+        let (mut draft, mut record) =
+            (Draft::with(slots.len(), old, bytes_each), std::mem::take(&mut self.records));
+        if old.is_none() {
+            slots.iter().take(FAR).for_each(|slot| media.prefetch_bytes(slot.hint.at(), bytes));
+        }
+        let mut has_room = true;
+        for n in 0..slots.len() {
+            if !has_room {
+                break;
+            }
+            if old.is_none()
+                && let Some(slot) = slots.get(n + FAR)
+            {
+                media.prefetch_bytes(slot.hint.at(), bytes);
+            }
+            self.key.clear();
+            listed.append_key(n, &mut self.key);
+            while olds.next_if(|(copy, n)| *copy.key(*n) < *self.key).is_some() {}
+            let old = olds.next_if(|(copy, n)| *copy.key(*n) == *self.key);
+            if let Some((copy, n)) = old
+                && copy.unchanged(n..n + 1, &core.stripes) == 1
+            {
+                has_room = draft.add_old(copy, n);
+                continue;
+            }
+            let key = Key { tree, bytes: &self.key, hash: record::hash(core.salt, tree, &self.key) };
+            let stripe = stripes::of(key.hash);
+            let count = core.stripes.superseded(stripe);
+            record.clear();
+            has_room = match still(core, &key, old) {
+                Some((origin, value)) => draft.add(origin, (stripe, count), (key.bytes, value)),
+                None => {
+                    let origin = copy_record(self.tree, &key, slots[n].hint, &mut record);
+                    let value =
+                        if origin.source == Source::Unknown { &[] } else { origin.head.parts(&record).2 };
+                    draft.add(origin, (stripe, count), (key.bytes, value))
+                }
+            };
+        }
+        record.clear();
+        self.records = record;
+        has_room.then_some(draft)
+    }
+}
+
+impl<M: Media> Tree<M> {
+    /// Sees to it that copies do not have more memory than they may: those that were not read for long go. A step of the clock of this tree is made
+    /// in any case, so that leaves that are gone do not gather there.
+    fn make_room(&self) {
+        self.state().ordered.turn_clock(false);
+        if !self.copies().are_too_many() {
+            return;
+        }
+        for tree in self.core().trees.each() {
+            for _ in 0..2 * tree.ordered.copied() {
+                if !self.copies().are_too_many() || !tree.ordered.turn_clock(true) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What an earlier copy has of `key`, if that is still its newest record.
+fn still<'c, M: Media>(core: &Core<M>, key: &Key<'_>, old: Old<'c>) -> Option<(Origin, &'c [u8])> {
+    let (copy, n) = old?;
+    let origin = copy.origin(n)?;
+    core.is_still(origin, key.hash).then(|| (*origin, copy.record(n).1))
+}
+
+/// Puts the newest record of `key` into `to`, whole: what it is. The caller is pinned.
+fn copy_record<M: Media>(tree: &Tree<M>, key: &Key<'_>, hint: Hint, to: &mut Vec<u8>) -> Origin {
+    let core = tree.core();
+    if core.append_hinted(hint, u64::MAX, LONG, to)
+        && core.is_newest(key.tree, hint.at(), to, |found| found == key.bytes)
+    {
+        return Origin { at: hint.at(), head: Head::of(to), source: Source::Told };
+    }
+    to.clear();
+    // Who reads the copy is told of damage.
+    let named = named(tree, key, to).ok().flatten();
+    named.unwrap_or(Origin { at: 0, head: Head::of(&[]), source: Source::Unknown })
+}
+
+/// Puts the record that the hash index names into `to`.
+fn named<M: Media>(tree: &Tree<M>, key: &Key<'_>, to: &mut Vec<u8>) -> Result<Option<Origin>> {
+    let core = tree.core();
+    let Some(found) = tree.find(key)?.filter(|found| found.head.bytes() <= LONG) else { return Ok(None) };
+    core.media().append_to(found.at, found.head.bytes() as usize, to);
+    let (at, head) = (found.at, Head::of(to));
+    let is_key = |found: &[u8]| found == key.bytes;
+    // One of which the index was told may be superseded by now, and is marked then: it would be taken for the newest for ever.
+    let (is_right, source) = match head.is(TOLD) {
+        true => (core.is_newest(key.tree, at, to, is_key), Source::Told),
+        false => (core.is_seen(key.tree, (key.hash, at), to, is_key), Source::Named),
+    };
+    Ok(is_right.then_some(Origin { at, head, source }))
+}
