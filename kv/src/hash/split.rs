@@ -17,7 +17,7 @@
 //! (Each word by itself leads to its keys either way, as the old segment still has them all; the intent keeps the words of a segment
 //! equal, on which whoever goes over the segments relies.)
 
-use super::{Full, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, WAS_USED, root_parts, tag_of};
+use super::{Full, Index, LINES, PAIR_BITS, SLOT, SLOT_BITS, Segment, root_parts, tag_of};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::layout::PAGE;
@@ -66,7 +66,8 @@ pub enum Room {
 /// A segment that is being made.
 pub(super) struct Image {
     segment: Segment,
-    words: Vec<u64>,
+    /// Its words, as they lie on the medium.
+    words: Vec<[u8; 8]>,
     /// How many words of each line are entries: the first ones.
     filled: Vec<u8>,
 }
@@ -75,72 +76,57 @@ impl Image {
     fn new(pages: u64, depth: u32, window: u32) -> Self {
         let segment = Segment { at: 0, pages, depth, window };
         let lines = (segment.bytes() / 64) as usize;
-        Self { segment, words: vec![0; lines * 8], filled: vec![0; lines] }
+        Self { segment, words: vec![[0; 8]; lines * 8], filled: vec![0; lines] }
     }
 
-    /// The first pair of an entry.
-    const fn pair(&self, entry: u64) -> u64 {
-        let tag = entry >> SLOT_BITS;
-        self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window))
+    /// The number of the `n`-th line where an entry with these bits may lie.
+    #[inline]
+    const fn line(&self, tag: u64, n: u64) -> usize {
+        let pair = self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window));
+        (self.segment.line(pair, tag, n) / 64) as usize
     }
 
-    /// Enters an entry of the window; whether there was room.
-    fn enter(&mut self, entry: u64) -> bool {
-        let (tag, pair) = (entry >> SLOT_BITS, self.pair(entry));
-        for n in 0..LINES {
-            let line = (self.segment.line(pair, tag, n) / 64) as usize;
-            let filled = usize::from(self.filled[line]);
-            if filled < 8 {
-                self.words[line * 8 + filled] = entry;
-                self.filled[line] += 1;
-                return true;
-            }
+    /// Enters an entry in this line, if that has room; whether it had.
+    #[inline]
+    fn enter_in(&mut self, line: usize, entry: u64) -> bool {
+        let filled = usize::from(self.filled[line]);
+        if filled == 8 {
+            return false;
         }
-        false
+        self.words[line * 8 + filled] = entry.to_le_bytes();
+        self.filled[line] += 1;
+        true
     }
 
-    /// The smallest segment for these entries, of so many pages. They are entered in the order of their pairs, so that each lies near its own.
+    /// Enters an entry of the window in the first of its lines that has room; whether there was any.
+    fn enter(&mut self, entry: u64) -> bool {
+        (0..LINES).any(|n| self.enter_in(self.line(entry >> SLOT_BITS, n), entry))
+    }
+
+    /// The smallest segment for these entries, of so many pages. Whatever has room in its first line lies there: only the few that find none look
+    /// further, when all others are in their places. So most of the work has no branch of which nobody knows where it goes.
     pub(super) fn of(
         entries: &[u64],
         depth: u32,
         window: u32,
         mut pages: RangeInclusive<u64>,
     ) -> Option<Self> {
+        let mut late = Vec::with_capacity(entries.len() / 4);
         pages.find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
-            image.in_order(entries).into_iter().all(|entry| image.enter(entry)).then_some(image)
+            late.clear();
+            for entry in entries {
+                if !image.enter_in(image.line(*entry >> SLOT_BITS, 0), *entry) {
+                    late.push(*entry);
+                }
+            }
+            late.iter().all(|entry| image.enter(*entry)).then_some(image)
         })
     }
 
-    /// `entries` in the order of their pairs.
-    fn in_order(&self, entries: &[u64]) -> Vec<u64> {
-        let mut next = vec![0; self.segment.pairs() as usize + 1];
-        entries.iter().for_each(|entry| next[self.pair(*entry) as usize + 1] += 1);
-        (1..next.len()).for_each(|pair| next[pair] += next[pair - 1]);
-        let mut order = vec![0; entries.len()];
-        for entry in entries {
-            let place = &mut next[self.pair(*entry) as usize];
-            order[*place] = *entry;
-            *place += 1;
-        }
-        order
-    }
-
-    /// As [`Self::of`], with a place in which an entry with the bits of `tag` may be put.
-    fn with_room(
-        entries: &mut Vec<u64>,
-        tag: u64,
-        depth: u32,
-        window: u32,
-        pages: RangeInclusive<u64>,
-    ) -> Option<Self> {
-        let wanted = tag << SLOT_BITS | WAS_USED;
-        entries.push(wanted);
-        let mut image = Self::of(entries, depth, window, pages);
-        entries.pop();
-        let place = image.iter_mut().flat_map(|image| &mut image.words).find(|word| **word == wanted);
-        place.into_iter().for_each(|word| *word = WAS_USED);
-        image
+    /// Whether one more entry with the bits of `tag` may be put somewhere.
+    fn has_room(&self, tag: u64) -> bool {
+        (0..LINES).any(|n| self.filled[self.line(tag, n)] < 8)
     }
 
     /// How many bits of the hash its keys have in common.
@@ -156,8 +142,7 @@ impl Image {
     /// Writes it, durable with this thread's next fence: the word that names it.
     fn write<M: Media>(&mut self, env: &Env<M>) -> Result<u64> {
         self.segment.at = env.alloc_pages(PageKind::Segment(self.segment.pages as u16))?;
-        let bytes: Vec<_> = self.words.iter().map(|word| word.to_le_bytes()).collect();
-        env.media.write_through(self.segment.at, bytes.as_flattened());
+        env.media.write_through(self.segment.at, self.words.as_flattened());
         Ok(self.segment.word())
     }
 
@@ -316,7 +301,7 @@ impl Index {
 
     /// What takes the place of `segment`, which has no room for `hash`: segments whose ranges together are its own, in order.
     fn images<M: Media>(&self, env: &Env<M>, segment: Segment, hash: u64, room: Room) -> Result<Vec<Image>> {
-        let mut entries = segment.named(&env.media);
+        let entries = segment.named(&env.media);
         let count = entries.len() as u64;
         let Segment { pages, depth, window, .. } = segment;
         let Sizes { least, most, .. } = env.sizes;
@@ -327,7 +312,10 @@ impl Index {
             _ => pages + 1,
         };
         let tag = tag_of(hash, window);
-        if let Some(image) = Image::with_room(&mut entries, tag, depth, window, least..=most) {
+        let mut sizes = least..=most;
+        if let Some(image) = sizes.find_map(|pages| {
+            Image::of(&entries, depth, window, pages..=pages).filter(|image| image.has_room(tag))
+        }) {
             return Ok(vec![image]);
         }
         self.parts(env, entries, depth, window)
