@@ -220,13 +220,15 @@ impl<M: Media> Core<M> {
         if let Some(value) = expected {
             self.expect(&taken.session, key, value);
         }
+        let mut has_split = false;
         loop {
-            match self.attempt(&mut taken, tree, key, &mut decide)? {
+            match self.attempt(&mut taken, tree, key, &mut decide, has_split)? {
                 Attempt::Done(live) => return Ok(live),
                 Attempt::NoSlot(class, reserve) => self.refill(&mut taken, class, reserve)?,
                 Attempt::Full(full) => {
                     self.index.split(&self.env, &self.stripes, key.hash, full, Room::Enough)?;
                     self.env.collect()?;
+                    has_split = true;
                 }
             }
         }
@@ -257,6 +259,7 @@ impl<M: Media> Core<M> {
         tree: &TreeState<M>,
         key: &Key<'_>,
         decide: &mut impl FnMut(Option<&Found>) -> Result<Action<'v>>,
+        has_split: bool,
     ) -> Result<Attempt> {
         let _active = self.activate(taken.seen);
         // A locked instruction: what is active is seen by every snapshot that comes after this.
@@ -300,7 +303,10 @@ impl<M: Media> Core<M> {
             Became::New => {
                 tree.gained.fetch_add(1, Ordering::Relaxed);
                 self.order_insert(&mut taken.session, tree, &change)?;
-                self.order_settle(tree)?;
+                // Who had to replace a segment of the hash index leaves the leaves to those that come.
+                if !has_split {
+                    self.order_settle(tree)?;
+                }
             }
             Became::Gone => {
                 tree.gained.fetch_sub(1, Ordering::Relaxed);

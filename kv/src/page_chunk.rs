@@ -98,6 +98,9 @@ impl PageChunk {
         if self.free < count {
             return None;
         }
+        if count <= 64 {
+            return (0..WORDS).find_map(|word| self.find_from(word, count));
+        }
         let (mut first, mut at) = (0, 0);
         while at < PAGES {
             let rest = self.used[at / 64] >> (at % 64);
@@ -115,11 +118,40 @@ impl PageChunk {
         }
         None
     }
+
+    /// The first run of `count` free pages, at most 64, that begins in this word: all places of the word are looked at together.
+    fn find_from(&self, word: usize, count: usize) -> Option<usize> {
+        let next = self.used.get(word + 1).map_or(0, |next| !next);
+        let mut begins = u128::from(next) << 64 | u128::from(!self.used[word]);
+        let mut run = 1;
+        while run < count {
+            let more = run.min(count - run);
+            begins &= begins >> more;
+            run += more;
+        }
+        let begins = begins as u64;
+        (begins != 0).then(|| word * 64 + begins.trailing_zeros() as usize)
+    }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_run_is_the_one_that_is_found() {
+        let mut chunk = PageChunk::new(0);
+        let mut at = 1;
+        for length in (1..=8).chain([31, 63, 64, 65, 66, 130]) {
+            at += length;
+            chunk.set(at, 1 + at % 3, true);
+            at += 1 + at % 3;
+        }
+        for length in 1..=PAGES {
+            let is_free = |at: &usize| (*at..at + length).all(|page| !chunk.is_used(page));
+            assert_eq!(chunk.find(length), (0..=PAGES - length).find(is_free), "{length}");
+        }
+    }
 
     #[test]
     fn scraps_are_what_slabs_leave() {

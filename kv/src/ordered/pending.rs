@@ -204,9 +204,13 @@ impl Pending {
         let rest = &batch.changes[first..];
         self.waiting.fetch_add(rest.len(), Ordering::AcqRel);
         for (number, list) in self.lists.iter().enumerate() {
+            let mut back = rest.iter().filter(|change| usize::from(change.list) == number).peekable();
+            if back.peek().is_none() {
+                continue;
+            }
             let mut list = list.lock();
             let mut whole = List::default();
-            for change in rest.iter().filter(|change| usize::from(change.list) == number) {
+            for change in back {
                 let Note { change: what, record, sequence, .. } = change.note;
                 whole.push(what, batch.key(change), record, sequence);
             }

@@ -210,7 +210,8 @@ impl<S: Space> Ordered<S> {
         (index, top.groups[index].clone())
     }
 
-    /// Takes up to `most` of what waits into the leaves, where readers see it. A commit follows some time, by anybody.
+    /// Takes up to `most` of what waits into the leaves, where readers see it: less where leaves are replaced, if not all is asked for. A commit follows
+    /// some time, by anybody.
     ///
     /// # Errors
     /// As [`Self::take_pending`].
@@ -225,10 +226,10 @@ impl<S: Space> Ordered<S> {
         taken
     }
 
-    /// Takes up to `most` of what waits into the leaves. [`Self::commit`] follows, by the same thread.
+    /// Takes up to `most` of what waits into the leaves, less as [`Self::take_readable`] says. [`Self::commit`] follows, by the same thread.
     ///
     /// # Errors
-    /// [`crate::Error::NoSpace`]: what was not taken waits again; the medium's.
+    /// [`crate::Error::NoSpace`]; the medium's. What was not taken waits again.
     pub(super) fn take_pending(&self, writer: &mut Writer, most: usize) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -240,12 +241,14 @@ impl<S: Space> Ordered<S> {
         }
         self.look_ahead(&batch);
         let (mut done, mut result) = (0, Ok(()));
-        while done < batch.changes.len() && result.is_ok() {
+        // Who takes some has a change of his own to make: he waits for the pages of one change at most.
+        let is_enough = |writer: &Writer| most < usize::MAX && writer.unfenced;
+        while done < batch.changes.len() && result.is_ok() && !is_enough(writer) {
             result = self.take_some(writer, &batch, &mut done);
         }
-        match &result {
-            Ok(()) => self.pending.settled(taken),
-            Err(_) => self.pending.put_back(&batch, done, taken),
+        match done == batch.changes.len() {
+            true => self.pending.settled(taken),
+            false => self.pending.put_back(&batch, done, taken),
         }
         writer.batch = batch;
         result
