@@ -104,6 +104,12 @@ impl Segment {
         self.at + pair * PAIR + ((tag ^ n) & 1) * 64
     }
 
+    /// The first pair of an entry with these bits.
+    #[inline]
+    const fn pair_of(&self, tag: u64) -> u64 {
+        self.pair((tag << SLOT_BITS) << (self.depth - self.window))
+    }
+
     /// The first pair of a hash, whose bits from the depth on are `rest`.
     #[inline]
     const fn pair(&self, rest: u64) -> u64 {

@@ -66,8 +66,8 @@ pub enum Room {
 /// A segment that is being made.
 pub(super) struct Image {
     segment: Segment,
-    /// Its words, as they lie on the medium.
-    words: Vec<[u8; 8]>,
+    /// Its lines of words, as they lie on the medium.
+    lines: Vec<[[u8; 8]; 8]>,
     /// How many words of each line are entries: the first ones.
     filled: Vec<u8>,
 }
@@ -76,31 +76,21 @@ impl Image {
     fn new(pages: u64, depth: u32, window: u32) -> Self {
         let segment = Segment { at: 0, pages, depth, window };
         let lines = (segment.bytes() / 64) as usize;
-        Self { segment, words: vec![[0; 8]; lines * 8], filled: vec![0; lines] }
+        Self { segment, lines: vec![[[0; 8]; 8]; lines], filled: vec![0; lines] }
     }
 
     /// The number of the `n`-th line where an entry with these bits may lie.
-    #[inline]
-    const fn line(&self, tag: u64, n: u64) -> usize {
-        let pair = self.segment.pair((tag << SLOT_BITS) << (self.segment.depth - self.segment.window));
-        (self.segment.line(pair, tag, n) / 64) as usize
-    }
-
-    /// Enters an entry in this line, if that has room; whether it had.
-    #[inline]
-    fn enter_in(&mut self, line: usize, entry: u64) -> bool {
-        let filled = usize::from(self.filled[line]);
-        if filled == 8 {
-            return false;
-        }
-        self.words[line * 8 + filled] = entry.to_le_bytes();
-        self.filled[line] += 1;
-        true
+    fn line(&self, tag: u64, n: u64) -> usize {
+        (self.segment.line(self.segment.pair_of(tag), tag, n) / 64) as usize
     }
 
     /// Enters an entry of the window in the first of its lines that has room; whether there was any.
     fn enter(&mut self, entry: u64) -> bool {
-        (0..LINES).any(|n| self.enter_in(self.line(entry >> SLOT_BITS, n), entry))
+        let mut lines = (0..LINES).map(|n| self.line(entry >> SLOT_BITS, n));
+        let Some(line) = lines.find(|line| self.filled[*line] < 8) else { return false };
+        self.lines[line][usize::from(self.filled[line])] = entry.to_le_bytes();
+        self.filled[line] += 1;
+        true
     }
 
     /// The smallest segment for these entries, of so many pages. Whatever has room in its first line lies there: only the few that find none look
@@ -111,17 +101,39 @@ impl Image {
         window: u32,
         mut pages: RangeInclusive<u64>,
     ) -> Option<Self> {
-        let mut late = Vec::with_capacity(entries.len() / 4);
+        let mut late = Vec::with_capacity(entries.len() / 8);
         pages.find_map(|pages| {
             let mut image = Self::new(pages, depth, window);
             late.clear();
-            for entry in entries {
-                if !image.enter_in(image.line(*entry >> SLOT_BITS, 0), *entry) {
-                    late.push(*entry);
-                }
-            }
+            image.enter_first(entries, &mut late);
             late.iter().all(|entry| image.enter(*entry)).then_some(image)
         })
+    }
+
+    /// Enters what has room in its first line; the others are added to `late`.
+    fn enter_first(&mut self, entries: &[u64], late: &mut Vec<u64>) {
+        let segment = self.segment;
+        let filled = &mut self.filled[..self.lines.len()];
+        let mut enter = |entry: u64| {
+            let tag = entry >> SLOT_BITS;
+            let line = (segment.line(segment.pair_of(tag), tag, 0) / 64) as usize;
+            let count = filled[line];
+            match self.lines[line].get_mut(usize::from(count)) {
+                Some(word) => {
+                    *word = entry.to_le_bytes();
+                    filled[line] = count + 1;
+                }
+                None => late.push(entry),
+            }
+        };
+        // Entries that were in one line go to the same few lines again, and each waits for what the one before it stored there: so those of four
+        // parts of the segment are taken by turns.
+        let (parts, rest) = entries.split_at(entries.len() / 4 * 4);
+        let parts: [_; 4] = std::array::from_fn(|n| &parts[n * parts.len() / 4..(n + 1) * parts.len() / 4]);
+        for n in 0..entries.len() / 4 {
+            parts.iter().for_each(|part| enter(part[n]));
+        }
+        rest.iter().for_each(|entry| enter(*entry));
     }
 
     /// Whether one more entry with the bits of `tag` may be put somewhere.
@@ -142,7 +154,7 @@ impl Image {
     /// Writes it, durable with this thread's next fence: the word that names it.
     fn write<M: Media>(&mut self, env: &Env<M>) -> Result<u64> {
         self.segment.at = env.alloc_pages(PageKind::Segment(self.segment.pages as u16))?;
-        env.media.write_through(self.segment.at, self.words.as_flattened());
+        env.media.write_through(self.segment.at, self.lines.as_flattened().as_flattened());
         Ok(self.segment.word())
     }
 
@@ -339,7 +351,11 @@ impl Index {
             window = depth;
         }
         let right_bit = 1 << (63 - (depth - window));
-        let (right, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry & right_bit != 0);
+        let [mut left, mut right] = [0; 2].map(|_| Vec::with_capacity(entries.len()));
+        for entry in entries {
+            let half = if entry & right_bit == 0 { &mut left } else { &mut right };
+            half.push(entry);
+        }
         let mut images = Vec::new();
         for half in [left, right] {
             match Image::of(&half, depth + 1, window, least.max(roomy(half.len()))..=most) {

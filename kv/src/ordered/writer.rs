@@ -277,10 +277,15 @@ impl<S: Space> Ordered<S> {
                 let (tail, entry) =
                     (u64::from(tail.unwrap_or(0)), entry_bytes(key.len().saturating_sub(prefix.len())));
                 let fits = tail + entry as u64 <= page.bytes;
-                // A leaf without room is read as a whole.
-                let (at, len) =
-                    if fits { (page.at + tail, entry as u64) } else { (page.at, page.bytes.min(LEAF_BYTES)) };
-                self.memory().prefetch_bytes(at, len);
+                if fits {
+                    self.memory().prefetch_bytes(page.at + tail, entry as u64);
+                } else {
+                    // A leaf without room is read as a whole, and its neighbours with it.
+                    let first = place.saturating_sub(1);
+                    state.leaves.iter().skip(first).take(place + 2 - first).for_each(|leaf| {
+                        self.memory().prefetch_bytes(leaf.page.at, leaf.page.bytes.min(LEAF_BYTES));
+                    });
+                }
                 while keys.next_if(|key| state.is_below_next(key, place)).is_some() {}
             }
         }
