@@ -46,6 +46,10 @@ const SPARSE: u64 = 128;
 /// entry as near to its first line as it can be: else segments would only grow while keys come and go.
 const DENSE: u64 = 204;
 
+/// Words of a page, of 256, that are left of keys that went, at least, where a segment is made anew with as many pages. One to which keys only came
+/// has its entries where a new one would: measured, that never had more room.
+const WORN: u64 = 8;
+
 /// So deep no segment lies: keys with more bits of the hash in common are refused.
 const DEEPEST: u32 = 36;
 
@@ -320,7 +324,7 @@ impl Index {
         // What was full of entries gets more room; what was full of former ones, or in some lines only, is put in order.
         let least = match room {
             Room::Enough if count <= pages * SPARSE => least.max(roomy(entries.len())),
-            Room::Enough if count <= pages * DENSE => pages,
+            Room::Enough if count <= pages * DENSE && segment.former(&env.media) >= pages * WORN => pages,
             _ => pages + 1,
         };
         let tag = tag_of(hash, window);

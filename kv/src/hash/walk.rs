@@ -8,7 +8,7 @@
 
 use super::merge::unless_full;
 use super::split::{Image, roomy};
-use super::{HELD, Index, SLOT, Segment, root_parts};
+use super::{HELD, Index, SLOT, Segment, WAS_USED, root_parts};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::media::Media;
@@ -53,6 +53,12 @@ impl Segment {
         }
         named.truncate(count);
         named
+    }
+
+    /// How many of its words are left of keys that went.
+    pub(super) fn former<M: Media>(&self, media: &M) -> u64 {
+        let lines = (self.at..self.at + self.bytes()).step_by(64).map(|line| media.load_line(line));
+        lines.map(|line| line.iter().map(|entry| u64::from(*entry == WAS_USED)).sum::<u64>()).sum()
     }
 }
 
