@@ -10,6 +10,7 @@
 
 use smallvec::SmallVec;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// The first eight bytes of `key` from `from` on as a number that orders as they do; missing bytes are zero.
 #[inline]
@@ -123,6 +124,21 @@ impl Keys {
         }
     }
 
+    /// Puts `bounds` in the place of those of `places`: of what lies behind them nothing moves where these are as many.
+    pub(super) fn replace(&mut self, places: Range<usize>, bounds: Vec<Box<[u8]>>) {
+        let (first, had) = (places.start, self.bounds.len());
+        let from = self.shared.len();
+        let fits = |(i, bound): (usize, &Box<[u8]>)| first + i == 0 || bound.starts_with(&self.shared);
+        let fit = bounds.iter().enumerate().all(fits);
+        self.heads.splice(places.clone(), bounds.iter().map(|bound| head(bound, from)));
+        self.bounds.splice(places, bounds);
+        // As for one that is put in.
+        let grown = (had..self.bounds.len()).any(usize::is_power_of_two);
+        if grown || !fit {
+            self.reshape();
+        }
+    }
+
     /// Takes the bound at `place` out.
     pub(super) fn remove(&mut self, place: usize) -> Box<[u8]> {
         self.heads.remove(place);
@@ -154,6 +170,7 @@ mod tests {
             mut bounds in prop::collection::vec(prop::collection::vec(0u8..3, 0..12), 1..20),
             more in prop::collection::vec(prop::collection::vec(0u8..3, 0..12), 0..8),
             shared in prop::collection::vec(0u8..3, 0..4),
+            instead in (0..20_usize, 1..4_usize, prop::collection::vec(prop::collection::vec(0u8..3, 0..12), 0..5)),
             keys in prop::collection::vec(prop::collection::vec(0u8..3, 0..14), 1..30),
         ) {
             bounds.iter_mut().for_each(|bound| *bound = [&shared[..], bound].concat());
@@ -170,6 +187,15 @@ mod tests {
                 bounds.remove(1);
                 tested.remove(1);
             }
+            let (first, last) = (instead.0.min(bounds.len() - 1), (instead.0 + instead.1).min(bounds.len()));
+            let (low, high) = (bounds[first].clone(), bounds.get(last).cloned());
+            let mut others: Vec<_> = instead.2.iter().map(|bound| [&shared[..], bound].concat()).collect();
+            others.push(low.clone());
+            others.retain(|bound| *bound >= low && high.as_ref().is_none_or(|high| bound < high));
+            others.sort();
+            others.dedup();
+            bounds.splice(first..last, others.clone());
+            tested.replace(first..last, others.into_iter().map(Into::into).collect());
             for key in keys.iter().chain(&bounds) {
                 let place = bounds.iter().skip(1).filter(|b| *b <= key).count();
                 let below = bounds.iter().skip(1).filter(|b| *b < key).count();

@@ -209,16 +209,16 @@ impl Pending {
                 continue;
             }
             let mut list = list.lock();
-            let mut whole = List::default();
+            // The memory of a list to which nothing came is used again.
+            let since = if list.notes.is_empty() { List::default() } else { std::mem::take(&mut *list) };
             for change in back {
                 let Note { change: what, record, sequence, .. } = change.note;
-                whole.push(what, batch.key(change), record, sequence);
+                list.push(what, batch.key(change), record, sequence);
             }
-            for note in &list.notes {
-                let key = &list.keys[note.at as usize..][..usize::from(note.len)];
-                whole.push(note.change, key, note.record, note.sequence);
+            for note in &since.notes {
+                let key = &since.keys[note.at as usize..][..usize::from(note.len)];
+                list.push(note.change, key, note.record, note.sequence);
             }
-            *list = whole;
         }
         self.settled(taken);
     }

@@ -145,14 +145,11 @@ impl<S: Space> Ordered<S> {
         let (leaves, groups) = pages.split_at(new.pieces.len());
         let written = self.write_leaves(writer, &new, leaves)?;
         let links: Vec<_> = state.leaves[new.places.clone()].iter().map(|leaf| leaf.link).collect();
-        for leaf in state.leaves.drain(new.places.clone()) {
-            writer.give_up(leaf.page);
-            state.keys.remove(new.places.start);
-        }
         let count = written.len();
-        for (i, (low, leaf)) in written.into_iter().enumerate() {
-            state.keys.insert(new.places.start + i, low);
-            state.leaves.insert(new.places.start + i, leaf);
+        let (bounds, leaves): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+        state.keys.replace(new.places.clone(), bounds);
+        for leaf in state.leaves.splice(new.places.clone(), leaves) {
+            writer.give_up(leaf.page);
         }
         if let [lower, upper] = *groups {
             self.split_group(writer, index, state, [lower, upper], link);
