@@ -265,7 +265,7 @@ impl<M: Media> Core<M> {
         self.poison(self.media().fence())?;
         taken.session.fenced(self.media(), taken.seen, sequence, || self.env.epochs.advance());
         self.publish_all(&mut taken.session, trees, items, &mut ready, sequence);
-        trees.iter().try_for_each(|tree| self.order_settle(tree)).map(|()| None)
+        trees.iter().try_for_each(|tree| self.order_settle(&taken.session, tree)).map(|()| None)
     }
 
     /// Lets everybody see a durable batch, and tells the ordered indexes of its new keys.

@@ -305,7 +305,7 @@ impl<M: Media> Core<M> {
                 self.order_insert(&mut taken.session, tree, &change)?;
                 // Who had to replace a segment of the hash index leaves the leaves to those that come.
                 if !has_split {
-                    self.order_settle(tree)?;
+                    self.order_settle(&taken.session, tree)?;
                 }
             }
             Became::Gone => {

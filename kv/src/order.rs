@@ -53,10 +53,10 @@ impl<M: Media> Core<M> {
         }
     }
 
-    /// Takes what `tree` was told of into its ordered index, if that is much.
+    /// Takes what `tree` was told of into its ordered index, if that is much, or has to be done soon.
     #[inline]
-    pub(crate) fn order_settle(&self, tree: &TreeState<M>) -> Result<()> {
-        waits(tree.ordered.settle_many())
+    pub(crate) fn order_settle(&self, session: &Session, tree: &TreeState<M>) -> Result<()> {
+        waits(tree.ordered.settle_many(session.is_nearly_due()))
     }
 
     /// A key's tombstone leaves the hash index.

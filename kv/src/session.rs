@@ -24,6 +24,9 @@ use std::collections::VecDeque;
 /// Changes of a group.
 pub const GROUP: u64 = if cfg!(loom) { 2 } else { 64 };
 
+/// The last changes of a group.
+const LAST: u64 = if cfg!(loom) { 0 } else { 2 };
+
 /// So many notes may be in a ring that was replayed without counting for the group that they belong to.
 const REPLAYED: u64 = 192;
 
@@ -151,6 +154,13 @@ impl Session {
     #[inline]
     pub fn is_due(&self) -> bool {
         self.changes >= GROUP && matches!(self.stage, Stage::Done)
+    }
+
+    /// Whether the group is to be written back before one of the next changes. Who makes one of the last takes into the ordered index what waits there,
+    /// so that little is left for who writes back.
+    #[inline]
+    pub fn is_nearly_due(&self) -> bool {
+        self.changes + LAST > GROUP
     }
 
     /// Flushes the lines of the group: they are durable with the next fence.

@@ -126,10 +126,9 @@ impl Keys {
 
     /// Puts `bounds` in the place of those of `places`: of what lies behind them nothing moves where these are as many.
     pub(super) fn replace(&mut self, places: Range<usize>, bounds: Vec<Box<[u8]>>) {
-        let (first, had) = (places.start, self.bounds.len());
-        let from = self.shared.len();
-        let fits = |(i, bound): (usize, &Box<[u8]>)| first + i == 0 || bound.starts_with(&self.shared);
-        let fit = bounds.iter().enumerate().all(fits);
+        let (had, from) = (self.bounds.len(), self.shared.len());
+        let mut placed = bounds.iter().zip(places.start..);
+        let fit = placed.all(|(bound, place)| place == 0 || bound.starts_with(&self.shared));
         self.heads.splice(places.clone(), bounds.iter().map(|bound| head(bound, from)));
         self.bounds.splice(places, bounds);
         // As for one that is put in.

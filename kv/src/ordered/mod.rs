@@ -249,7 +249,7 @@ impl<S: Space> Ordered<S> {
     /// What taking changes into leaves fails with: the change waits nevertheless, and is taken later.
     pub fn apply(&self, change: Change, key: &[u8], record: u64, sequence: u64) -> Result<()> {
         self.announce(change, key, record, sequence)?;
-        self.settle_many()
+        self.settle_many(false)
     }
 
     /// As [`Self::apply`], where more changes follow at once and [`Self::settle_many`] after them.
@@ -270,15 +270,15 @@ impl<S: Space> Ordered<S> {
         self.pending.push_all(keys, sequence);
     }
 
-    /// Takes some of what waits into the leaves, if that is much.
+    /// Takes some of what waits into the leaves, if that is much; with `few`, also if it is not.
     ///
     /// # Errors
     /// As [`Self::apply`].
     #[inline]
-    pub fn settle_many(&self) -> Result<()> {
+    pub fn settle_many(&self, few: bool) -> Result<()> {
         match self.pending.len() {
-            ..SOME => Ok(()),
-            SOME..WAITING => self.settle_some(SOME).map(drop),
+            ..SOME if !few => Ok(()),
+            ..WAITING => self.settle_some(SOME).map(drop),
             _ => self.settle(),
         }
     }
