@@ -42,8 +42,8 @@ pub(super) const ROOMY: u64 = 200;
 /// Entries of a page when it is full of former ones rather than of entries: of 256.
 const SPARSE: u64 = 128;
 
-/// Entries of a page that is full: of 256. With fewer, keys come together in some lines only, and the segment is made anew with as many pages, each
-/// entry as near to its first line as it can be: else segments would only grow while keys come and go.
+/// Entries of a page that is full: of 256. With fewer, keys come together in some lines only, and the segment is made anew with as many pages: else
+/// segments would only grow while keys come and go.
 const DENSE: u64 = 204;
 
 /// Words of a page, of 256, that are left of keys that went, at least, where a segment is made anew with as many pages. One to which keys only came
