@@ -168,6 +168,10 @@ fn cost(count: u64, mut key: impl FnMut() -> Vec<u8>) -> (f64, f64) {
     let before = pages.memory.counts();
     for n in 0..count {
         index.apply(Change::Insert, &key(), 8 * n, n).unwrap();
+        // As sessions do it with the last changes of a group.
+        if n % 64 >= 62 {
+            index.settle_many(true).unwrap();
+        }
         if n % 64 == 63 {
             index.write_back(0).unwrap();
         }
@@ -187,7 +191,7 @@ fn random_keys_take_at_most_22_bytes_and_few_fences() {
     // As dense as a million keys of twelve digits are.
     let (bytes, fences) = cost(60_000, || format!("user{:012}", random.below(60_000_000_000)).into_bytes());
     assert!(bytes < 22.0, "{bytes} bytes a key");
-    assert!(fences < 3.1 / 64.0, "{fences} fences a key");
+    assert!(fences < 3.75 / 64.0, "{fences} fences a key");
 }
 
 #[test]
