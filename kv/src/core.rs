@@ -353,6 +353,16 @@ impl<M: Media> Core<M> {
         if let Some(old) = live.filter(|_| self.snapshots.are_announced()) {
             self.snapshots.note(key.hash, old.at, old.head.sequence(), sequence);
         }
+        let count = |broken: bool| {
+            // K22: when it can be seen.
+            if found.is_some()
+                && broken == mutation::is(Mutation::CountEarly)
+                && !mutation::is(Mutation::NoCount)
+            {
+                self.stripes.supersede(key.hash);
+            }
+        };
+        count(true);
         self.index.fill(self.media(), place, key.hash, at);
         session.changed(place.at);
         if let Some(old) = found {
@@ -363,7 +373,7 @@ impl<M: Media> Core<M> {
                     session.touched(old.at + 8);
                 }
             }
-            self.stripes.supersede(key.hash);
+            count(false);
             self.supersede(session, &old, sequence);
         }
         let is_tombstone = flags & TOMBSTONE != 0;

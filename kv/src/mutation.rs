@@ -55,6 +55,14 @@ pub enum Mutation {
     NoMark,
     /// K15: the mark is not flushed with its group.
     NoMarkFlush,
+    /// K22: nobody counts what is superseded.
+    NoCount,
+    /// K22: it is counted before it can be seen.
+    CountEarly,
+    /// K22: a copy of what a leaf was is taken for one of what it is.
+    StaleCopy,
+    /// K22: a leaf that changes keeps its copy.
+    KeepCopy,
     /// K14: notes that were replayed are gone from a ring although the ordered indexes do not have their keys durably.
     ForgetReplayed,
     /// K7: nobody knows of the notes that were replayed that they are in the rings.

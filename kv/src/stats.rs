@@ -30,6 +30,8 @@ pub struct Stats {
     pub space: Space,
     /// Values that are read where they lie at the moment.
     pub lent: u64,
+    /// Bytes of the process's memory that copies of records have, for scans ([`crate::Options::scan_memory`]).
+    pub scan_memory: u64,
     /// Sessions that changed something since it was opened: as many as threads did at once.
     pub sessions: u64,
     /// Fences and flushes since the pool was opened, by whatever changed it; `None` where nobody counts.
@@ -192,6 +194,7 @@ impl<M: Media> Db<M> {
             changes: core.changes(),
             space: core.space()?,
             lent: core.held.count() as u64,
+            scan_memory: self.copies().bytes(),
             sessions: core.sessions.each().filter(|taken| taken.session.position > 0).count() as u64,
             work: core.media().work(),
         })

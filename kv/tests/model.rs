@@ -70,12 +70,13 @@ fn options() -> Options {
 
 #[test]
 fn in_simulated_memory() {
-    cases(12, 16 << 20, steps(600, true, 150), || Simulated::new(48 << 20, options()));
+    cases(12, 16 << 20, steps(600, true, 150), || Simulated::new(48 << 20, options().scan_memory(64 << 10)));
 }
 
 #[test]
 fn in_simulated_memory_with_small_parts() {
-    cases(16, 16 << 20, steps(4000, false, 200), || Simulated::new(32 << 20, options().small()));
+    let options = || options().small().scan_memory(64 << 10);
+    cases(16, 16 << 20, steps(4000, false, 200), || Simulated::new(32 << 20, options()));
 }
 
 #[test]
@@ -108,6 +109,25 @@ fn a_chunk_is_pages_and_then_a_value() {
     ];
     agree(Simulated::new(32 << 20, options()), &steps).unwrap();
     agree(Real::new(128 << 20, options()), &steps).unwrap();
+}
+
+/// The model sees a rule of copies that is broken.
+#[test]
+fn a_copy_that_is_believed_too_long_is_noticed() {
+    use daxstore_kv::mutation::{self, Mutation};
+    let val = |seed| Val { len: 30, seed };
+    let scan = || Step::Scan(0, None, None);
+    let over = [Step::Put(0, 3, val(1)), scan(), Step::Put(0, 3, val(2)), scan()];
+    let gone = [Step::Put(0, 3, val(1)), scan(), Step::Delete(0, 3), scan()];
+    let beside = [Step::Put(0, 3, val(1)), scan(), Step::Put(0, 4, val(2)), scan()];
+    for (rule, steps) in [(Mutation::NoCount, over), (Mutation::NoCount, gone), (Mutation::KeepCopy, beside)]
+    {
+        assert_eq!(agree(Simulated::new(32 << 20, options()), &steps).map(drop), Ok(()));
+        mutation::set(Some(rule));
+        let found = agree(Simulated::new(32 << 20, options()), &steps);
+        mutation::set(None);
+        assert!(found.is_err(), "{rule:?}");
+    }
 }
 
 /// The model sees a rule that is broken.

@@ -16,6 +16,7 @@
 use super::group::Leaf;
 use super::keys::{common, head};
 use super::{Ordered, Space};
+use crate::mutation::{self, Mutation};
 use crate::prefetch::{line_of, lines_of};
 use crate::record::Head;
 use crate::stripes::Stripes;
@@ -375,14 +376,14 @@ impl OfLeaf {
     #[inline]
     pub(super) fn change(&mut self) {
         self.making.store(0, Ordering::Relaxed);
-        if let Some(copy) = self.has.take() {
+        if let Some(copy) = self.has.take_if(|_| !mutation::is(Mutation::KeepCopy)) {
             self.old = Some(copy);
         }
     }
 
     /// Takes the copy in that was `wanted`, or notes that it would be too large, if the leaf is still what it was: whether the clock has to be told.
     fn take_in(&mut self, wanted: &Wanted, copy: Option<&Arc<LeafCopy>>) -> bool {
-        if self.making.load(Ordering::Relaxed) != wanted.number {
+        if self.making.load(Ordering::Relaxed) != wanted.number && !mutation::is(Mutation::StaleCopy) {
             return false;
         }
         self.making.store(0, Ordering::Relaxed);
@@ -403,7 +404,7 @@ impl OfLeaf {
             return false;
         }
         let has = self.has.is_some() || self.old.is_some();
-        if has && !(evict && !self.is_used.swap(false, Ordering::Relaxed)) {
+        if has && (!evict || self.is_used.swap(false, Ordering::Relaxed)) {
             return true;
         }
         (self.has, self.old, self.ticket) = (None, None, 0);
@@ -510,5 +511,114 @@ impl<S: Space> Ordered<S> {
             drop(state);
             daxstore::sync::thread::yield_now();
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn origin(at: u64, source: Source) -> Origin {
+        Origin { at, head: Head::of(&[]), source }
+    }
+
+    fn copy_of(copies: &Copies, records: &[(Vec<u8>, Vec<u8>)]) -> Arc<LeafCopy> {
+        let mut draft = Draft::with(records.len(), None, 0);
+        for (n, (key, value)) in (0..).zip(records) {
+            assert!(draft.add(origin(n, Source::Told), (0, 0), (key, value)));
+        }
+        copies.finish(draft)
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_found_and_records_are_what_they_were(
+            shared in prop::collection::vec(0u8..3, 0..20),
+            suffixes in prop::collection::btree_set(prop::collection::vec(0u8..3, 0..12), 0..40),
+            even in any::<bool>(),
+            others in prop::collection::vec(prop::collection::vec(0u8..4, 0..30), 0..20),
+        ) {
+            let mut keys: Vec<_> = suffixes.into_iter().map(|suffix| [&shared[..], &suffix].concat()).collect();
+            if even {
+                keys.iter_mut().for_each(|key| key.resize(shared.len() + 7, 0));
+                keys.sort();
+                keys.dedup();
+            }
+            let records: Vec<_> = keys.iter().map(|key| (key.clone(), vec![7; key.len() * 3 % 50])).collect();
+            let copies = Copies::new(1 << 20);
+            let copy = copy_of(&copies, &records);
+            prop_assert_eq!(copy.len(), records.len());
+            for (n, (key, value)) in records.iter().enumerate() {
+                prop_assert_eq!(copy.record(n), (&key[..], &value[..]));
+                prop_assert_eq!(copy.lend(n), (&key[..], &value[..]));
+            }
+            prop_assert_eq!(copy.record(records.len()), Default::default());
+            let near = keys.iter().flat_map(|key| [key.clone(), [key, &[1][..]].concat(), [key, &[0][..]].concat()]);
+            let mixed = others.iter().map(|other| [&shared[..], other].concat());
+            for key in near.chain(mixed).chain(others.iter().cloned()) {
+                prop_assert_eq!(copy.below(&key), keys.iter().filter(|other| **other < key).count(), "{:?}", key);
+            }
+            prop_assert!(copies.bytes() > 0);
+            drop(copy);
+            prop_assert_eq!(copies.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_looked_at_each_time() {
+        let (copies, stripes) = (Copies::new(1 << 20), Stripes::default());
+        let mut draft = Draft::with(3, None, 0);
+        for (n, source) in (0..).zip([Source::Told, Source::Unknown, Source::Named]) {
+            draft.add(origin(n, source), (0, 0), (&[n as u8], &[]));
+        }
+        let copy = copies.finish(draft);
+        assert_eq!((copy.unchanged(0..3, &stripes), copy.unchanged(2..3, &stripes)), (1, 1));
+        stripes.supersede(0);
+        assert_eq!((copy.unchanged(0..3, &stripes), copy.unchanged(2..3, &stripes)), (0, 0));
+        copy.is_newest(0, copy.count_of(0, &stripes));
+        assert_eq!(copy.unchanged(0..1, &stripes), 1);
+    }
+
+    #[test]
+    fn what_has_too_many_bytes_is_no_copy() {
+        let mut draft = Draft::default();
+        let value = vec![0; LARGEST / 4];
+        let added = (0..9_u8).map(|n| draft.add(origin(1, Source::Told), (0, 0), (&[n], &value)));
+        assert_eq!(added.take_while(|has_room| *has_room).count(), 3);
+    }
+
+    #[test]
+    fn a_copy_that_nobody_reads_goes_when_the_hand_comes_by() {
+        let (copies, clock) = (Copies::new(1 << 20), Clock::default());
+        let mut leaf = OfLeaf::default();
+        let ask = |leaf: &OfLeaf, seen| leaf.ask(seen, &clock);
+        assert!(matches!(ask(&leaf, 9), Answer::No), "once is not again");
+        let Answer::Make(wanted) = ask(&leaf, 9) else { panic!("a copy is to be made") };
+        let copy = copy_of(&copies, &[(vec![1], vec![2])]);
+        assert!(leaf.take_in(&wanted, Some(&copy)));
+        assert!(!leaf.take_in(&wanted, Some(&copy)), "that was for another leaf, or the leaf as it was");
+        assert!(matches!(ask(&leaf, 9), Answer::Read(_)));
+        let ticket = wanted.number;
+        assert!(leaf.stays(ticket, true), "it was read");
+        assert!(leaf.stays(ticket, false) && !leaf.stays(ticket + 1, false));
+        assert!(!leaf.stays(ticket, true));
+        assert!(matches!(ask(&leaf, 9), Answer::Make(_)));
+    }
+
+    #[test]
+    fn a_changed_leaf_is_copied_from_what_was_there() {
+        let (copies, clock) = (Copies::new(1 << 20), Clock::default());
+        let mut leaf = OfLeaf::default();
+        leaf.ask(9, &clock);
+        let Answer::Make(wanted) = leaf.ask(9, &clock) else { panic!("a copy is to be made") };
+        leaf.change();
+        let copy = copy_of(&copies, &[(vec![1], vec![2])]);
+        assert!(!leaf.take_in(&wanted, Some(&copy)), "the leaf changed");
+        let Answer::Make(wanted) = leaf.ask(9, &clock) else { panic!("a copy is to be made") };
+        assert!(leaf.take_in(&wanted, Some(&copy)));
+        leaf.change();
+        let Answer::Make(wanted) = leaf.ask(9, &clock) else { panic!("a copy is to be made") };
+        assert!(wanted.old.is_some_and(|old| Arc::ptr_eq(&old, &copy)));
     }
 }

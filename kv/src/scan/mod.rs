@@ -271,7 +271,7 @@ impl<'t, M: Media> Scan<'t, M> {
     pub fn for_each_while(&mut self, mut each: impl FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         loop {
             if let Some(copy) = self.cursor.copy() {
-                while let Some(n) = self.run.next() {
+                for n in self.run.by_ref() {
                     let (key, value) = copy.lend(n);
                     if !each(key, value) {
                         return Ok(());
