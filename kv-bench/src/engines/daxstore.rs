@@ -18,6 +18,9 @@ pub const POOL: &str = "pool";
 /// The database's file in the pool.
 pub const DATABASE: &str = "/records";
 
+/// What the caches of others have.
+const SCAN_MEMORY: u64 = 4 << 30;
+
 struct Daxstore {
     store: Store,
     db: Db,
@@ -32,7 +35,7 @@ pub fn open(dir: &Path, size: Size) -> Result<Box<dyn Engine>> {
     } else {
         Store::create(&path, size.room(), &options).context("make the pool")?
     };
-    let options = Options::new().create(true).max_bytes(size.room());
+    let options = Options::new().create(true).max_bytes(size.room()).scan_memory(SCAN_MEMORY);
     let db = Db::open(&store, DATABASE, options).context("open the database")?;
     Ok(Box::new(Daxstore { store, db }))
 }
@@ -72,7 +75,7 @@ impl Engine for Daxstore {
     }
 
     fn configuration(&self) -> &'static str {
-        "pool used as persistent memory, other defaults; one fence a write"
+        "pool used as persistent memory, 4 GiB for copies of scanned records, other defaults; one fence a write"
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
