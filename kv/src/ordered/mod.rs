@@ -53,7 +53,7 @@ const MAX_PAGE: u64 = 64 << 10;
 /// Bytes of a leaf that are asked for ahead: all, where keys are short.
 const LEAF_BYTES: u64 = 2048;
 /// So many changes wait before somebody takes so many into the leaves: few, as he has a change of his own to make meanwhile.
-const SOME: usize = 8;
+const SOME: usize = 4;
 /// How many wait at most where others take some at the moment: who comes then waits for them, and takes all.
 const WAITING: usize = 256;
 
