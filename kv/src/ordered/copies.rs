@@ -53,6 +53,14 @@ pub struct Origin {
     pub source: Source,
 }
 
+impl Origin {
+    /// Whether there is a record, not only its key.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.source != Source::Unknown
+    }
+}
+
 /// How long a record is, and how often records with its lock were superseded when it was looked at.
 #[derive(Debug)]
 struct Entry {
@@ -108,6 +116,12 @@ impl LeafCopy {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn places(&self) -> Range<usize> {
+        0..self.len()
     }
 
     /// Key and value of the `n`-th record; both are empty where there is none.
@@ -263,7 +277,7 @@ impl Draft {
         (stripe, count): (usize, u64),
         (key, value): (&[u8], &[u8]),
     ) -> bool {
-        let count = AtomicU64::new(if origin.source == Source::Unknown { NEVER } else { count });
+        let count = AtomicU64::new(if origin.is_known() { count } else { NEVER });
         self.starts.push(self.bytes.len() as u32);
         let (key_len, value_len) = (key.len() as u16, value.len() as u32);
         self.entries.push(Entry { value: value_len, key: key_len, stripe: stripe as u16, count });
@@ -274,7 +288,7 @@ impl Draft {
     }
 
     fn finish(self, counted: &Arc<AtomicU64>) -> Arc<LeafCopy> {
-        let known = self.origins.iter().filter(|origin| origin.source != Source::Unknown);
+        let known = self.origins.iter().filter(|origin| origin.is_known());
         let newest = known.map(|origin| origin.head.sequence()).max().unwrap_or(0);
         let key = |(entry, start): (&Entry, &u32)| &self.bytes[*start as usize..][..usize::from(entry.key)];
         let mut keys = self.entries.iter().zip(&self.starts).map(key);

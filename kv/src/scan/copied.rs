@@ -83,7 +83,9 @@ impl<M: Media> Scan<'_, M> {
     /// Looks the keys up whose records are not what was copied, of the first `passed` from the place `first` on: how many of these are passed then.
     fn read_stale(&mut self, core: &Core<M>, (first, mut passed): (usize, usize), missed: &[u8]) -> usize {
         let Some(copy) = self.cursor.copy() else { return 0 };
-        copy.missed(missed.len());
+        // What is looked up each time says nothing of the copy.
+        let is_known = |nth: &&u8| copy.origin(first + usize::from(**nth)).is_some_and(Origin::is_known);
+        copy.missed(missed.iter().filter(is_known).count());
         let tree = self.tree.id();
         let hash = |nth: u8| record::hash(core.salt, tree, copy.key(first + usize::from(nth)));
         missed.iter().for_each(|nth| core.index.prefetch(core.media(), hash(*nth)));
@@ -130,53 +132,37 @@ impl<M: Media> Scan<'_, M> {
     fn draft(&mut self, old: Option<&LeafCopy>) -> Option<Draft> {
         let core = self.tree.core();
         let _pin = core.env.pin();
-        let (media, tree) = (core.media(), self.tree.id());
-        let bytes = self.bytes;
+        let (media, tree, bytes) = (core.media(), self.tree.id(), self.bytes);
         let listed = self.cursor.whole();
         let slots = listed.slots;
-        let mut olds = old
-            .into_iter()
-            .flat_map(|copy| (0..).take_while(|n| copy.origin(*n).is_some()).map(move |n| (copy, n)));
-        let mut olds = olds.by_ref().peekable();
-        let bytes_each = slots.len() * self.bytes as usize;
-        let (mut draft, mut record) =
-            (Draft::with(slots.len(), old, bytes_each), std::mem::take(&mut self.records));
-        if old.is_none() {
-            slots.iter().take(FAR).for_each(|slot| media.prefetch_bytes(slot.hint.at(), bytes));
-        }
+        let mut olds = old.into_iter().flat_map(|copy| copy.places().map(move |n| (copy, n))).peekable();
+        let mut draft = Draft::with(slots.len(), old, slots.len() * bytes as usize);
+        let mut record = std::mem::take(&mut self.records);
+        let is_new = |n: &usize| old.is_none() && *n < slots.len();
+        let ask = |n: usize| media.prefetch_bytes(slots[n].hint.at(), bytes);
+        (0..FAR).filter(is_new).for_each(ask);
         let mut has_room = true;
-        for n in 0..slots.len() {
-            if !has_room {
-                break;
-            }
-            if old.is_none()
-                && let Some(slot) = slots.get(n + FAR)
-            {
-                media.prefetch_bytes(slot.hint.at(), bytes);
-            }
+        for (n, slot) in slots.iter().enumerate() {
+            Some(n + FAR).filter(is_new).into_iter().for_each(ask);
             self.key.clear();
             listed.append_key(n, &mut self.key);
             while olds.next_if(|(copy, n)| *copy.key(*n) < *self.key).is_some() {}
             let old = olds.next_if(|(copy, n)| *copy.key(*n) == *self.key);
-            if let Some((copy, n)) = old
-                && copy.unchanged(n..n + 1, &core.stripes) == 1
-            {
-                has_room = draft.add_old(copy, n);
-                continue;
-            }
-            let key = Key { tree, bytes: &self.key, hash: record::hash(core.salt, tree, &self.key) };
-            let stripe = stripes::of(key.hash);
-            let count = core.stripes.superseded(stripe);
-            record.clear();
-            has_room = match still(core, &key, old) {
-                Some((origin, value)) => draft.add(origin, (stripe, count), (key.bytes, value)),
+            has_room = match old.filter(|(copy, n)| copy.unchanged(*n..n + 1, &core.stripes) == 1) {
+                Some((copy, n)) => draft.add_old(copy, n),
                 None => {
-                    let origin = copy_record(self.tree, &key, slots[n].hint, &mut record);
-                    let value =
-                        if origin.source == Source::Unknown { &[] } else { origin.head.parts(&record).2 };
+                    let key = Key { tree, bytes: &self.key, hash: record::hash(core.salt, tree, &self.key) };
+                    let stripe = stripes::of(key.hash);
+                    // Before the record is looked at (K22).
+                    let count = core.stripes.superseded(stripe);
+                    let (origin, value) = still(core, &key, old)
+                        .unwrap_or_else(|| copy_record(self.tree, &key, slot.hint, &mut record));
                     draft.add(origin, (stripe, count), (key.bytes, value))
                 }
             };
+            if !has_room {
+                break;
+            }
         }
         record.clear();
         self.records = record;
@@ -209,18 +195,29 @@ fn still<'c, M: Media>(core: &Core<M>, key: &Key<'_>, old: Old<'c>) -> Option<(O
     core.is_still(origin, key.hash).then(|| (*origin, copy.record(n).1))
 }
 
-/// Puts the newest record of `key` into `to`, whole: what it is. The caller is pinned.
-fn copy_record<M: Media>(tree: &Tree<M>, key: &Key<'_>, hint: Hint, to: &mut Vec<u8>) -> Origin {
+/// The newest record of `key`, and its value, which lies in `to`. The caller is pinned.
+fn copy_record<'r, M: Media>(
+    tree: &Tree<M>,
+    key: &Key<'_>,
+    hint: Hint,
+    to: &'r mut Vec<u8>,
+) -> (Origin, &'r [u8]) {
     let core = tree.core();
-    if core.append_hinted(hint, u64::MAX, LONG, to)
-        && core.is_newest(key.tree, hint.at(), to, |found| found == key.bytes)
-    {
-        return Origin { at: hint.at(), head: Head::of(to), source: Source::Told };
-    }
     to.clear();
-    // Who reads the copy is told of damage.
-    let named = named(tree, key, to).ok().flatten();
-    named.unwrap_or(Origin { at: 0, head: Head::of(&[]), source: Source::Unknown })
+    let is_newest = core.append_hinted(hint, u64::MAX, LONG, to)
+        && core.is_newest(key.tree, hint.at(), to, |found| found == key.bytes);
+    let origin = match is_newest {
+        true => Some(Origin { at: hint.at(), head: Head::of(to), source: Source::Told }),
+        false => {
+            to.clear();
+            // Who reads the copy is told of damage.
+            named(tree, key, to).ok().flatten()
+        }
+    };
+    match origin {
+        Some(origin) => (origin, origin.head.parts(to).2),
+        None => (Origin { at: 0, head: Head::of(&[]), source: Source::Unknown }, &[]),
+    }
 }
 
 /// Puts the record that the hash index names into `to`.
