@@ -115,11 +115,14 @@ impl Snapshots {
         self.versions.fetch_add(1, Ordering::Release);
     }
 
-    /// The records that were the newest of a key with this hash at `sequence`.
-    pub fn find(&self, hash: u64, sequence: u64) -> Vec<u64> {
+    /// The records that were the newest of a key with this hash at `sequence`: where they lie, and their own sequence numbers.
+    pub fn find(&self, hash: u64, sequence: u64) -> Vec<(u64, u64)> {
         let shard = self.shard(hash).lock();
         let versions = shard.get(&hash).into_iter().flatten();
-        versions.filter(|v| v.sequence <= sequence && sequence < v.until).map(|v| v.at).collect()
+        versions
+            .filter(|v| v.sequence <= sequence && sequence < v.until)
+            .map(|v| (v.at, v.sequence))
+            .collect()
     }
 
     /// Whether any record is noted.

@@ -30,15 +30,21 @@ impl<M: Media> Core<M> {
         {
             return Ok((!found.head.is(TOMBSTONE)).then_some((found.at, found.head)));
         }
-        Ok(self.find_older(key, sequence))
+        self.find_older(key, sequence)
     }
 
     #[cold]
-    fn find_older(&self, key: &Key<'_>, sequence: u64) -> Option<Seen> {
-        self.snapshots.find(key.hash, sequence).into_iter().find_map(|at| {
+    fn find_older(&self, key: &Key<'_>, sequence: u64) -> Result<Option<Seen>> {
+        for (at, number) in self.snapshots.find(key.hash, sequence) {
             let head = Head::load(self.media(), at);
-            (head.fits(at, self.media().len()) && head.is_of(self.media(), at, key)).then_some((at, head))
-        })
+            let fits = head.fits(at, self.media().len()) && head.sequence() == number;
+            if fits && head.is_of(self.media(), at, key) {
+                return Ok(Some((at, head)));
+            }
+            // It is right, and of another key with the same hash, or damaged, and may be this key's.
+            record::read(self.media(), self.salt, at)?;
+        }
+        Ok(None)
     }
 
     /// Appends what may be the record at `hint`, whole, to `buf`, if it has the hint's number, that is not above `sequence`, and it has at most

@@ -271,6 +271,42 @@ fn damage_is_told_once_a_scan() {
     assert_eq!(all(db.scan(..)).len(), 3000);
 }
 
+/// What is older than the newest, and damaged, was not there for who looked.
+#[test]
+fn damage_of_what_a_snapshot_sees_is_told() {
+    let (_dir, store) = store(64 << 20);
+    let db = opened(&store);
+    let keys = [b"key one", b"key two", b"key six"];
+    keys.iter().for_each(|key| db.put(*key, &[0x5a; 100]).unwrap());
+    let snapshot = db.snapshot();
+    keys.iter().for_each(|key| db.put(*key, b"newer").unwrap());
+    let file = store.open("/kv", &daxstore::OpenOptions::new().read(true).write(true)).unwrap();
+    let mut bytes = vec![0; file.len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let place = |key: &[u8]| {
+        let wanted = [key, &[0x5a; 100]].concat();
+        bytes.windows(wanted.len()).position(|window| window == wanted).unwrap() as u64
+    };
+    // A byte of the key, and the header's sequence number.
+    file.write_all_at(b"K", place(b"key two")).unwrap();
+    file.write_all_at(&[0xff], place(b"key six") - 16 + 5).unwrap();
+    assert_eq!(snapshot.get(b"key one").unwrap().unwrap(), [0x5a; 100]);
+    for key in [b"key two", b"key six"] {
+        assert!(matches!(snapshot.get(key), Err(Error::Damage(_))), "{:?}", snapshot.get(key));
+        assert_eq!(db.get(key).unwrap().unwrap(), b"newer");
+    }
+    let (mut scan, mut damaged) = (snapshot.scan::<std::ops::RangeFull>(..), 0);
+    loop {
+        match scan.next() {
+            Ok(Some((key, _))) => assert_eq!(key, b"key one"),
+            Ok(None) => break,
+            Err(Error::Damage(_)) => damaged += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(damaged, 2);
+}
+
 /// A scan knows the keys of the next leaf, and is to copy it; that is changed before.
 fn a_key_comes_before_the_copy_is_made() -> bool {
     let (_dir, store) = store(64 << 20);
