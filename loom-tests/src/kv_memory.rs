@@ -10,24 +10,42 @@ use std::sync::Arc;
 
 /// Bytes of a database.
 pub const BYTES: u64 = 8 << 20;
+/// How many lines next to each other loom tells apart.
+const LINES: usize = 128;
 
 /// Simulated memory of which loom sees when bytes are copied out, and when a fence stands.
 #[derive(Debug)]
 pub struct Watched {
     memory: SimMedia,
     step: AtomicU64,
+    /// What loom sees of each line, which share them; empty: nothing.
+    lines: Vec<AtomicU64>,
 }
 
 impl Watched {
     /// All of `sim`.
     #[must_use]
     pub fn new(sim: Arc<Sim>) -> Self {
-        Self { memory: SimMedia::new(sim), step: AtomicU64::new(0) }
+        Self { memory: SimMedia::new(sim), step: AtomicU64::new(0), lines: Vec::new() }
+    }
+
+    /// All of `sim`; loom sees who loads and who stores words of the same line, too. Of two loads of an atomic it tries one order only, as if
+    /// they were nothing to each other: so here each is a change of one.
+    #[must_use]
+    pub fn with_words(sim: Arc<Sim>) -> Self {
+        Self { lines: (0..LINES).map(|_| AtomicU64::new(0)).collect(), ..Self::new(sim) }
     }
 
     /// Another thread may run here.
     fn step(&self) {
         self.step.load(Ordering::Relaxed);
+    }
+
+    /// Who else touches the line at `at` does so before this in one run, and after it in another.
+    fn touch(&self, at: u64) {
+        if let Some(line) = self.lines.get((at / 64) as usize % LINES) {
+            line.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -45,24 +63,34 @@ impl Media for Watched {
     }
 
     fn load(&self, at: u64) -> u64 {
+        self.touch(at);
         self.memory.load(at)
     }
 
+    fn load_line(&self, at: u64) -> [u64; 8] {
+        self.touch(at);
+        self.memory.load_line(at)
+    }
+
     fn store(&self, at: u64, word: u64) {
+        self.touch(at);
         self.memory.store(at, word);
     }
 
     fn compare_exchange(&self, at: u64, old: u64, new: u64) -> std::result::Result<u64, u64> {
+        self.touch(at);
         self.memory.compare_exchange(at, old, new)
     }
 
     fn read(&self, at: u64, buf: &mut [u8]) {
         self.step();
+        self.touch(at);
         self.memory.read(at, buf);
     }
 
     fn equals(&self, at: u64, bytes: &[u8]) -> bool {
         self.step();
+        self.touch(at);
         self.memory.equals(at, bytes)
     }
 
@@ -94,7 +122,15 @@ pub type Base = Db<Watched>;
 /// # Panics
 /// Where it can not.
 pub fn open(sim: Arc<Sim>) -> Base {
-    Db::open_media(Watched::new(sim), &Options::new().create(true).seed(7).small()).expect("a database")
+    open_watched(Watched::new(sim))
+}
+
+/// Opens what is in `memory`.
+///
+/// # Panics
+/// Where it can not.
+pub fn open_watched(memory: Watched) -> Base {
+    Db::open_media(memory, &Options::new().create(true).seed(7).small()).expect("a database")
 }
 
 /// A key.
