@@ -32,6 +32,8 @@ mod io_queue;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod kv_copies;
+#[cfg(test)]
 mod kv_core;
 #[cfg(test)]
 mod kv_memory;
@@ -134,6 +136,10 @@ const KV_MUTATIONS: &[KvMutation] = &[
     KvMutation::NoWatch,
     KvMutation::FreeLostTwice,
     KvMutation::NoEnd,
+    KvMutation::NoCount,
+    KvMutation::CountEarly,
+    KvMutation::StaleCopy,
+    KvMutation::KeepCopy,
 ];
 
 /// The mutation of `all` that this process is to run with.
