@@ -109,6 +109,16 @@ fn the_huge_zero_page_is_one_fault_and_each_page_of_it_can_be_stored_to() {
     }
 }
 
+/// Asks again where the addresses are changing just now, as who faults does: other tests of this process map and fork meanwhile.
+fn install(mut install: impl FnMut() -> daxstore::Result<Installed>) {
+    let is_done = (0..1000).any(|_| {
+        let installed = install().unwrap();
+        std::thread::yield_now();
+        installed == Installed::Done
+    });
+    assert!(is_done);
+}
+
 #[test]
 fn zeros_go_to_what_is_missing_and_leave_the_rest() {
     let pool = pool(1 << 20);
@@ -117,7 +127,7 @@ fn zeros_go_to_what_is_missing_and_leave_the_rest() {
     store(map.page(20), 1);
     assert_eq!(load(map.page(5)), 0);
     let before = faults(&map);
-    assert_eq!(map.toy.table.zero(0, 40 * PAGE).unwrap(), Installed::Done);
+    install(|| map.toy.table.zero(0, 40 * PAGE));
     for page in 0..40 {
         let there = match page {
             3 => number(9),
@@ -197,7 +207,7 @@ fn private_pages_have_what_they_were_given() {
     for mode in BOTH {
         let pool = pool(1 << 20);
         let map = mapped(&pool, &Wish { private: true, ..wish(1 << 20, mode) });
-        assert_eq!(map.toy.table.copy(2 * PAGE, &[9; 4096], false).unwrap(), Installed::Done);
+        install(|| map.toy.table.copy(2 * PAGE, &[9; 4096], false));
         assert_eq!(load(map.page(2)), u64::from_ne_bytes([9; 8]));
         store(map.page(2) + 8, 1);
         assert_eq!((load(map.page(2) + 8), faults(&map)), (1, 0), "{mode:?}: stored without a fault");
