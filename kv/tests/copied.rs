@@ -235,42 +235,6 @@ fn long_records_are_read_where_they_lie() {
     pair.compare();
 }
 
-#[test]
-fn damage_is_told_once_a_scan() {
-    let (_dir, store) = store(64 << 20);
-    let db = opened(&store);
-    for n in 0..3000 {
-        db.put(&key(n), &[n as u8; 64]).unwrap();
-    }
-    db.close().unwrap();
-    let file = store.open("/kv", &daxstore::OpenOptions::new().read(true).write(true)).unwrap();
-    let mut bytes = vec![0; file.len() as usize];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    for n in [1234_u64, 1236] {
-        let wanted = [key(n), vec![n as u8; 64]].concat();
-        let at = bytes.windows(wanted.len()).position(|window| window == wanted).unwrap();
-        file.write_all_at(&[0xee], (at + wanted.len()) as u64 - 5).unwrap();
-    }
-    let db = Db::open(&store, "/kv", Options::new()).unwrap();
-    for _ in 0..4 {
-        let (mut scan, mut found, mut damaged) = (db.scan(..), 0, 0);
-        loop {
-            match scan.next() {
-                Ok(Some(_)) => found += 1,
-                Ok(None) => break,
-                Err(Error::Record { .. }) => damaged += 1,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        assert_eq!((found, damaged), (2998, 2));
-    }
-    assert!(copied(&db) > 0);
-    for n in [1234_u64, 1236] {
-        db.put(&key(n), b"well again").unwrap();
-    }
-    assert_eq!(all(db.scan(..)).len(), 3000);
-}
-
 /// What is older than the newest, and damaged, was not there for who looked.
 #[test]
 fn damage_of_what_a_snapshot_sees_is_told() {

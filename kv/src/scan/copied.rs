@@ -5,7 +5,7 @@
 //!    counted (invariant 2 of [`crate::ordered::copies`]). Keys of which that can not be said are looked up.
 //! 2. A copy is made under one pin, of a leaf that was read whole: each of its keys has an entry.
 
-use super::{COPIED, FAR, MOST, Missed, NONE, Scan, append_newest};
+use super::{COPIED, FAR, MOST, Missed, Scan, append_newest};
 use crate::core::Core;
 use crate::db::Tree;
 use crate::error::Result;
@@ -81,7 +81,7 @@ impl<M: Media> Scan<'_, M> {
     }
 
     /// Looks the keys up whose records are not what was copied, of the first `passed` from the place `first` on: how many of these are passed then.
-    fn read_stale(&mut self, core: &Core<M>, (first, mut passed): (usize, usize), missed: &[u8]) -> usize {
+    fn read_stale(&mut self, core: &Core<M>, (first, passed): (usize, usize), missed: &[u8]) -> usize {
         let Some(copy) = self.cursor.copy() else { return 0 };
         // What is looked up each time says nothing of the copy.
         let is_known = |nth: &&u8| copy.origin(first + usize::from(**nth)).is_some_and(Origin::is_known);
@@ -89,26 +89,12 @@ impl<M: Media> Scan<'_, M> {
         let tree = self.tree.id();
         let hash = |nth: u8| record::hash(core.salt, tree, copy.key(first + usize::from(nth)));
         missed.iter().for_each(|nth| core.index.prefetch(core.media(), hash(*nth)));
-        for nth in missed {
-            let key = Key { tree, bytes: copy.key(first + usize::from(*nth)), hash: hash(*nth) };
-            let start = &mut self.starts[usize::from(*nth)];
-            *start = self.records.len() as u32;
-            match append_newest(self.tree, &key, self.seen, self.keys_only, &mut self.records) {
-                Ok(true) => {}
-                Ok(false) => *start = NONE,
-                Err(error) => {
-                    (*start, self.error) = (NONE, Some(error));
-                    passed = usize::from(*nth) + 1;
-                    break;
-                }
-            }
-            if self.records.len() >= super::ENOUGH {
-                passed = usize::from(*nth) + 1;
-                break;
-            }
-        }
-        self.close_up(passed);
-        passed
+        self.look_up(passed, missed, |scan, nth| {
+            let Some(copy) = scan.cursor.copy() else { return Ok(false) };
+            let bytes = copy.key(first + nth);
+            let key = Key { tree, bytes, hash: record::hash(core.salt, tree, bytes) };
+            append_newest(scan.tree, &key, scan.seen, scan.keys_only, &mut scan.records)
+        })
     }
 
     /// Makes the copy of the leaf in hand that is wanted, if there is room for it.

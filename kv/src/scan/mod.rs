@@ -436,25 +436,31 @@ impl<'t, M: Media> Scan<'t, M> {
     /// Looks the records up that were not where they were expected, of the first `passed` keys: how many of these are passed then. All are asked
     /// for together, first their entries in the hash index.
     #[cold]
-    fn read_missed(&mut self, core: &Core<M>, mut passed: usize, missed: &[u8]) -> usize {
+    fn read_missed(&mut self, core: &Core<M>, passed: usize, missed: &[u8]) -> usize {
         if !self.doubts {
             self.wrong = missed.len();
             missed.iter().for_each(|nth| self.ask_entry(core, usize::from(*nth)));
             missed.iter().for_each(|nth| self.ask_named(core, usize::from(*nth)));
         }
+        self.look_up(passed, missed, |scan, nth| scan.read_anywhere(core, nth))
+    }
+
+    /// Looks the records of `missed` up, of the first `passed` keys: how many of these are passed then. `read` appends one to the records, if there is
+    /// any; after many bytes, or damage, the rest is left for the next time.
+    fn look_up(
+        &mut self,
+        mut passed: usize,
+        missed: &[u8],
+        read: impl Fn(&mut Self, usize) -> Result<bool>,
+    ) -> usize {
         let begun = self.records.len();
         for nth in missed.iter().map(|nth| usize::from(*nth)) {
-            self.starts[nth] = self.records.len() as u32;
-            match self.read_anywhere(core, nth) {
-                Ok(true) => {}
-                Ok(false) => self.starts[nth] = NONE,
-                Err(error) => {
-                    (self.starts[nth], self.error) = (NONE, Some(error));
-                    passed = nth + 1;
-                    break;
-                }
-            }
-            if self.records.len() - begun >= ENOUGH {
+            let start = self.records.len();
+            let found = read(self, nth);
+            let is_last = found.is_err() || self.records.len() - begun >= ENOUGH;
+            self.starts[nth] = if matches!(found, Ok(true)) { start as u32 } else { NONE };
+            self.error = found.err();
+            if is_last {
                 passed = nth + 1;
                 break;
             }
