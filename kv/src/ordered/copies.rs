@@ -1,7 +1,7 @@
 //! Which leaves have their records in memory, side by side in the order of their keys?
 //!
 //! Who scans a leaf for the second time copies its records out, checks them, and leaves the copy with the leaf. From then on a scan reads the copy,
-//! and of all else only how often records with the same lock ([`crate::stripes`]) were superseded. Copies are in memory only: nothing durable
+//! and of all else only how often records with the same lock (`stripes.rs`) were superseded. Copies are in memory only: nothing durable
 //! depends on them.
 //!
 //! Invariants:
